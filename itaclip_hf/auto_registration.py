@@ -1,0 +1,23 @@
+"""Makes Transformers' Auto classes and `pipeline("image-segmentation")` know this package's classes."""
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation, AutoProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
+
+from .modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
+from .processing import ITACLIPImageProcessor, ITACLIPProcessor
+
+__all__ = ["register_auto_classes"]
+
+
+def register_auto_classes() -> None:
+    """Register configuration, model and processors under the model type "itaclip"; doing so again changes nothing."""
+    AutoConfig.register(ITACLIPConfig.model_type, ITACLIPConfig, exist_ok=True)
+    AutoModelForSemanticSegmentation.register(ITACLIPConfig, ITACLIPForSemanticSegmentation, exist_ok=True)
+    AutoImageProcessor.register(
+        ITACLIPConfig,
+        image_processor_classes={"pil": ITACLIPImageProcessor, "torchvision": ITACLIPImageProcessor},
+        exist_ok=True,
+    )
+    AutoProcessor.register(ITACLIPConfig, ITACLIPProcessor, exist_ok=True)
+    # The pipeline compares class names with this table, which `register` leaves alone, and logs an error line otherwise.
+    MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES[ITACLIPConfig.model_type] = ITACLIPForSemanticSegmentation.__name__

@@ -1,0 +1,71 @@
+"""Class scores from query maps: softmax over all queries, then the best query of each class, as logarithms.
+
+Queries arrive in chunks, so that memory does not grow with their number: a running log-sum-exp stands for the softmax's
+denominator, and a class is written out once its last query has come.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+
+__all__ = ["Queries", "compute_class_logits"]
+
+
+class Queries(NamedTuple):
+    """What pixels are compared with, those of a class next to one another.
+
+    Attributes:
+        embeddings: (queries, dim) float32.
+        classes: Class of each query, ascending.
+        num_classes: Number of classes; those without a query never win.
+    """
+
+    embeddings: torch.Tensor
+    classes: list[int]
+    num_classes: int
+
+    @classmethod
+    def sort(cls, embeddings: torch.Tensor, query_classes: torch.Tensor, num_classes: int | None = None) -> "Queries":
+        """Bring queries, (queries, dim) with their classes (queries,), into the order that scoring needs."""
+        classes, order = query_classes.to(embeddings.device).sort(stable=True)
+        listed = classes.tolist()
+        return cls(embeddings[order], listed, listed[-1] + 1 if num_classes is None else num_classes)
+
+
+def compute_class_logits(maps: Iterable[torch.Tensor], queries: Queries, size: tuple[int, int]) -> torch.Tensor:
+    """Log of each class's score: `log max over its queries of softmax over all queries`.
+
+    Args:
+        maps: Chunks of scaled cosine maps, (height, width, n) each, in the order of `queries`.
+        queries: The queries; a class without one gets `-inf`, a score of 0.
+        size: (height, width) of the maps.
+
+    Returns:
+        (classes, height, width) float32
+    """
+    device = queries.embeddings.device
+    classes = queries.classes
+    logits = torch.full((queries.num_classes, *size), -torch.inf, device=device)
+    log_sum = torch.full(size, -torch.inf, device=device)
+    class_id, best = classes[0], log_sum
+    position = 0
+    for chunk in maps:
+        log_sum = torch.logaddexp(log_sum, chunk.logsumexp(-1))
+        for next_id, candidate in _best_per_class(chunk, classes[position : position + chunk.shape[-1]]):
+            if next_id == class_id:
+                best = torch.maximum(best, candidate)
+            else:
+                logits[class_id] = best
+                class_id, best = next_id, candidate
+        position += chunk.shape[-1]
+    logits[class_id] = best
+    return logits.sub_(log_sum)
+
+
+def _best_per_class(maps: torch.Tensor, classes: list[int]) -> Iterator[tuple[int, torch.Tensor]]:
+    start = 0
+    while start < len(classes):
+        stop = start + classes[start:].count(classes[start])
+        yield classes[start], maps[..., start:stop].amax(-1)
+        start = stop

@@ -1,0 +1,173 @@
+"""ITACLIP vision tower: CLIP's, with the attention of the last block rebuilt and any patch grid accepted.
+
+Pixels come in, one feature vector per token goes out. Module names are those of CLIP, so stock weights load as they are.
+"""
+
+from functools import partial
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.clip.configuration_clip import CLIPVisionConfig
+from transformers.models.clip.modeling_clip import (
+    CLIPAttention,
+    CLIPEncoderLayer,
+    CLIPVisionEmbeddings,
+    CLIPVisionModel,
+    eager_attention_forward,
+)
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_itaclip import ITACLIPConfig
+from .self_attention_maps import HeadProjections, attend_by_maps, compute_neighbourhood_prior, weigh_blocks
+
+__all__ = ["ITACLIPVisionModel"]
+
+
+class ITACLIPVisionEmbeddings(CLIPVisionEmbeddings):
+    """CLIP's patch, class and position embeddings for any image size; patch remainders are cut off."""
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(batch, 3, height, width) -> (batch, 1 + grid_h * grid_w, dim)."""
+        weight = self.patch_embedding.weight
+        patches = self.patch_embedding(pixel_values.to(weight.dtype))
+        positions = self.interpolate_positions(patches.shape[-2:])
+        patches = patches.flatten(2).transpose(1, 2)  # (batch, dim, grid_h, grid_w) -> (batch, patches, dim)
+        class_token = self.class_embedding.expand(len(patches), 1, -1)
+        return torch.cat([class_token, patches], dim=1) + positions
+
+    def interpolate_positions(self, grid: tuple[int, int]) -> torch.Tensor:
+        """Position embeddings of a patch grid, (1 + grid_h * grid_w, dim).
+
+        Sampled bicubically by the *scale factor* (n + 0.1) / √N per axis, as the published method does. Transformers'
+        own interpolation to a *size* samples slightly other places.
+        """
+        positions = self.position_embedding.weight
+        side = self.image_size // self.patch_size
+        if tuple(grid) == (side, side):
+            return positions
+        table = positions[1:].T.reshape(1, -1, side, side)
+        scale = tuple((length + 0.1) / side for length in grid)
+        resized = nn.functional.interpolate(table.float(), scale_factor=scale, mode="bicubic", align_corners=False)
+        return torch.cat([positions[:1], resized.flatten(2)[0].T.to(positions.dtype)])
+
+
+class ITACLIPAttention(CLIPAttention):
+    """CLIP's attention in two halves, so that other blocks' queries and keys can weigh this block's values."""
+
+    def project(self, hidden_states: torch.Tensor) -> HeadProjections:
+        """(batch, tokens, dim) -> queries, keys, values, each (batch, heads, tokens, head_dim)."""
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        projections = (self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states))
+        return HeadProjections(*(projected.view(shape).transpose(1, 2) for projected in projections))
+
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, prior: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Ordinary attention by the configured kernel, (batch, tokens, heads, head_dim)."""
+        interface = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        dropout = self.dropout if self.training else 0.0
+        return interface(self, query, key, value, prior, scaling=self.scale, dropout=dropout)[0]
+
+    def merge_heads(self, attended: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, heads, head_dim) -> (batch, tokens, dim), through the output projection."""
+        return self.out_proj(attended.flatten(2))
+
+
+class ITACLIPEncoderLayer(CLIPEncoderLayer):
+    """A CLIP block that also hands out its queries, keys and values."""
+
+    def __init__(self, config: CLIPVisionConfig) -> None:
+        super().__init__(config)
+        self.self_attn = ITACLIPAttention(config)
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, HeadProjections]:
+        """(batch, tokens, dim) -> the same, and the block's projections."""
+        projections = self.self_attn.project(self.layer_norm1(hidden_states))
+        hidden_states = hidden_states + self.self_attn.merge_heads(self.self_attn.attend(*projections))
+        return hidden_states + self.mlp(self.layer_norm2(hidden_states)), projections
+
+
+class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
+    """The last block, rebuilt for dense features: other attention maps; residual and feed-forward by configuration."""
+
+    def __init__(self, config: CLIPVisionConfig, method: ITACLIPConfig) -> None:
+        super().__init__(config)
+        self.method = method
+
+    def forward(
+        self, hidden_states: torch.Tensor, intermediate: list[HeadProjections], grid: tuple[int, int]
+    ) -> torch.Tensor:
+        """(batch, 1 + grid_h * grid_w, dim) and the intermediate blocks' projections -> (batch, 1 + grid_h * grid_w, dim)."""
+        method, attention = self.method, self.self_attn
+        last = attention.project(self.layer_norm1(hidden_states))
+        std = method.attention_prior_std
+        prior = compute_neighbourhood_prior(grid, std, like=hidden_states) if std else None
+        blocks = weigh_blocks(last, intermediate, method.intermediate_weight)
+        attended = attend_by_maps(partial(attention.attend, prior=prior), blocks, method.attention_maps, last.value)
+        attended = attention.merge_heads(attended)
+        hidden_states = hidden_states + attended if method.last_residual else attended
+        if method.last_feed_forward:
+            hidden_states = hidden_states + self.mlp(self.layer_norm2(hidden_states))
+        return hidden_states
+
+
+class ITACLIPVisionModel(CLIPVisionModel):
+    """CLIP's vision tower with ITACLIP's last block.
+
+    Part of [`ITACLIPForSemanticSegmentation`]; not meant to be loaded by itself.
+
+    Args:
+        config: Dimensions of the tower.
+        method: The segmentation method; read anew in every forward pass.
+    """
+
+    _no_split_modules = ["ITACLIPEncoderLayer", "ITACLIPLastEncoderLayer", "ITACLIPVisionEmbeddings"]
+
+    def __init__(self, config: CLIPVisionConfig, method: ITACLIPConfig) -> None:
+        super().__init__(config)
+        self.method = method
+        self.embeddings = ITACLIPVisionEmbeddings(config)
+        self.encoder.layers = nn.ModuleList(ITACLIPEncoderLayer(config) for _ in range(config.num_hidden_layers - 1))
+        self.encoder.layers.append(ITACLIPLastEncoderLayer(config, method))
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        interpolate_pos_encoding: bool = True,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """Encode images of one size, with the signature and outputs of [`~transformers.CLIPVisionModel`].
+
+        Args:
+            pixel_values: (batch, 3, height, width), CLIP-normalised.
+            interpolate_pos_encoding: There for compatibility: any size is always accepted.
+            output_hidden_states: Whether to return the states before the first block and after each one.
+            output_attentions: There for compatibility: attention maps are never stored, so none is returned.
+
+        Returns:
+            `last_hidden_state` (batch, 1 + grid_h * grid_w, dim), class token first, before the post-layernorm;
+            `pooler_output` (batch, dim), the class token after it; `hidden_states`.
+        """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        grid = tuple(side // self.config.patch_size for side in pixel_values.shape[-2:])
+        hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
+        states, intermediate = (hidden_states,), []
+        *blocks, last_block = self.encoder.layers
+        for number, block in enumerate(blocks, start=1):
+            hidden_states, projections = block(hidden_states)
+            if number in self.method.intermediate_layers:
+                intermediate.append(projections)
+            if output_hidden_states:
+                states += (hidden_states,)
+        hidden_states = last_block(hidden_states, intermediate, grid)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden_states,
+            pooler_output=self.post_layernorm(hidden_states[:, 0]),
+            hidden_states=(*states, hidden_states) if output_hidden_states else None,
+        )

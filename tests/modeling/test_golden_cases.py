@@ -1,0 +1,110 @@
+"""Equality with the published method: recorded inputs and outputs on deterministic weights, through the public API.
+
+The recordings hold CLIP's own token ids, so they stand in for the tokenizer; everything else is the package's.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.goldens.golden_weights import golden_state_dict
+from transformers import CLIPTokenizer
+
+from itaclip_hf import ITACLIPConfig, ITACLIPForSemanticSegmentation, ITACLIPImageProcessor, ITACLIPProcessor
+from itaclip_hf.demo import DEMO_CHECKPOINT
+
+CASES = sorted((Path(__file__).parents[1] / "goldens").glob("*.npz"))
+
+
+def _load_model(spec):
+    dims = spec["dims"]
+
+    def tower(kind):
+        width = dims[f"{kind}_width"]
+        return {
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_attention_heads": width // 64,
+            "num_hidden_layers": dims[f"{kind}_layers"],
+        }
+
+    config = ITACLIPConfig(
+        projection_dim=dims["embed_dim"],
+        text_config=tower("text"),
+        vision_config={**tower("vision"), "patch_size": dims["patch_size"], "image_size": dims["image_size"]},
+        attention_maps=("qq", "kk") if spec["self_attention"] else ("qk",),
+        window_size=spec["window"],
+        window_stride=spec["stride"],
+        pamr_steps=spec["pamr_steps"],
+        pamr_dilations=spec["pamr_dilations"],
+        similarity_scale=spec["logit_scale"],
+    )
+    model = ITACLIPForSemanticSegmentation(config).eval()
+    weights = golden_state_dict(**dims)
+    model.load_state_dict({key: torch.from_numpy(np.asarray(value)) for key, value in weights.items()})
+    return model
+
+
+def _load_processor(spec):
+    image_processor = ITACLIPImageProcessor(
+        size={"longest_edge": spec["scale"][0], "shortest_edge": spec["scale"][1]},
+        image_engineering=spec["image_engineering"],
+        photometric_weight=spec["image_weight"],
+        score_threshold=spec["score_threshold"],
+        area_threshold=spec["area_threshold"],
+    )
+    tokenizer = CLIPTokenizer.from_pretrained(DEMO_CHECKPOINT)
+    return ITACLIPProcessor(image_processor, tokenizer, auxiliary_weight=spec["auxiliary_weight"])
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda path: path.stem)
+def case(request):
+    """Arrays, settings, model, processor and inputs of one recording."""
+    with np.load(request.param) as arrays:
+        arrays = dict(arrays)
+    spec = json.loads(bytes(arrays["spec"]))
+    processor = _load_processor(spec)
+    background, classes = (spec["classes"][0], spec["classes"][1:]) if spec["background"] else (None, spec["classes"])
+    inputs = processor(
+        images=arrays["resized"],
+        text=classes,
+        auxiliary_text=spec["auxiliary"],
+        background=background,
+        do_resize=False,
+        return_tensors="pt",
+    )
+    recorded = [arrays[name].astype(np.int64) for name in ("name_ids", "auxiliary_ids") if name in arrays]
+    inputs["input_ids"] = torch.from_numpy(np.concatenate(recorded))
+    inputs["attention_mask"] = None
+    inputs["original_sizes"] = torch.tensor([arrays["image"].shape[:2]])
+    model = _load_model(spec)
+    with torch.inference_mode():
+        outputs = model(**inputs)
+    return arrays, model, processor, inputs, outputs
+
+
+def test_processor_resizes_within_one_grey_level(case):
+    arrays, _, processor, _, _ = case
+    inputs = processor.image_processor(arrays["image"], do_rescale=False, do_normalize=False, return_tensors="pt")
+    resized = inputs["pixel_values"][0].permute(1, 2, 0).numpy()
+    assert resized.shape == arrays["resized"].shape
+    assert np.abs(resized - arrays["resized"]).max() <= 1
+
+
+def test_query_embeddings_equal_the_published_ones(case):
+    arrays, model, _, inputs, _ = case
+    with torch.inference_mode():
+        queries = model.encode_queries(inputs["input_ids"], None, inputs["text_weight"])
+    np.testing.assert_allclose(queries.numpy(), arrays["query_features"], atol=1e-6, rtol=0)
+    np.testing.assert_array_equal(inputs["query_classes"], arrays["query_to_class"])
+
+
+def test_scores_and_labels_equal_the_published_ones(case):
+    arrays, _, processor, _, outputs = case
+    (result,) = processor.post_process_semantic_segmentation(outputs, return_segmentation_scores=True)
+    scores, labels = result["segmentation_scores"], result["segmentation"]
+    np.testing.assert_allclose(scores[:, ::8, ::8].numpy(), arrays["scores"], atol=1e-4, rtol=0)
+    assert labels.shape == arrays["labels"].shape
+    assert (labels.numpy() == arrays["labels"]).mean() >= 0.999

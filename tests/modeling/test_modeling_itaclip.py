@@ -1,0 +1,255 @@
+"""The whole model: batches, dtypes, vocabularies, files and errors."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import normalize
+from transformers import CLIPModel
+
+from itaclip_hf import ITACLIPConfig, ITACLIPForSemanticSegmentation
+
+
+def _pixels(*shape, seed=3):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _repeat(engineering, times):
+    return {name: tensor.repeat(times, *[1] * (tensor.ndim - 1)) for name, tensor in engineering.items()}
+
+
+@torch.inference_mode()
+def test_batch_of_mixed_sizes_equals_single_calls(tiny_model, texts, engineering):
+    model = tiny_model(window_batch_size=7)
+    sizes, originals = [(24, 32), (12, 40), (24, 24)], [(30, 41), (20, 33), (24, 24)]
+    images = [_pixels(3, *size, seed=index) for index, size in enumerate(sizes)]
+    padded = torch.zeros(3, 3, 24, 40)
+    for index, image in enumerate(images):
+        padded[index, :, : image.shape[1], : image.shape[2]] = image
+    together = model(
+        pixel_values=padded,
+        image_sizes=torch.tensor(sizes),
+        original_sizes=torch.tensor(originals),
+        **_repeat(engineering, 3),
+        **texts,
+    ).logits
+    assert isinstance(together, list)
+    for image, original, found in zip(images, originals, together, strict=True):
+        alone = model(image[None], original_sizes=torch.tensor([original]), **engineering, **texts).logits
+        assert alone.shape == (1, 3, *original)
+        torch.testing.assert_close(found, alone[0], atol=1e-4, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_batch_of_one_size_is_one_tensor(tiny_model, texts):
+    logits = tiny_model()(_pixels(2, 3, 24, 20), **texts).logits
+    assert logits.shape == (2, 3, 24, 20)
+    assert logits.dtype == torch.float32
+    assert (logits.exp().sum(1) <= 1 + 1e-5).all()
+
+
+@torch.inference_mode()
+def test_encoder_batch_size_and_query_chunks_change_nothing(tiny_model, texts, engineering, monkeypatch):
+    expected = tiny_model()(_pixels(1, 3, 24, 32), **engineering, **texts).logits
+    monkeypatch.setattr("itaclip_hf.modeling.modeling_itaclip.MAP_ELEMENTS_PER_CHUNK", 1)
+    found = tiny_model(window_batch_size=1)(_pixels(1, 3, 24, 32), **engineering, **texts).logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_query_is_the_mix_of_normalised_texts_and_not_renormalised(tiny_model, texts):
+    model = tiny_model()
+    clip = CLIPModel(model.config).eval()
+    clip.load_state_dict(model.state_dict())
+    embeddings = []
+    for prompts in texts["input_ids"]:
+        features = clip.get_text_features(prompts).pooler_output
+        embeddings.append(normalize(normalize(features, dim=-1).mean(0), dim=-1))
+    expected = texts["text_weight"] @ torch.stack(embeddings)
+    found = model.encode_queries(texts["input_ids"], texts["attention_mask"], texts["text_weight"])
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    assert found[3].norm() < 0.999
+
+
+@torch.inference_mode()
+def test_texts_embeddings_and_defaults_are_three_ways_to_the_same_result(tiny_model, texts):
+    model, pixels = tiny_model(), _pixels(1, 3, 16, 16)
+    expected = model(pixels, **texts).logits
+    queries = model.encode_queries(texts["input_ids"], texts["attention_mask"], texts["text_weight"])
+    found = model(pixels, query_embeddings=queries, query_classes=texts["query_classes"]).logits
+    torch.testing.assert_close(found, expected)
+    assert model(pixels, input_ids=texts["input_ids"]).logits.shape[1] == len(texts["input_ids"])
+    single = model(pixels, input_ids=texts["input_ids"][:, 0]).logits
+    torch.testing.assert_close(single, model(pixels, input_ids=texts["input_ids"][:, :1]).logits)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_close_to_float32(tiny_model, texts, engineering, dtype):
+    expected = tiny_model()(_pixels(1, 3, 24, 24), **engineering, **texts).logits
+    found = tiny_model().to(dtype)(_pixels(1, 3, 24, 24), **engineering, **texts).logits
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@torch.inference_mode()
+def test_eager_equals_sdpa(tiny_model, texts, engineering):
+    model = tiny_model()
+    expected = model(_pixels(1, 3, 24, 24), **engineering, **texts).logits
+    model.set_attn_implementation("eager")
+    found = model(_pixels(1, 3, 24, 24), **engineering, **texts).logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_hidden_states_cover_every_view_of_every_window(tiny_model, texts, engineering):
+    model = tiny_model(window_batch_size=3)
+    inputs = {**engineering, **texts}
+    states = model(_pixels(1, 3, 24, 24), output_hidden_states=True, **inputs).hidden_states
+    assert [tuple(state.shape) for state in states] == [(4 * 5, 17, 32)] * 4
+    assert model(_pixels(1, 3, 24, 24), **inputs).hidden_states is None
+
+
+@torch.inference_mode()
+def test_return_dict_false_gives_a_tuple(tiny_model, texts):
+    model = tiny_model()
+    found = model(_pixels(1, 3, 16, 16), return_dict=False, **texts)
+    assert isinstance(found, tuple)
+    torch.testing.assert_close(found[0], model(_pixels(1, 3, 16, 16), **texts).logits)
+
+
+def test_loss_is_the_mean_negative_log_score_and_reaches_the_weights(tiny_model, texts):
+    model = tiny_model()
+    labels = torch.randint(0, 3, (1, 16, 16), generator=torch.Generator().manual_seed(4))
+    labels[0, :4] = 255
+    outputs = model(_pixels(1, 3, 16, 16), labels=labels, **texts)
+    picked = [outputs.logits[0, labels[0, y, x], y, x] for y in range(4, 16) for x in range(16)]
+    torch.testing.assert_close(outputs.loss, -torch.stack(picked).mean())
+    outputs.loss.backward()
+    for layer in model.vision_model.encoder.layers:
+        assert layer.self_attn.q_proj.weight.grad.abs().sum() > 0
+
+
+def _baked(model):
+    """Bake two queries of one class by hand, as `set_vocabulary` does from a processor."""
+    model.config.id2label = {0: "cat", 1: "dog"}
+    model.config.label2id = {"cat": 0, "dog": 1}
+    model.config.query_classes = (1, 0, 1)
+    model._register_queries(normalize(_pixels(3, 24), dim=-1))
+    return model
+
+
+@torch.inference_mode()
+def test_baked_vocabulary_survives_saving(tiny_model, tmp_path):
+    model = _baked(tiny_model())
+    model.save_pretrained(tmp_path)
+    loaded, info = ITACLIPForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert loaded.config.id2label == {0: "cat", 1: "dog"}
+    assert torch.equal(loaded.query_embeddings, model.query_embeddings)
+    pixels = _pixels(1, 3, 24, 16)
+    assert torch.equal(loaded(pixels).logits, model(pixels).logits)
+
+
+def test_stock_clip_weights_load_and_files_stay_interchangeable(tiny_model, tmp_path):
+    model = tiny_model()
+    clip = CLIPModel(model.config)
+    clip.load_state_dict(model.state_dict())
+    clip.config.model_type = "clip"
+    clip.save_pretrained(tmp_path / "clip")
+    _write_clip_config(model.config, tmp_path / "clip")
+    loaded, info = ITACLIPForSemanticSegmentation.from_pretrained(
+        tmp_path / "clip", output_loading_info=True, intermediate_layers=(1,), window_size=16, window_stride=8
+    )
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert loaded.config.model_type == "itaclip"
+    loaded.save_pretrained(tmp_path / "itaclip")
+    theirs = load_file(tmp_path / "clip" / "model.safetensors")
+    ours = load_file(tmp_path / "itaclip" / "model.safetensors")
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
+
+
+def test_position_ids_of_old_checkpoints_are_ignored(tiny_model, tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["vision_model.embeddings.position_ids"] = torch.arange(17)[None]
+    weights["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    _, info = ITACLIPForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+
+
+def _write_clip_config(config, folder):
+    from transformers import CLIPConfig
+
+    CLIPConfig(
+        text_config=config.text_config.to_dict(),
+        vision_config=config.vision_config.to_dict(),
+        projection_dim=config.projection_dim,
+    ).save_pretrained(folder)
+
+
+def test_other_model_types_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
+    with pytest.raises(ValueError, match='Expected a checkpoint of model type "clip" or "itaclip", but got "siglip"'):
+        ITACLIPForSemanticSegmentation.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"window_stride": 300}, "`window_stride` <= `window_size`, but got 300 > 224. Use a stride of at most 224"),
+        ({"window_stride": 0}, "`window_stride` > 0"),
+        ({"window_size": -1}, "`window_size` >= 0"),
+        ({"intermediate_layers": (12,)}, "`intermediate_layers` to count blocks from 1 to 11"),
+        ({"intermediate_weight": 1.5}, "`intermediate_weight` from 0 to 1"),
+        ({"attention_maps": ("kq",)}, "`attention_maps` to name one or more of"),
+        ({"attention_maps": ()}, "`attention_maps` to name one or more of"),
+        ({"attention_prior_std": -1}, "`attention_prior_std` >= 0"),
+        ({"pamr_steps": -1}, "`pamr_steps` >= 0"),
+        ({"pamr_dilations": (0,)}, "`pamr_dilations` to hold positive pixel distances"),
+        ({"similarity_scale": 0}, "`similarity_scale` > 0"),
+        ({"window_batch_size": 0}, "`window_batch_size` > 0"),
+        ({"query_classes": (5,)}, r"`query_classes` to hold ids of `id2label` \(0 to 1\), but got \[5\]"),
+    ],
+)
+def test_configuration_out_of_range_is_named(field, message):
+    with pytest.raises(ValueError, match=message):
+        ITACLIPConfig(**field)
+
+
+def test_field_changed_after_loading_is_checked_again(tiny_model, texts):
+    model = tiny_model()
+    model.config.window_stride = 100
+    with pytest.raises(ValueError, match="Use a stride of at most 16"):
+        model(_pixels(1, 3, 16, 16), **texts)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pixel_values": torch.zeros(3, 16, 16)}, r"`pixel_values` of shape \(batch, 3, height, width\), but got \(3, 16, 16\)"),
+        ({"image_sizes": torch.tensor([[16, 20]])}, "image 0 to be between one patch"),
+        ({"image_sizes": torch.tensor([[16, 3]])}, "image 0 to be between one patch"),
+        ({"image_sizes": torch.tensor([16, 16])}, r"`image_sizes` of shape \(1, 2\)"),
+        ({"original_sizes": torch.tensor([[1, 2], [3, 4]])}, r"`original_sizes` of shape \(1, 2\)"),
+        ({"original_sizes": torch.tensor([[0, 2]])}, r"`original_sizes` .*positive"),
+        ({"query_classes": torch.tensor([0])}, r"`query_classes` of shape \(4,\)"),
+        ({"query_classes": torch.tensor([0, 1, -1, 2])}, "`query_classes` .*at least 0"),
+        ({"text_weight": torch.eye(3)}, r"`text_weight` of shape \(3, 5\)"),
+        ({"input_ids": torch.zeros(7, dtype=torch.long)}, r"`input_ids` of shape \(texts, prompts, tokens\)"),
+        ({"augmentation_weight": None}, "but got no augmentation_weight"),
+        ({"augmentation_flip": torch.zeros(1, 4, 2, dtype=torch.bool)}, r"`augmentation_flip` of shape \(1, 5, 2\)"),
+        ({"augmentation_blur": torch.zeros(1, 5, 4)}, "odd length"),
+        ({"labels": torch.zeros(1, 8, 8, dtype=torch.long)}, r"`labels` of shape \(1, 16, 16\)"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(tiny_model, texts, engineering, change, message):
+    inputs = {"pixel_values": _pixels(1, 3, 16, 16), **engineering, **texts, **change}
+    with pytest.raises(ValueError, match=message):
+        tiny_model()(**inputs)
+
+
+def test_forward_without_any_vocabulary_says_what_is_missing(tiny_model):
+    with pytest.raises(ValueError, match="a baked vocabulary, but got none of them. Pass `text="):
+        tiny_model()(_pixels(1, 3, 16, 16))
