@@ -5,6 +5,7 @@ Importing the package makes Transformers' Auto classes and pipelines know it.
 
 from .auto_registration import register_auto_classes
 from .demo import load_demo
+from .hub_export import save_with_code
 from .modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from .processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
 
@@ -15,6 +16,7 @@ __all__ = [
     "ITACLIPProcessor",
     "Vocabulary",
     "load_demo",
+    "save_with_code",
 ]
 
 __version__ = "0.1.0"

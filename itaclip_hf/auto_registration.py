@@ -1,7 +1,6 @@
 """Makes Transformers' Auto classes and `pipeline("image-segmentation")` know this package's classes."""
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation, AutoProcessor
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 
 from .modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from .processing import ITACLIPImageProcessor, ITACLIPProcessor
@@ -19,5 +18,3 @@ def register_auto_classes() -> None:
         exist_ok=True,
     )
     AutoProcessor.register(ITACLIPConfig, ITACLIPProcessor, exist_ok=True)
-    # The pipeline compares class names with this table, which `register` leaves alone, and logs an error line otherwise.
-    MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES[ITACLIPConfig.model_type] = ITACLIPForSemanticSegmentation.__name__

@@ -1,4 +1,4 @@
-"""The embedded checkpoint: a small CLIP for drawn pictures, shipped with the package, that works without any download."""
+"""The embedded checkpoint: a small CLIP for drawn pictures, shipped with the package; nothing is downloaded."""
 
 from pathlib import Path
 
@@ -19,7 +19,6 @@ def load_demo() -> tuple[ITACLIPForSemanticSegmentation, ITACLIPProcessor]:
         The model, in float32 on the CPU, and its processor.
 
     Example:
-
     ```python
     >>> from itaclip_hf import load_demo
 
@@ -27,7 +26,8 @@ def load_demo() -> tuple[ITACLIPForSemanticSegmentation, ITACLIPProcessor]:
     >>> model.config.id2label[0]
     'sky'
 
-    ```"""
+    ```
+    """
     model = ITACLIPForSemanticSegmentation.from_pretrained(DEMO_CHECKPOINT, dtype="float32")
     processor = ITACLIPProcessor.from_pretrained(DEMO_CHECKPOINT)
     model.set_vocabulary(processor, Vocabulary.from_json_file(DEMO_CHECKPOINT / "vocabulary.json"))

@@ -1,7 +1,7 @@
 """Class scores from query maps: softmax over all queries, then the best query of each class, as logarithms.
 
-Queries arrive in chunks, so that memory does not grow with their number: a running log-sum-exp stands for the softmax's
-denominator, and a class is written out once its last query has come.
+Queries arrive in chunks, so that memory does not grow with their number: a running log-sum-exp stands for the
+softmax's denominator, and a class is written out once its last query has come.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,12 +1,12 @@
 """ITACLIP configuration: CLIP's own configuration plus the numbers of the segmentation method.
 
-Defaults are those of the paper (ITACLIP, CVPR-W 2025). A stock CLIP `config.json` loads as it is and gets these defaults.
+Defaults are those of the paper (ITACLIP, CVPR-W 2025). A stock CLIP `config.json` loads as it is and gets them.
 """
 
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import CLIPConfig
+from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
 __all__ = ["ITACLIPConfig"]
 
@@ -14,18 +14,18 @@ ATTENTION_MAPS = ("qk", "qq", "kk", "vv", "identity")
 
 
 class ITACLIPConfig(CLIPConfig):
-    r"""Configuration of [`ITACLIPForSemanticSegmentation`]: a [`~transformers.CLIPConfig`] with the method's fields.
+    r"""Configuration of [`ITACLIPForSemanticSegmentation`]: a [`~transformers.CLIPConfig`] and the method's fields.
 
     Args:
         attention_maps (`tuple[str, ...]`, *optional*, defaults to `("qq", "kk")`):
-            Attention maps of a block, summed: `softmax(x yᵀ / √d)` for `"qk"`, `"qq"`, `"kk"`, `"vv"`, and the identity matrix
-            for `"identity"` (each patch keeps its own value). Rows of the sum add up to the number of maps.
+            Attention maps of a block, summed: `softmax(x yᵀ / √d)` for `"qk"`, `"qq"`, `"kk"`, `"vv"`, and the
+            identity matrix for `"identity"` (each patch keeps its own value). Rows add up to the number of maps.
         attention_prior_std (`float`, *optional*, defaults to 0.0):
             Standard deviation, in patches, of a Gaussian of the distance between two patches, peak 1, that is added
             to the scaled products before each softmax of the last block; 0 for none.
         intermediate_layers (`tuple[int, ...]`, *optional*, defaults to `(7, 8, 10)`):
-            Vision blocks, counted from 1 and before the last one, whose mean attention map is blended into that of the last
-            block; `()` for none.
+            Vision blocks, counted from 1 and before the last one, whose mean attention map is blended into that of the
+            last block; `()` for none.
         intermediate_weight (`float`, *optional*, defaults to 0.5):
             Share of that mean map, 0 to 1; the last block's own map gets the rest.
         last_residual (`bool`, *optional*, defaults to `True`):
@@ -52,14 +52,20 @@ class ITACLIPConfig(CLIPConfig):
         ValueError: If a field is outside the range given above.
 
     Example:
-
     ```python
     >>> from itaclip_hf import ITACLIPConfig
 
     >>> ITACLIPConfig(window_stride=56).pamr_dilations
     (8, 16)
 
-    ```"""
+    ```
+    """
+
+    if TYPE_CHECKING:  # what they are once the configuration is made
+        text_config: CLIPTextConfig
+        vision_config: CLIPVisionConfig
+        id2label: dict[int, str]
+        projection_dim: int
 
     model_type = "itaclip"
 
@@ -94,10 +100,10 @@ class ITACLIPConfig(CLIPConfig):
             f"`attention_maps` to name one or more of {ATTENTION_MAPS}",
             self.attention_maps,
         )
-        last_layer = self.vision_config.num_hidden_layers
+        last = self.vision_config.num_hidden_layers
         _expect(
-            all(1 <= layer < last_layer for layer in self.intermediate_layers),
-            f"`intermediate_layers` to count blocks from 1 to {last_layer - 1} (the last of {last_layer} comes anyway)",
+            all(1 <= layer < last for layer in self.intermediate_layers),
+            f"`intermediate_layers` to count blocks from 1 to {last - 1} (the last of {last} comes anyway)",
             self.intermediate_layers,
             "Name other layers, or `()` for none.",
         )
@@ -129,13 +135,15 @@ class ITACLIPConfig(CLIPConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Make a configuration from a dictionary; the method's fields among `kwargs` go in *before* they are checked."""
+        """Make a configuration from a dictionary; the method's fields among `kwargs` go in before the check."""
         method_fields = {field.name for field in fields(cls)} - {field.name for field in fields(CLIPConfig)}
         overrides = {name: kwargs.pop(name) for name in method_fields & kwargs.keys()}
         return super().from_dict({**config_dict, **overrides}, **kwargs)
 
     @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read a configuration of this package or of stock CLIP; any other model type is refused.
 
         Raises:

@@ -1,21 +1,21 @@
 """ITACLIP for semantic segmentation: CLIP plus window views, stitching, pixel refinement and class scores.
 
 Images (with their views as data) and texts (as tokens with mixing weights) come in; log class scores at the images'
-original sizes go out. Source: Aydın et al., "ITACLIP: Boosting Training-Free Semantic Segmentation with Image, Text, and
-Architectural Enhancements" (CVPR Workshops 2025).
+original sizes go out. Source: Aydın et al., "ITACLIP: Boosting Training-Free Semantic Segmentation with Image, Text,
+and Architectural Enhancements" (CVPR Workshops 2025).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import CLIPModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
-from transformers.utils.generic import can_return_tuple
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
+from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .class_scores import Queries, compute_class_logits
 from .configuration_itaclip import ITACLIPConfig
@@ -46,8 +46,8 @@ class ITACLIPSemanticSegmenterOutput(ModelOutput):
 
     Attributes:
         loss: Mean negative log class score over labelled pixels, returned when `labels` are given.
-        logits: (batch, classes, H₀, W₀) float32, log class scores at the original size; a list of (classes, H₀, W₀) where
-            the sizes of a batch differ.
+        logits: (batch, classes, H₀, W₀) float32, log class scores at the original size; a list of (classes, H₀, W₀)
+            where the sizes of a batch differ.
         hidden_states: Before the first vision block and after each one, (window views, tokens, dim), images in order,
             windows row by row, then views; a list of such tensors, one per encoder batch, where window sizes differ.
     """
@@ -60,26 +60,29 @@ class ITACLIPSemanticSegmenterOutput(ModelOutput):
 class ITACLIPForSemanticSegmentation(CLIPModel):
     r"""Open-vocabulary semantic segmentation with CLIP weights and no training.
 
-    Stock CLIP ViT checkpoints load as they are. The vocabulary comes with each call, as made by [`ITACLIPProcessor`], or
-    is baked once by [`~ITACLIPForSemanticSegmentation.set_vocabulary`].
+    Stock CLIP ViT checkpoints load as they are. The vocabulary comes with each call, as made by [`ITACLIPProcessor`],
+    or is baked once by [`~ITACLIPForSemanticSegmentation.set_vocabulary`].
 
     Example:
-
     ```python
     >>> import torch
-    >>> from itaclip_hf import load_demo, load_demo_scene
+    >>> from PIL import Image
+    >>> from itaclip_hf import load_demo
 
     >>> model, processor = load_demo()
-    >>> image, _ = load_demo_scene(0)
+    >>> image = Image.new("RGB", (448, 336))
     >>> inputs = processor(images=image, text=["sky", "grass", "dog"], return_tensors="pt")
     >>> with torch.inference_mode():
     ...     outputs = model(**inputs)
     >>> outputs.logits.shape
     torch.Size([1, 3, 336, 448])
 
-    ```"""
+    ```
+    """
 
     config: ITACLIPConfig
+    vision_model: ITACLIPVisionModel
+    query_embeddings: torch.Tensor
     config_class = ITACLIPConfig
     main_input_name = "pixel_values"
     _no_split_modules = ["CLIPTextEmbeddings", "CLIPEncoderLayer", *ITACLIPVisionModel._no_split_modules]
@@ -98,13 +101,14 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if module is self and "query_embeddings" in self._buffers:  # CLIPModel's constructor comes here before it exists
-            init.normal_(self.query_embeddings, std=self.projection_dim**-0.5)
+        # CLIPModel's constructor comes here before the buffer exists.
+        if module is self and "query_embeddings" in self._buffers:
+            init.normal_(self.query_embeddings, std=self.config.projection_dim**-0.5)
 
     def set_vocabulary(self, processor: Any, vocabulary: Any) -> None:
         """Bake a vocabulary: its query embeddings into a buffer, its labels into the configuration.
 
-        From then on `forward` needs no texts, `pipeline("image-segmentation")` works, and `save_pretrained` keeps it all.
+        From then on `forward` needs no texts, `pipeline("image-segmentation")` works, and `save_pretrained` keeps all.
 
         Args:
             processor: The [`ITACLIPProcessor`] that goes with the model.
@@ -112,7 +116,9 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         """
         inputs = processor(vocabulary=vocabulary, return_tensors="pt").to(self.device)
         with torch.no_grad():
-            query_embeddings = self.encode_queries(inputs["input_ids"], inputs["attention_mask"], inputs["text_weight"])
+            query_embeddings = self.encode_queries(
+                inputs["input_ids"], inputs["attention_mask"], inputs["text_weight"]
+            )
         self._register_queries(query_embeddings)
         self.config.id2label = dict(enumerate(vocabulary.labels))
         self.config.label2id = {label: class_id for class_id, label in self.config.id2label.items()}
@@ -126,8 +132,8 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
     ) -> torch.Tensor:
         """Embed texts and mix them into queries.
 
-        Every prompt's embedding is normalised; a text is the normalised mean of its prompts; a query is a weighted sum of
-        texts and is *not* renormalised.
+        Every prompt's embedding is normalised; a text is the normalised mean of its prompts; a query is a weighted sum
+        of texts and is *not* renormalised.
 
         Args:
             input_ids: (texts, prompts, tokens) token ids of each text in each prompt template; (texts, tokens) for one
@@ -187,7 +193,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             augmentation_color: (batch, views, 3, 3) colour matrix of each view, applied to normalised pixels.
             augmentation_blur: (batch, views, K) 1-D blur kernel of odd length, a unit impulse for none.
             augmentation_flip: (batch, views, 2) whether to flip vertically and horizontally.
-            augmentation_weight: (batch, views) weights that sum to 1. Without the four, the plain image is the only view.
+            augmentation_weight: (batch, views) weights that sum to 1. Without the four, the plain view is the only one.
             input_ids: (texts, prompts, tokens) texts in their prompt templates; the baked vocabulary if left out.
             attention_mask: Same shape as `input_ids`.
             text_weight: (queries, texts) mixing matrix; one query for each text if left out.
@@ -207,16 +213,12 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         self.config.validate_method()
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        queries = self._choose_queries(
-            input_ids, attention_mask, text_weight, query_embeddings, query_classes
-        )
-        images = _crop_padding(pixel_values, image_sizes, self.config.vision_config.patch_size)
-        views = _choose_views(
-            images, augmentation_color, augmentation_blur, augmentation_flip, augmentation_weight
-        )
+        queries = self._choose_queries(input_ids, attention_mask, text_weight, query_embeddings, query_classes)
+        images = _crop_padding(pixel_values, image_sizes, smallest=cast(int, self.config.vision_config.patch_size))
+        views = _choose_views(images, augmentation_color, augmentation_blur, augmentation_flip, augmentation_weight)
         output_sizes = _choose_output_sizes(images, original_sizes)
         layouts = [plan_windows(_size(image), self.config.window_size, self.config.window_stride) for image in images]
-        grids, hidden_states = self._encode_windows(images, layouts, views, output_hidden_states)
+        grids, hidden_states = self._encode_windows(images, layouts, views, bool(output_hidden_states))
         results = [
             self._score_classes(*image, queries) for image in zip(images, layouts, grids, output_sizes, strict=True)
         ]
@@ -239,11 +241,10 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         Returns:
             (batch, grid_h, grid_w, projection_dim) float32, and the hidden states or `None`.
         """
-        patch_size = self.config.vision_config.patch_size
         outputs = self.vision_model(pixel_values, output_hidden_states=output_hidden_states)
         tokens = self.vision_model.post_layernorm(outputs.last_hidden_state[:, 1:])  # without the class token
         patches = self.visual_projection(tokens).float()
-        grid = tuple(side // patch_size for side in pixel_values.shape[-2:])
+        grid = self.vision_model.compute_grid(*pixel_values.shape[-2:])
         return nn.functional.normalize(patches, dim=-1).unflatten(1, grid), outputs.hidden_states
 
     def _choose_queries(
@@ -260,8 +261,8 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         elif query_embeddings is None:
             if len(self.query_embeddings) == 0:
                 raise ValueError(
-                    "Expected texts (`input_ids`, …), `query_embeddings` or a baked vocabulary, but got none of them. Pass "
-                    "`text=[…]` to the processor, or call `model.set_vocabulary(processor, vocabulary)` once."
+                    "Expected texts (`input_ids`, …), `query_embeddings` or a baked vocabulary, but got none of them. "
+                    "Pass `text=[…]` to the processor, or call `model.set_vocabulary(processor, vocabulary)` once."
                 )
             query_embeddings, num_classes = self.query_embeddings, self.config.num_labels
             query_classes = torch.tensor(self.config.query_classes)
@@ -287,7 +288,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             Features of each image, (n_h * grid_h, n_w * grid_w, dim), window grids side by side; the hidden states.
         """
         features: list[list[torch.Tensor]] = [[] for _ in images]
-        states = []
+        states: list[tuple[torch.Tensor, ...]] = []
         for batch in batch_windows(layouts, max(1, self.config.window_batch_size // len(views[0]))):
             parts = [
                 make_views(torch.stack([images[index][:, rows, columns] for rows, columns in boxes]), views[index])
@@ -297,7 +298,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             encoded = encoded.unflatten(0, (-1, len(views[0]))).split([len(part) for part in parts])
             for (index, _), part in zip(batch, encoded, strict=True):
                 features[index].append(combine_views(part, views[index]))
-            states.append(batch_states)
+            states.append(batch_states or ())
         grids = [_lay_out(torch.cat(parts), layout) for parts, layout in zip(features, layouts, strict=True)]
         return grids, _merge_states(states) if output_hidden_states else None
 
@@ -322,10 +323,12 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         queries: Queries,
     ) -> Iterator[torch.Tensor]:
         """Scaled cosines at the original size, (H₀, W₀, queries of the chunk) float32."""
-        patch_grid = tuple(side // self.config.vision_config.patch_size for side in layout.size)
+        patch_grid = self.vision_model.compute_grid(*layout.size)
         stitcher = plan_stitching(layout, patch_grid, _size(image), output_size, image.device)
         if self.config.pamr_steps:
-            guide = nn.functional.interpolate(image[None].float(), output_size, mode="bilinear", align_corners=False)[0]
+            guide = nn.functional.interpolate(image[None].float(), output_size, mode="bilinear", align_corners=False)[
+                0
+            ]
             refinement = compute_refinement_matrix(guide, self.config.pamr_dilations)
         chunk = max(1, MAP_ELEMENTS_PER_CHUNK // (output_size[0] * output_size[1]))
         for embeddings in queries.embeddings.split(chunk):
@@ -343,14 +346,12 @@ def _stack(results: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack(results) if len(results) > 1 else results[0][None]  # a batch of one is not copied
 
 
-def _crop_padding(
-    pixel_values: torch.Tensor, image_sizes: torch.Tensor | None, patch_size: int
-) -> list[torch.Tensor]:
+def _crop_padding(pixel_values: torch.Tensor, image_sizes: torch.Tensor | None, smallest: int) -> list[torch.Tensor]:
     """Views of the valid part of each image, (3, height, width)."""
     if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
         raise ValueError(
-            f"Expected `pixel_values` of shape (batch, 3, height, width), but got {tuple(pixel_values.shape)}. Use the "
-            "processor, or add the batch axis."
+            f"Expected `pixel_values` of shape (batch, 3, height, width), but got {tuple(pixel_values.shape)}. Use "
+            "the processor, or add the batch axis."
         )
     if image_sizes is None:
         sizes = [_size(pixel_values)] * len(pixel_values)
@@ -358,10 +359,11 @@ def _crop_padding(
         _expect_shape("image_sizes", image_sizes, (len(pixel_values), 2))
         sizes = [tuple(size) for size in image_sizes.tolist()]
     for index, (height, width) in enumerate(sizes):
-        if not (patch_size <= height <= pixel_values.shape[2] and patch_size <= width <= pixel_values.shape[3]):
+        if not (smallest <= height <= pixel_values.shape[2] and smallest <= width <= pixel_values.shape[3]):
             raise ValueError(
-                f"Expected image {index} to be between one patch ({patch_size} x {patch_size}) and `pixel_values` "
-                f"({pixel_values.shape[2]} x {pixel_values.shape[3]}), but got {height} x {width}. Resize it with the processor."
+                f"Expected image {index} to be between one patch ({smallest} x {smallest}) and `pixel_values` "
+                f"({pixel_values.shape[2]} x {pixel_values.shape[3]}), but got {height} x {width}. Resize it with the "
+                "processor."
             )
     return [image[:, :height, :width] for image, (height, width) in zip(pixel_values, sizes, strict=True)]
 
@@ -371,15 +373,16 @@ def _choose_views(images: list[torch.Tensor], *augmentation: torch.Tensor | None
     if all(tensor is None for tensor in augmentation):
         return [[PLAIN_VIEW]] * len(images)
     names = ("augmentation_color", "augmentation_blur", "augmentation_flip", "augmentation_weight")
-    missing = [name for name, tensor in zip(names, augmentation, strict=True) if tensor is None]
-    if missing:
-        raise ValueError(f"Expected all of {names} or none, but got no {', '.join(missing)}. Pass all that the processor made.")
-    color, blur, flip, weight = augmentation
-    batch, views = weight.shape
-    for name, tensor, tail in zip(names, augmentation, ((3, 3), blur.shape[2:], (2,), ()), strict=True):
+    given = {name: tensor for name, tensor in zip(names, augmentation, strict=True) if tensor is not None}
+    if len(given) < len(names):
+        missing = ", ".join(name for name in names if name not in given)
+        raise ValueError(f"Expected all of {names} or none, but got no {missing}. Pass all that the processor made.")
+    color, blur, flip, weight = given.values()
+    views = weight.shape[-1]
+    for (name, tensor), tail in zip(given.items(), ((3, 3), blur.shape[2:], (2,), ()), strict=True):
         _expect_shape(name, tensor, (len(images), views, *tail))
     if blur.shape[2] % 2 == 0:
-        raise ValueError(f"Expected `augmentation_blur` kernels of odd length, but got {blur.shape[2]}. Pad them with a 0.")
+        raise ValueError(f"Expected `augmentation_blur` kernels of odd length, but got {blur.shape[2]}. Add a 0.")
     return [read_views(*tensors) for tensors in zip(color, blur, flip, weight, strict=True)]
 
 
@@ -394,7 +397,9 @@ def _choose_output_sizes(images: list[torch.Tensor], original_sizes: torch.Tenso
 
 def _expect_shape(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
     if tuple(tensor.shape) != shape:
-        raise ValueError(f"Expected `{name}` of shape {shape}, but got {tuple(tensor.shape)}. Pass what the processor made.")
+        raise ValueError(
+            f"Expected `{name}` of shape {shape}, but got {tuple(tensor.shape)}. Pass what the processor made."
+        )
 
 
 def _lay_out(features: torch.Tensor, layout: WindowLayout) -> torch.Tensor:
@@ -415,7 +420,13 @@ def _merge_states(states: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor 
 def _compute_loss(logits: torch.Tensor | list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
     if not isinstance(logits, torch.Tensor):
         raise ValueError(
-            "Expected results of one size for a loss, but got several. Pass images of one original size, or leave out `labels`."
+            "Expected results of one size for a loss, but got several. Pass images of one original size, or leave out "
+            "`labels`."
         )
     _expect_shape("labels", labels, (len(logits), *logits.shape[-2:]))
     return nn.functional.nll_loss(logits, labels, ignore_index=IGNORE_INDEX)
+
+
+# Pipelines compare class names with this table, which `register` leaves alone, and log an error line otherwise. It
+# stands here and not with the registration so that it also holds where this file is loaded from the Hub.
+MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES[ITACLIPConfig.model_type] = ITACLIPForSemanticSegmentation.__name__

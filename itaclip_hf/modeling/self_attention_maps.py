@@ -1,11 +1,12 @@
-"""Attention maps of the last block: softmax maps among queries, keys and values, summed over kinds and blended over blocks.
+"""Attention maps of the last block: softmax maps among queries, keys and values, summed and blended over blocks.
 
-ITACLIP weighs the last block's values by softmax(q qᵀ) + softmax(k kᵀ), half from the last block, half the mean of some
-intermediate blocks. A blend of maps times the values is the blend of ordinary attentions that share the values, so no
-(tokens, tokens) map is ever stored and any attention kernel of Transformers will do.
+ITACLIP weighs the last block's values by softmax(q qᵀ) + softmax(k kᵀ), half from the last block, half the mean of
+some intermediate blocks. A blend of maps times the values is the blend of ordinary attentions that share the values,
+so no (tokens, tokens) map is ever stored and any attention kernel of Transformers will do.
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -30,31 +31,30 @@ def attend_by_maps(
     """Weigh `value` by the blended attention map of several blocks.
 
     Args:
-        attend: Ordinary attention: (query, key, value), each (batch, heads, tokens, head_dim), to (batch, tokens, heads, head_dim).
+        attend: Ordinary attention: (query, key, value), each (batch, heads, tokens, head_dim), to
+            (batch, tokens, heads, head_dim).
         blocks: Weight and projections of each block whose map takes part.
         attention_maps: Kinds of maps that are summed: "qk", "qq", "kk", "vv", "identity".
         value: Values of the last block, (batch, heads, tokens, head_dim).
 
     Returns:
-        (batch, tokens, heads, head_dim): `sum over blocks b of weight_b * sum over kinds xy of softmax(x_b y_bᵀ / √d) @ value`.
+        (batch, tokens, heads, head_dim): the sum over blocks b and kinds xy of
+        `weight_b * softmax(x_b y_bᵀ / √d) @ value`.
     """
-    attended = None
+    terms = []
     for weight, projections in blocks:
         letters = {"q": projections.query, "k": projections.key, "v": projections.value}
         for kind in attention_maps:
-            if kind == "identity":
-                term = value.transpose(1, 2)
-            else:
-                term = attend(letters[kind[0]], letters[kind[1]], value)
-            term = term if weight == 1 else weight * term
-            attended = term if attended is None else attended + term
-    return attended
+            is_identity = kind == "identity"
+            term = value.transpose(1, 2) if is_identity else attend(letters[kind[0]], letters[kind[1]], value)
+            terms.append(term if weight == 1 else weight * term)
+    return reduce(torch.add, terms)
 
 
 def weigh_blocks(
     last: HeadProjections, intermediate: Sequence[HeadProjections], intermediate_weight: float
 ) -> list[tuple[float, HeadProjections]]:
-    """Give the last block and the intermediate ones their weights: `1 - w` and `w / n` each; the last one alone gets 1."""
+    """Give the last block the weight `1 - w` and each of n intermediate ones `w / n`; the last one alone gets 1."""
     if not intermediate:
         return [(1.0, last)]
     share = intermediate_weight / len(intermediate)
@@ -62,10 +62,10 @@ def weigh_blocks(
 
 
 def compute_neighbourhood_prior(grid: tuple[int, int], std: float, like: torch.Tensor) -> torch.Tensor:
-    """Gaussian of the distance between patches, added to the scaled products so that near patches attend to each other.
+    """Gaussian of the distance between patches, added to the scaled products so that near patches see each other.
 
-    Source: NACLIP, "Pay Attention to Your Neighbours" (WACV 2025): `exp(-distance² / (2 std²))`, peak 1, zero where the
-    class token is one of the two.
+    Source: NACLIP, "Pay Attention to Your Neighbours" (WACV 2025): `exp(-distance² / (2 std²))`, peak 1, zero where
+    the class token is one of the two.
 
     Args:
         grid: Patch grid (height, width).

@@ -1,7 +1,7 @@
 """Stitching: from the patch grids of all windows to maps of the original size, as two matrix products.
 
-Upsampling a window, adding it in place, dividing by the cover count (which factorises) and resizing to the original size
-are all linear and separable: the map of one query is `rows @ grids @ columns.T`, exact up to rounding.
+Upsampling a window, adding it in place, dividing by the cover count (which factorises) and resizing to the original
+size are all linear and separable: the map of one query is `rows @ grids @ columns.T`, exact up to rounding.
 """
 
 from typing import NamedTuple

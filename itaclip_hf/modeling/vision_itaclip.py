@@ -1,9 +1,11 @@
 """ITACLIP vision tower: CLIP's, with the attention of the last block rebuilt and any patch grid accepted.
 
-Pixels come in, one feature vector per token goes out. Module names are those of CLIP, so stock weights load as they are.
+Pixels come in, one feature vector per token goes out. Module names are those of CLIP, so stock weights load as they
+are.
 """
 
 from functools import partial
+from typing import cast
 
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.clip.configuration_clip import CLIPVisionConfig
 from transformers.models.clip.modeling_clip import (
+    CLIPMLP,
     CLIPAttention,
     CLIPEncoderLayer,
     CLIPVisionEmbeddings,
@@ -27,6 +30,9 @@ __all__ = ["ITACLIPVisionModel"]
 
 class ITACLIPVisionEmbeddings(CLIPVisionEmbeddings):
     """CLIP's patch, class and position embeddings for any image size; patch remainders are cut off."""
+
+    image_size: int
+    patch_size: int
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(batch, 3, height, width) -> (batch, 1 + grid_h * grid_w, dim)."""
@@ -78,6 +84,11 @@ class ITACLIPAttention(CLIPAttention):
 class ITACLIPEncoderLayer(CLIPEncoderLayer):
     """A CLIP block that also hands out its queries, keys and values."""
 
+    self_attn: ITACLIPAttention
+    layer_norm1: nn.LayerNorm
+    layer_norm2: nn.LayerNorm
+    mlp: CLIPMLP
+
     def __init__(self, config: CLIPVisionConfig) -> None:
         super().__init__(config)
         self.self_attn = ITACLIPAttention(config)
@@ -99,7 +110,7 @@ class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
     def forward(
         self, hidden_states: torch.Tensor, intermediate: list[HeadProjections], grid: tuple[int, int]
     ) -> torch.Tensor:
-        """(batch, 1 + grid_h * grid_w, dim) and the intermediate blocks' projections -> (batch, 1 + grid_h * grid_w, dim)."""
+        """(batch, 1 + grid_h * grid_w, dim) and the projections of the intermediate blocks -> the same shape."""
         method, attention = self.method, self.self_attn
         last = attention.project(self.layer_norm1(hidden_states))
         std = method.attention_prior_std
@@ -133,6 +144,11 @@ class ITACLIPVisionModel(CLIPVisionModel):
         self.encoder.layers.append(ITACLIPLastEncoderLayer(config, method))
         self.post_init()
 
+    def compute_grid(self, height: int, width: int) -> tuple[int, int]:
+        """Patch grid (height, width) of an image of that size."""
+        patch_size = cast(int, self.embeddings.patch_size)
+        return height // patch_size, width // patch_size
+
     @can_return_tuple
     def forward(
         self,
@@ -155,9 +171,10 @@ class ITACLIPVisionModel(CLIPVisionModel):
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        grid = tuple(side // self.config.patch_size for side in pixel_values.shape[-2:])
+        grid = self.compute_grid(*pixel_values.shape[-2:])
         hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
-        states, intermediate = (hidden_states,), []
+        states: tuple[torch.Tensor, ...] = (hidden_states,)
+        intermediate: list[HeadProjections] = []
         *blocks, last_block = self.encoder.layers
         for number, block in enumerate(blocks, start=1):
             hidden_states, projections = block(hidden_states)

@@ -1,7 +1,7 @@
 """Image engineering on windows: crop, view (colour, blur, flips), and back (un-flip, weighted sum on the patch grid).
 
-A view is data made by the processor: a 3x3 colour matrix, a 1-D blur kernel, two flip bits and a weight. Everything after
-the encoder is linear and commutes with flips, so views are summed on the patch grid, before anything is upsampled.
+A view is data made by the processor: a 3x3 colour matrix, a 1-D blur kernel, two flip bits and a weight. Everything
+after the encoder is linear and commutes with flips, so views are summed on the patch grid, before any upsampling.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,16 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["PLAIN_VIEW", "View", "WindowLayout", "batch_windows", "combine_views", "make_views", "plan_windows", "read_views"]
+__all__ = [
+    "PLAIN_VIEW",
+    "View",
+    "WindowLayout",
+    "batch_windows",
+    "combine_views",
+    "make_views",
+    "plan_windows",
+    "read_views",
+]
 
 
 class View(NamedTuple):
@@ -66,15 +75,15 @@ def plan_windows(image_size: tuple[int, int], window_size: int, window_stride: i
         window_size: Side of a window in pixels; an image side below it gives a smaller window, 0 the whole image.
         window_stride: Step in pixels.
     """
-    size = tuple(min(length, window_size or length) for length in image_size)
-    tops, lefts = (
-        tuple(
-            min(step * window_stride, length - side)
-            for step in range(max(length - side + window_stride - 1, 0) // window_stride + 1)
-        )
-        for length, side in zip(image_size, size, strict=True)
-    )
-    return WindowLayout(tops, lefts, size, is_whole_image=window_size == 0)
+    height, width = (min(length, window_size or length) for length in image_size)
+    tops = _window_starts(image_size[0], height, window_stride)
+    lefts = _window_starts(image_size[1], width, window_stride)
+    return WindowLayout(tops, lefts, (height, width), is_whole_image=window_size == 0)
+
+
+def _window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
+    count = max(length - window + stride - 1, 0) // stride + 1
+    return tuple(min(index * stride, length - window) for index in range(count))
 
 
 def batch_windows(layouts: Sequence[WindowLayout], batch_size: int) -> Iterator[list[tuple[int, list[Box]]]]:
@@ -150,7 +159,7 @@ def _make_view(windows: torch.Tensor, view: View) -> torch.Tensor:
 
 
 def _blur_matrix(kernel: torch.Tensor, length: int) -> torch.Tensor:
-    """(length, length) matrix that convolves an axis with `kernel`, mirrored at both ends without repeating the edge."""
+    """(length, length) matrix that convolves an axis with `kernel`, mirrored at both ends, edges not repeated."""
     radius = len(kernel) // 2
     places = torch.arange(length, device=kernel.device)
     matrix = kernel.new_zeros(length, length)

@@ -33,7 +33,9 @@ def tiny_model():
         model = ITACLIPForSemanticSegmentation(make_tiny_config(**method)).eval()
         generator = torch.Generator().manual_seed(0)
         for name, parameter in model.named_parameters():
-            if name.endswith(("proj.weight", "projection.weight")):  # the default initialisation hardly tells patches apart
+            if name.endswith(
+                ("proj.weight", "projection.weight")
+            ):  # the default initialisation hardly tells patches apart
                 parameter.data = torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5 * 2
         return model
 

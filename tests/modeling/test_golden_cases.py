@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.goldens.golden_weights import golden_state_dict
 from transformers import CLIPTokenizer
 
 from itaclip_hf import ITACLIPConfig, ITACLIPForSemanticSegmentation, ITACLIPImageProcessor, ITACLIPProcessor
 from itaclip_hf.demo import DEMO_CHECKPOINT
+from tests.goldens.golden_weights import golden_state_dict
 
 CASES = sorted((Path(__file__).parents[1] / "goldens").glob("*.npz"))
 

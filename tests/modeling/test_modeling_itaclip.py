@@ -228,7 +228,10 @@ def test_field_changed_after_loading_is_checked_again(tiny_model, texts):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pixel_values": torch.zeros(3, 16, 16)}, r"`pixel_values` of shape \(batch, 3, height, width\), but got \(3, 16, 16\)"),
+        (
+            {"pixel_values": torch.zeros(3, 16, 16)},
+            r"`pixel_values` of shape \(batch, 3, height, width\), but got \(3, 16, 16\)",
+        ),
         ({"image_sizes": torch.tensor([[16, 20]])}, "image 0 to be between one patch"),
         ({"image_sizes": torch.tensor([[16, 3]])}, "image 0 to be between one patch"),
         ({"image_sizes": torch.tensor([16, 16])}, r"`image_sizes` of shape \(1, 2\)"),
@@ -251,5 +254,5 @@ def test_inputs_that_do_not_fit_are_named(tiny_model, texts, engineering, change
 
 
 def test_forward_without_any_vocabulary_says_what_is_missing(tiny_model):
-    with pytest.raises(ValueError, match="a baked vocabulary, but got none of them. Pass `text="):
+    with pytest.raises(ValueError, match=r"a baked vocabulary, but got none of them\. Pass `text="):
         tiny_model()(_pixels(1, 3, 16, 16))

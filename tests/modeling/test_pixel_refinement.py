@@ -12,9 +12,7 @@ def _neighbours_by_convolution(maps, dilations, centre):
     kernels = torch.eye(9).view(9, 1, 3, 3)
     kernels = kernels if centre else kernels[[0, 1, 2, 3, 5, 6, 7, 8]]
     return torch.cat(
-        [
-            conv2d(pad(maps[None], (d,) * 4, mode="replicate").transpose(0, 1), kernels, dilation=d) for d in dilations
-        ],
+        [conv2d(pad(maps[None], (d,) * 4, mode="replicate").transpose(0, 1), kernels, dilation=d) for d in dilations],
         dim=1,
     )
 

@@ -1,0 +1,60 @@
+"""Self-contained checkpoints: weights, processor and the code that runs them, for places where the package is missing.
+
+The files of `modeling/` and `processing/` are copied flat into the folder by Transformers' own mechanism, which is why
+those import only their siblings, torch, Transformers, NumPy and Pillow.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any
+
+from .modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
+from .processing import ITACLIPImageProcessor, ITACLIPProcessor
+
+__all__ = ["save_with_code"]
+
+AUTO_CLASSES: dict[Any, str] = {
+    ITACLIPConfig: "AutoConfig",
+    ITACLIPForSemanticSegmentation: "AutoModelForSemanticSegmentation",
+    ITACLIPImageProcessor: "AutoImageProcessor",
+    ITACLIPProcessor: "AutoProcessor",
+}
+
+
+def save_with_code(
+    folder: str | PathLike[str], model: ITACLIPForSemanticSegmentation, processor: ITACLIPProcessor
+) -> None:
+    """Save a model and its processor together with their code.
+
+    The folder loads with `trust_remote_code=True` where this package is not installed, and as an ordinary folder where
+    it is. Bake a vocabulary first if `pipeline("image-segmentation")` shall run it. Upload it with `hf upload`.
+
+    Args:
+        folder: Where to write; made if missing.
+        model: The model.
+        processor: Its processor.
+
+    Example:
+    ```python
+    >>> from itaclip_hf import load_demo, save_with_code
+
+    >>> save_with_code("itaclip-with-code", *load_demo())
+
+    ```
+    """
+    with _registered_for_auto_classes():
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+
+
+@contextmanager
+def _registered_for_auto_classes() -> Iterator[None]:
+    """Ordinary saving must go on writing plain folders, so the registration is taken back."""
+    for cls, auto_class in AUTO_CLASSES.items():
+        cls.register_for_auto_class(auto_class)
+    try:
+        yield
+    finally:
+        for cls in AUTO_CLASSES:
+            cls._auto_class = None
