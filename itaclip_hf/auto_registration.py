@@ -1,6 +1,9 @@
 """Makes Transformers' Auto classes and `pipeline("image-segmentation")` know this package's classes."""
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation, AutoProcessor
+from transformers import AutoConfig, AutoModelForSemanticSegmentation, AutoProcessor
+
+# From its own module: some versions replace the name at the top by a stand-in that asks for torchvision.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from .modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from .processing import ITACLIPImageProcessor, ITACLIPProcessor

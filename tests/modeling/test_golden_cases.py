@@ -1,7 +1,4 @@
-"""Equality with the published method: recorded inputs and outputs on deterministic weights, through the public API.
-
-The recordings hold CLIP's own token ids, so they stand in for the tokenizer; everything else is the package's.
-"""
+"""Equality with the published method: recorded inputs and outputs on deterministic weights, through the public API."""
 
 import json
 from pathlib import Path
@@ -12,10 +9,10 @@ import torch
 from transformers import CLIPTokenizer
 
 from itaclip_hf import ITACLIPConfig, ITACLIPForSemanticSegmentation, ITACLIPImageProcessor, ITACLIPProcessor
-from itaclip_hf.demo import DEMO_CHECKPOINT
 from tests.goldens.golden_weights import golden_state_dict
 
-CASES = sorted((Path(__file__).parents[1] / "goldens").glob("*.npz"))
+GOLDENS = Path(__file__).parents[1] / "goldens"
+CASES = sorted(GOLDENS.glob("*.npz"))
 
 
 def _load_model(spec):
@@ -55,7 +52,9 @@ def _load_processor(spec):
         score_threshold=spec["score_threshold"],
         area_threshold=spec["area_threshold"],
     )
-    tokenizer = CLIPTokenizer.from_pretrained(DEMO_CHECKPOINT)
+    content = json.loads((GOLDENS / "tokenizer.json").read_text(encoding="utf-8"))
+    merges = [tuple(merge.split()) for merge in content["merges"]]
+    tokenizer = CLIPTokenizer(vocab=content["vocab"], merges=merges, model_max_length=77)
     return ITACLIPProcessor(image_processor, tokenizer, auxiliary_weight=spec["auxiliary_weight"])
 
 
@@ -75,9 +74,6 @@ def case(request):
         do_resize=False,
         return_tensors="pt",
     )
-    recorded = [arrays[name].astype(np.int64) for name in ("name_ids", "auxiliary_ids") if name in arrays]
-    inputs["input_ids"] = torch.from_numpy(np.concatenate(recorded))
-    inputs["attention_mask"] = None
     inputs["original_sizes"] = torch.tensor([arrays["image"].shape[:2]])
     model = _load_model(spec)
     with torch.inference_mode():
@@ -93,10 +89,17 @@ def test_processor_resizes_within_one_grey_level(case):
     assert np.abs(resized - arrays["resized"]).max() <= 1
 
 
+def test_tokens_equal_the_published_ones(case):
+    arrays, _, _, inputs, _ = case
+    recorded = np.concatenate([arrays[name] for name in ("name_ids", "auxiliary_ids") if name in arrays])
+    found = inputs["input_ids"] * inputs["attention_mask"]
+    np.testing.assert_array_equal(found, recorded[..., : found.shape[-1]])
+
+
 def test_query_embeddings_equal_the_published_ones(case):
     arrays, model, _, inputs, _ = case
     with torch.inference_mode():
-        queries = model.encode_queries(inputs["input_ids"], None, inputs["text_weight"])
+        queries = model.encode_queries(inputs["input_ids"], inputs["attention_mask"], inputs["text_weight"])
     np.testing.assert_allclose(queries.numpy(), arrays["query_features"], atol=1e-6, rtol=0)
     np.testing.assert_array_equal(inputs["query_classes"], arrays["query_to_class"])
 

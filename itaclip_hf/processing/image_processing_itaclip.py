@@ -1,0 +1,440 @@
+"""Images in, model inputs out; model outputs in, label maps out.
+
+Images become CLIP-normalised pixels of a common size, beside their valid and original sizes and ITACLIP's image
+engineering as data. Label maps come from class scores through the published method's thresholds and closing.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import PIL.Image
+import torch
+import torch.nn.functional as F
+from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_base import BatchFeature
+from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
+from transformers.image_utils import (
+    ChannelDimension,
+    ImageInput,
+    PILImageResampling,
+    SizeDict,
+    is_valid_image,
+)
+from transformers.processing_utils import ImagesKwargs
+from transformers.utils.generic import TensorType
+
+from .augmentation import compute_views, stack_views
+from .image_reading import read_image
+from .segmentation_maps import apply_area_threshold_, assign_labels, close_label_map
+
+__all__ = ["ITACLIPImageProcessor", "ITACLIPImageProcessorKwargs"]
+
+IMAGE_INPUT_NAMES = ["pixel_values", "image_sizes", "original_sizes"]
+AUGMENTATION_INPUT_NAMES = ["augmentation_color", "augmentation_blur", "augmentation_flip", "augmentation_weight"]
+
+# CLIP's mean and standard deviation, rounded on the scale of 0...255 as in the published method. The rounding is below
+# 7e-6 of a value, but moves class scores by up to 1e-3.
+PUBLISHED_MEAN = [122.771 / 255, 116.746 / 255, 104.094 / 255]
+PUBLISHED_STD = [68.501 / 255, 66.632 / 255, 70.323 / 255]
+
+# What a stock CLIP preprocessor_config.json has to say about pixels. The rest (a crop to 224 pixels, its size, bicubic
+# interpolation) prepares images for classification and would cut off what is to be segmented.
+PIXEL_FIELDS = ("do_convert_rgb", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+
+CHECKED_FIELDS = ("do_center_crop", "image_engineering", "photometric_weight", "score_threshold", "area_threshold")
+
+INTERPOLATION_MODES = {
+    PILImageResampling.NEAREST: "nearest-exact",
+    PILImageResampling.BILINEAR: "bilinear",
+    PILImageResampling.BICUBIC: "bicubic",
+}
+
+
+class ITACLIPImageProcessorKwargs(ImagesKwargs, total=False):
+    r"""Keyword arguments of `ITACLIPImageProcessor`, on top of Transformers' own.
+
+    image_engineering (`bool`, *optional*, defaults to `self.image_engineering`):
+        Whether to hand ITACLIP's augmented views to the model; without, it sees the plain image only.
+    photometric_weight (`float`, *optional*, defaults to `self.photometric_weight`):
+        Share λ of the original, grayscale and blurred view, between 0 and 1; the flipped views share the rest.
+    score_threshold (`float`, *optional*, defaults to `self.score_threshold`):
+        Pixels whose best class score is lower, between 0 and 1, get class 0.
+    area_threshold (`float`, *optional*, defaults to `self.area_threshold`):
+        Classes 1, 2, ... that cover at most this share of the predicted foreground are dropped; between 0 and 1.
+    closing (`bool`, *optional*, defaults to `self.closing`):
+        Whether to close label maps with a 3x3 neighbourhood.
+    """
+
+    image_engineering: bool | None
+    photometric_weight: float | int | None
+    score_threshold: float | int | None
+    area_threshold: float | int | None
+    closing: bool | None
+
+
+class ITACLIPImageProcessor(PilBackend):
+    """Prepares images for `ITACLIPForSemanticSegmentation` and turns its outputs into label maps.
+
+    Images may be PIL images of any mode, arrays (height, width), (height, width, channels) or (channels, height,
+    width), torch tensors, paths or URLs, single or in lists. EXIF rotation is applied, transparency is laid on white,
+    integers of more than 8 bits are scaled by their range. Floats are taken for 0...255 unless `do_rescale=False`.
+
+    A stock CLIP preprocessor file can be loaded; its mean and standard deviation are taken over, its classification
+    crop, size and interpolation are not.
+
+    Args:
+        size: `{"shortest_edge": 336, "longest_edge": 2048}`: the shorter side gets that length, as long as the longer
+            one does not exceed its own. One of the two suffices; `{"height": ..., "width": ...}` ignores proportions.
+        resample: Interpolation, never antialiased: bilinear (default), bicubic or nearest.
+        image_engineering, photometric_weight, score_threshold, area_threshold, closing: See
+            `ITACLIPImageProcessorKwargs`; every field can also be given per call.
+
+    Example:
+        >>> import numpy as np
+        >>> processor = ITACLIPImageProcessor()
+        >>> inputs = processor(np.zeros((100, 200, 3), dtype=np.uint8), return_tensors="pt")
+        >>> tuple(inputs["pixel_values"].shape), inputs["original_sizes"].tolist()
+        ((1, 3, 336, 672), [[100, 200]])
+    """
+
+    valid_kwargs = ITACLIPImageProcessorKwargs
+    size = {"shortest_edge": 336, "longest_edge": 2048}  # every instance gets a copy
+    default_to_square = False
+    resample = PILImageResampling.BILINEAR
+    image_mean = PUBLISHED_MEAN
+    image_std = PUBLISHED_STD
+    do_convert_rgb = True
+    do_resize = True
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_normalize = True
+    do_pad = True
+    image_engineering = True
+    photometric_weight = 0.75
+    score_threshold = 0.0
+    area_threshold = None
+    closing = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        _check_fields(**{name: getattr(self, name) for name in CHECKED_FIELDS})
+
+    @property
+    def model_input_names(self) -> list[str]:  # type: ignore[override]  # the base class has a fixed list
+        """Keys that a call returns."""
+        return IMAGE_INPUT_NAMES + (AUGMENTATION_INPUT_NAMES if self.image_engineering else [])
+
+    @classmethod
+    def get_image_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read the fields of a saved image processor; of another model's (stock CLIP's), only those about pixels."""
+        values, kwargs = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
+        is_own = values.get("image_processor_type") == cls.__name__ or "photometric_weight" in values
+        return values if is_own else _select_pixel_fields(values), kwargs
+
+    def _validate_preprocess_kwargs(self, *args: Any, **kwargs: Any) -> None:
+        super()._validate_preprocess_kwargs(*args, **kwargs)
+        _check_fields(**{name: kwargs.get(name) for name in CHECKED_FIELDS})
+
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """Open paths and URLs; images pass through. Files keep their mode, so that depth and transparency survive."""
+        source = image_url_or_urls
+        if isinstance(source, os.PathLike) or (isinstance(source, str) and os.path.isfile(source)):
+            return _open_image(os.fspath(source))
+        return super().fetch_images(source)
+
+    def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> list[Any]:
+        images = _add_channel_axis(self.fetch_images(images))
+        flat = cast(list[Any], super()._prepare_images_structure(images, expected_ndims))
+        if not flat:
+            raise ValueError("Expected at least one image, but got none. Pass an image or a list of images.")
+        return flat
+
+    def _prepare_image_like_inputs(
+        self,
+        images: ImageInput,
+        *args: Any,
+        expected_ndims: int = 3,
+        do_convert_rgb: bool | None = None,
+        input_data_format: str | ChannelDimension | None = None,
+        **kwargs: Any,
+    ) -> list[np.ndarray]:
+        prepared = []
+        for index, image in enumerate(self._prepare_images_structure(images, expected_ndims)):
+            try:
+                prepared.append(self.process_image(image, do_convert_rgb, input_data_format))
+            except ValueError as error:
+                raise ValueError(f"Image {index}: {error}") from error
+        return prepared
+
+    def process_image(
+        self,
+        image: ImageInput,
+        do_convert_rgb: bool | None = None,
+        input_data_format: str | ChannelDimension | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray:
+        """Read one image as an array (channels, height, width); see `read_image`."""
+        return read_image(image, bool(do_convert_rgb), input_data_format)
+
+    def _preprocess(
+        self,
+        images: list[np.ndarray],
+        do_resize: bool,
+        size: SizeDict,
+        resample: PILImageResampling | None,
+        do_center_crop: bool,
+        crop_size: SizeDict,
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: float | list[float] | None,
+        image_std: float | list[float] | None,
+        do_pad: bool | None,
+        pad_size: SizeDict | None,
+        return_tensors: str | TensorType | None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        original_sizes = [image.shape[-2:] for image in images]
+        if do_rescale:
+            _warn_of_rescaled_images(images)
+        if do_resize:
+            images = [self.resize(image, size, resample) for image in images]
+        image_sizes = [image.shape[-2:] for image in images]
+        images = [
+            self._scale_pixels(
+                image, rescale_factor if do_rescale else None, image_mean, image_std if do_normalize else None
+            )
+            for image in images
+        ]
+        if do_pad:
+            images = cast(list[np.ndarray], self.pad(images, cast(SizeDict, pad_size)))
+        data: dict[str, np.ndarray] = {
+            "pixel_values": _stack_images(images),
+            "image_sizes": np.array(image_sizes, dtype=np.int64),
+            "original_sizes": np.array(original_sizes, dtype=np.int64),
+        }
+        if kwargs["image_engineering"]:
+            data.update(stack_views(compute_views(kwargs["photometric_weight"]), len(images)))
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def _scale_pixels(
+        self,
+        image: np.ndarray,
+        rescale_factor: float | None,
+        image_mean: float | Sequence[float] | None,
+        image_std: float | Sequence[float] | None,
+    ) -> np.ndarray:
+        """Rescale and normalize, as far as asked for; both in one step, `(value - mean * 255) / (std * 255)`.
+
+        The published method computes just this; two steps round differently, and attention can blow that up.
+        """
+        if image_mean is None or image_std is None:
+            return image if rescale_factor is None else self.rescale(image, rescale_factor)
+        levels = 1.0 if rescale_factor is None else rescale_factor
+        mean, std = (np.asarray(values, dtype=np.float64) / levels for values in (image_mean, image_std))
+        return self.normalize(image.astype(np.float32), mean.tolist(), std.tolist())
+
+    def resize(
+        self,
+        image: np.ndarray,
+        size: SizeDict,
+        resample: PILImageResampling | None = None,
+        reducing_gap: int | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray:
+        """Resize an image (channels, height, width) as the published method does: not antialiased.
+
+        Integers are rounded to integers again, which keeps them within one grey level of the published resize.
+
+        Raises:
+            ValueError: If the size or the interpolation is not supported.
+        """
+        mode = INTERPOLATION_MODES.get(PILImageResampling.BILINEAR if resample is None else resample)
+        if mode is None:
+            raise ValueError(
+                f"Expected `resample` to be nearest (0), bilinear (2) or bicubic (3), but got {resample}. "
+                "Use one of these."
+            )
+        new_size = _compute_resized_size(image.shape[-2], image.shape[-1], size)
+        if new_size == image.shape[-2:]:
+            return image
+        pixels = torch.from_numpy(image.astype(np.float32))[None]
+        align_corners = None if mode == "nearest-exact" else False
+        resized = F.interpolate(pixels, new_size, mode=mode, align_corners=align_corners)[0]
+        if image.dtype == np.uint8:
+            resized = resized.round_().clamp_(0, 255).to(torch.uint8)
+        return resized.numpy()
+
+    def post_process_semantic_segmentation(
+        self,
+        outputs: Any,
+        target_sizes: Sequence[tuple[int, int]] | torch.Tensor | None = None,
+        return_segmentation_scores: bool = False,
+        score_threshold: float | None = None,
+        area_threshold: float | None = None,
+        closing: bool | None = None,
+    ) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
+        """Turn outputs of `ITACLIPForSemanticSegmentation` into label maps.
+
+        Args:
+            outputs: Outputs whose `logits` are logarithms of class scores, (batch, classes, height, width) or a list
+                of (classes, height, width).
+            target_sizes: Size (height, width) of each map. Scores of another size are interpolated (bilinear). By
+                default maps have the size of the logits, which is that of the original image.
+            return_segmentation_scores: Whether to return the class scores along with the maps.
+            score_threshold: Pixels whose best score is lower get class 0. Default: the image processor's.
+            area_threshold: Classes 1, 2, ... that cover at most this share of the predicted foreground are dropped; 0
+                drops none. Default: the image processor's.
+            closing: Whether to close the maps with a 3x3 neighbourhood. Default: the image processor's.
+
+        Returns:
+            One map of class ids (height, width) per image, int64. With `return_segmentation_scores`, one
+            `SemanticSegmentationPostProcessorOutput` per image instead, with the map as `segmentation` and the class
+            scores after the area threshold, (classes, height, width) between 0 and 1, as `segmentation_scores`.
+
+        Raises:
+            ValueError: If logits, target sizes or thresholds are not as expected.
+        """
+        score_threshold = self.score_threshold if score_threshold is None else score_threshold
+        area_threshold = self.area_threshold if area_threshold is None else area_threshold
+        closing = self.closing if closing is None else closing
+        _check_share("score_threshold", score_threshold)
+        _check_share("area_threshold", area_threshold)
+        results: list[Any] = []
+        for logits, target_size in _pair_with_target_sizes(outputs.logits, target_sizes):
+            scores = _compute_scores(logits, target_size)
+            if area_threshold:
+                apply_area_threshold_(scores, area_threshold)
+            labels = assign_labels(scores, score_threshold or 0.0)
+            if closing:
+                labels = close_label_map(labels)
+            if return_segmentation_scores:
+                values = {"segmentation": labels, "segmentation_scores": scores}
+                results.append(SemanticSegmentationPostProcessorOutput(values))
+            else:
+                results.append(labels)
+        return results
+
+
+def _select_pixel_fields(values: dict[str, Any]) -> dict[str, Any]:
+    """Of another model's fields, those about pixels; CLIP's mean and std give way to the published rounding."""
+    rounded = {"image_mean": PUBLISHED_MEAN, "image_std": PUBLISHED_STD}
+    is_clips = all(key in values and np.allclose(values[key], rounded[key], atol=1e-5) for key in rounded)
+    return {key: values[key] for key in PIXEL_FIELDS if key in values and not (is_clips and key in rounded)}
+
+
+def _check_fields(
+    do_center_crop: bool | None,
+    image_engineering: bool | None,
+    photometric_weight: float | None,
+    score_threshold: float | None,
+    area_threshold: float | None,
+) -> None:
+    if do_center_crop:
+        raise ValueError("Expected no `do_center_crop`, as a label map covers the whole image. Crop images before.")
+    if image_engineering and photometric_weight is None:
+        raise ValueError(
+            "Expected `photometric_weight` with `image_engineering`, but got None. Use 0.75, for example."
+        )
+    _check_share("photometric_weight", photometric_weight)
+    _check_share("score_threshold", score_threshold)
+    _check_share("area_threshold", area_threshold)
+
+
+def _check_share(name: str, value: float | None) -> None:
+    # Written so that NaN fails, too.
+    if value is not None and not 0 <= value <= 1:
+        raise ValueError(f"Expected `{name}` between 0 and 1, but got {value}. Use a share of the whole.")
+
+
+def _open_image(path: str) -> PIL.Image.Image:
+    try:
+        with PIL.Image.open(path) as image:
+            image.load()
+            return image
+    except OSError as error:
+        if path in str(error):
+            raise
+        # A file that ends too early does not say in PIL's message which one it is.
+        raise OSError(f"{path}: {error}") from error
+
+
+def _add_channel_axis(images: Any) -> Any:
+    """Give arrays (height, width) the channel axis that Transformers' batching expects, in lists, too."""
+    if isinstance(images, list | tuple):
+        return [_add_channel_axis(image) for image in images]
+    if is_valid_image(images) and not isinstance(images, PIL.Image.Image) and images.ndim == 2:
+        return images[None]
+    return images
+
+
+def _warn_of_rescaled_images(images: list[np.ndarray]) -> None:
+    if any(image.dtype.kind == "f" and image.min() >= 0 and 0 < image.max() <= 1 for image in images):
+        warnings.warn(
+            "Expected pixels between 0 and 255, but got floats that are all between 0 and 1. "
+            "Set `do_rescale=False` if they are scaled already.",
+            stacklevel=2,
+        )
+
+
+def _compute_resized_size(height: int, width: int, size: SizeDict) -> tuple[int, int]:
+    """Size that keeps the proportions, unless `size` gives both sides; rounded as in the published method."""
+    if size.height and size.width:
+        return size.height, size.width
+    factors = []
+    if size.shortest_edge:
+        factors.append(size.shortest_edge / min(height, width))
+    if size.longest_edge:
+        factors.append(size.longest_edge / max(height, width))
+    if not factors:
+        raise ValueError(
+            f"Expected `size` to have 'shortest_edge', 'longest_edge' or both, or 'height' and 'width', but got "
+            f"{dict(size)}. Use one of these."
+        )
+    factor = min(factors)
+    # A very long strip would otherwise lose its short side.
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+
+def _stack_images(images: list[np.ndarray]) -> np.ndarray:
+    sizes = {image.shape for image in images}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"Expected images of one size without padding, but got {sorted(sizes)}. "
+            "Set `do_pad=True` or process them singly."
+        )
+    return np.stack(images).astype(np.float32, copy=False)
+
+
+def _pair_with_target_sizes(
+    logits: torch.Tensor | Sequence[torch.Tensor], target_sizes: Sequence[tuple[int, int]] | torch.Tensor | None
+) -> list[tuple[torch.Tensor, tuple[int, int]]]:
+    """Check logits and target sizes and put each image's together."""
+    for image_logits in logits:
+        if image_logits.ndim != 3:
+            raise ValueError(
+                "Expected logits (batch, classes, height, width) or a list of (classes, height, width), but got "
+                f"{tuple(image_logits.shape)} for an image. Pass the model's outputs as they are."
+            )
+    if target_sizes is None:
+        return [(image_logits, tuple(image_logits.shape[-2:])) for image_logits in logits]
+    if len(target_sizes) != len(logits):
+        raise ValueError(
+            f"Expected one target size per image ({len(logits)}), but got {len(target_sizes)}. "
+            "Give (height, width) for each."
+        )
+    sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else target_sizes
+    return [(each, (int(height), int(width))) for each, (height, width) in zip(logits, sizes, strict=True)]
+
+
+def _compute_scores(logits: torch.Tensor, target_size: tuple[int, int]) -> torch.Tensor:
+    """Class scores at the target size, in a new tensor: (classes, h, w) -> (classes, height, width)."""
+    scores = logits.exp() if logits.dtype == torch.float32 else logits.float().exp_()
+    if target_size == tuple(scores.shape[-2:]):
+        return scores
+    return F.interpolate(scores[None], target_size, mode="bilinear", align_corners=False)[0]

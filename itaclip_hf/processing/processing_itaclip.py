@@ -1,0 +1,265 @@
+"""Words and images in, model inputs out: class names become prompts, token ids and the weights that mix them.
+
+The embedding of a query is a weighted sum of text embeddings: its name, and the auxiliary texts of its class. This
+processor writes down which texts there are and with which weights they are mixed; the model only encodes and sums.
+"""
+
+import itertools
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+from transformers.image_processing_base import BatchFeature
+from transformers.image_utils import ImageInput
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
+
+from .image_processing_itaclip import ITACLIPImageProcessor
+from .prompt_templates import IMAGENET_TEMPLATES
+from .vocabulary import Vocabulary
+
+__all__ = ["ITACLIPProcessor"]
+
+TEXT_INPUT_NAMES = ["input_ids", "attention_mask", "text_weight", "query_classes"]
+CLIP_CONTEXT_LENGTH = 77
+# Tokenizers that were saved without a length report one beyond any use.
+LARGEST_CONTEXT_LENGTH = 100_000
+
+
+class ITACLIPProcessor(ProcessorMixin):
+    """Prepares images and a vocabulary for `ITACLIPForSemanticSegmentation`, and turns its outputs into label maps.
+
+    Args:
+        image_processor: Prepares the images.
+        tokenizer: CLIP's tokenizer.
+        auxiliary_weight: Share α of a class's auxiliary texts in the embedding of each of its names, from 0 to 1.
+            Several texts of a class share it evenly; a class without any is its names alone.
+        templates: Prompts that every text is put into, each with `{}` for the text. Default: CLIP's 80 for ImageNet.
+
+    Raises:
+        ValueError: If `auxiliary_weight` is not between 0 and 1 or a template has not exactly one pair of braces.
+
+    Example:
+        ```python
+        processor = ITACLIPProcessor.from_pretrained("openai/clip-vit-base-patch16")
+        inputs = processor(
+            images=image,
+            text=["cat", ["dog", "puppy"]],
+            auxiliary_text=["a small pet that purrs", "a loyal pet"],
+            background=["sky", "wall"],
+        )
+        inputs["query_classes"].tolist()  # [0, 0, 1, 2, 2]
+        ```
+    """
+
+    # These are no keyword-only arguments because `from_pretrained` finds the fields by the positional ones.
+    def __init__(
+        self,
+        image_processor: ITACLIPImageProcessor | None = None,
+        tokenizer: Any = None,
+        auxiliary_weight: float = 0.2,
+        templates: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not 0 <= auxiliary_weight <= 1:
+            raise ValueError(
+                f"Expected `auxiliary_weight` between 0 and 1, but got {auxiliary_weight}. Use 0.2, for example."
+            )
+        self.auxiliary_weight = auxiliary_weight
+        # The whole list, also if it is the default: a saved processor says what it did.
+        self.templates = _check_templates(IMAGENET_TEMPLATES if templates is None else templates)
+        super().__init__(image_processor, tokenizer, **kwargs)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Keys that a call with images and texts returns."""
+        return self.image_processor.model_input_names + TEXT_INPUT_NAMES
+
+    @classmethod
+    def _get_arguments_from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], processor_dict: Any = None, **kwargs: Any
+    ) -> list[Any]:
+        # The Auto class would find CLIP's own image processor in a stock CLIP folder.
+        image_processor = ITACLIPImageProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        # A tokenizer would keep what it does not know and write it into its own file.
+        foreign = {"auxiliary_weight", "templates", *ITACLIPImageProcessor.valid_kwargs.__annotations__}
+        tokenizer_kwargs = {key: value for key, value in kwargs.items() if key not in foreign}
+        tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **tokenizer_kwargs)
+        return [image_processor, tokenizer]
+
+    def __call__(
+        self,
+        images: ImageInput | None = None,
+        text: str | Sequence[str | Sequence[str]] | None = None,
+        auxiliary_text: Mapping[str, Any] | Sequence[str | Sequence[str] | None] | None = None,
+        background: Sequence[str] | None = None,
+        vocabulary: Vocabulary | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Prepare images, a vocabulary, or both.
+
+        Args:
+            images: One image or a list; see `ITACLIPImageProcessor`.
+            text: The classes: each a name, or a list of its names, the label first.
+            auxiliary_text: One entry per class, or a mapping from class names: a text, a list of texts, or `None`.
+            background: Words that form class 0, "background"; the classes then follow as 1, 2, ...
+            vocabulary: A `Vocabulary` (or its dictionary) instead of the three arguments before.
+            **kwargs: Arguments of the tokenizer (`padding`, `max_length`, ...) and the image processor, for this call.
+                `return_tensors` is "pt" unless given. Prompts are padded to the longest one, or to `max_length` with
+                `padding="max_length"`, and cut to `max_length` (default: the tokenizer's, 77).
+
+        Returns:
+            For images `pixel_values`, `image_sizes`, `original_sizes` and, with image engineering, the
+            `augmentation_*`. For texts, with T texts, P templates, L tokens and Q queries: `input_ids` and
+            `attention_mask` (T, P, L), `text_weight` (Q, T), `query_classes` (Q,).
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If there is nothing to prepare, or something cannot be prepared.
+        """
+        merged = self._merge_kwargs(
+            cast(Any, ProcessingKwargs), tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
+        )
+        vocabulary = _choose_vocabulary(text, auxiliary_text, background, vocabulary)
+        if images is None and vocabulary is None:
+            raise ValueError("Expected `images`, `text` or `vocabulary`, but got none of them. Pass at least one.")
+        data: dict[str, Any] = {}
+        if images is not None:
+            images_kwargs = {**merged["images_kwargs"], "return_tensors": None}
+            data.update(self.image_processor(images, **images_kwargs))
+        if vocabulary is not None:
+            data.update(self._encode_vocabulary(vocabulary, merged["text_kwargs"]))
+        return_tensors = {**merged["images_kwargs"], **merged["text_kwargs"]}.get("return_tensors", "pt")
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def _encode_vocabulary(self, vocabulary: Vocabulary, text_kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Token ids of all texts, names before auxiliary texts, and the weights that mix them into queries."""
+        texts, owners, text_weight = _mix_texts(vocabulary, self.auxiliary_weight)
+        prompts = [template.format(text) for text in texts for template in self.templates]
+        tokens = self._tokenize(prompts, owners, text_kwargs)
+        shape = (len(texts), len(self.templates), -1)
+        return {
+            "input_ids": tokens["input_ids"].reshape(shape),
+            "attention_mask": tokens["attention_mask"].reshape(shape),
+            "text_weight": text_weight,
+            "query_classes": np.array(vocabulary.query_classes, dtype=np.int64),
+        }
+
+    def _tokenize(self, prompts: list[str], owners: list[str], text_kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Tokenize to one length; what is too long loses the end of its text and keeps the end token."""
+        padding = text_kwargs.get("padding")
+        max_length = text_kwargs.get("max_length") or self._context_length
+        tokens = self.tokenizer(
+            prompts,
+            # The result is one tensor, so that there is no leaving out the padding.
+            padding="longest" if padding in (None, False, "do_not_pad") else padding,
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=True,
+            return_tensors="np",
+            **{key: text_kwargs[key] for key in ("pad_to_multiple_of", "padding_side") if text_kwargs.get(key)},
+        )
+        is_full = tokens["attention_mask"].sum(axis=1) == max_length
+        self._warn_of_cut_prompts(prompts, owners, is_full, max_length)
+        return {key: tokens[key].astype(np.int64) for key in ("input_ids", "attention_mask")}
+
+    def _warn_of_cut_prompts(
+        self, prompts: list[str], owners: list[str], is_full: np.ndarray, max_length: int
+    ) -> None:
+        """Warn once, with the names of the classes, if prompts that fill the whole length had been longer."""
+        full = np.flatnonzero(is_full).tolist()
+        if not full:
+            return
+        untruncated = self.tokenizer([prompts[index] for index in full], truncation=False, verbose=False)["input_ids"]
+        is_cut = [len(ids) > max_length for ids in untruncated]
+        cut_owners = dict.fromkeys(owners[index // len(self.templates)] for index in itertools.compress(full, is_cut))
+        if cut_owners:
+            warnings.warn(
+                f"Expected prompts of at most {max_length} tokens, but those of {_enumerate_names(list(cut_owners))} "
+                "are longer and were cut. Shorten the names or auxiliary texts.",
+                stacklevel=5,
+            )
+
+    @property
+    def _context_length(self) -> int:
+        length = self.tokenizer.model_max_length
+        return length if length <= LARGEST_CONTEXT_LENGTH else CLIP_CONTEXT_LENGTH
+
+    def post_process_semantic_segmentation(self, *args: Any, **kwargs: Any) -> Any:
+        """Turn model outputs into label maps; see `ITACLIPImageProcessor.post_process_semantic_segmentation`."""
+        return self.image_processor.post_process_semantic_segmentation(*args, **kwargs)
+
+
+def _check_templates(templates: Sequence[str]) -> list[str]:
+    if isinstance(templates, str):
+        raise TypeError(f"Expected a list of templates, but got the string {templates!r}. Wrap it in a list.")
+    for template in templates:
+        if template.count("{}") != 1 or template.count("{") != 1 or template.count("}") != 1:
+            raise ValueError(
+                f"Expected a template with one pair of braces for the text, but got {template!r}. "
+                "Write it like 'a photo of a {}.'."
+            )
+    if not templates:
+        raise ValueError("Expected at least one template, but got none. Use ['{}'] for the text as it is.")
+    return list(templates)
+
+
+def _choose_vocabulary(
+    text: str | Sequence[str | Sequence[str]] | None,
+    auxiliary_text: Mapping[str, Any] | Sequence[str | Sequence[str] | None] | None,
+    background: Sequence[str] | None,
+    vocabulary: Vocabulary | Mapping[str, Any] | None,
+) -> Vocabulary | None:
+    """The vocabulary that was given, or one made of the loose words, or none."""
+    if vocabulary is not None:
+        if not (text is None and auxiliary_text is None and background is None):
+            raise ValueError(
+                "Expected `vocabulary` alone, but got `text`, `auxiliary_text` or `background`, too. Pass either "
+                "a vocabulary or its words."
+            )
+        if isinstance(vocabulary, Mapping):
+            return Vocabulary.from_dict(vocabulary)
+        # No `isinstance`: loaded from the Hub, this module has a `Vocabulary` of its own.
+        if not hasattr(vocabulary, "query_classes"):
+            raise TypeError(
+                f"Expected `vocabulary` to be a Vocabulary, but got {type(vocabulary).__name__}. Pass names as `text`."
+            )
+        return vocabulary
+    if text is None:
+        if auxiliary_text is not None or background is not None:
+            raise ValueError(
+                "Expected `text` with `auxiliary_text` or `background`, but got none. Name the classes with `text`."
+            )
+        return None
+    made = Vocabulary([text] if isinstance(text, str) else text, () if background is None else background)
+    if auxiliary_text is None:
+        return made
+    return made.with_auxiliary_texts([auxiliary_text] if isinstance(auxiliary_text, str) else auxiliary_text)
+
+
+def _mix_texts(vocabulary: Vocabulary, auxiliary_weight: float) -> tuple[list[str], list[str], np.ndarray]:
+    """List the texts to encode, the class or background word that each is for, and the mixing (queries, texts)."""
+    # Without weight, auxiliary texts would be encoded in vain.
+    auxiliary_texts = [entry.auxiliary_texts if auxiliary_weight else () for entry in vocabulary.classes]
+    names = vocabulary.query_names
+    texts = [*names, *(text for texts in auxiliary_texts for text in texts)]
+    text_weight = np.zeros((len(names), len(texts)), dtype=np.float32)
+    np.fill_diagonal(text_weight, 1.0)
+    owners = [*vocabulary.background, *(entry.label for entry in vocabulary.classes for _ in entry.names)]
+    query, text = len(vocabulary.background), len(names)
+    for entry, own_texts in zip(vocabulary.classes, auxiliary_texts, strict=True):
+        queries = range(query, query + len(entry.names))
+        query += len(entry.names)
+        owners += [entry.label] * len(own_texts)
+        if own_texts:
+            text_weight[queries, queries] = 1 - auxiliary_weight
+            text_weight[queries.start : queries.stop, text : text + len(own_texts)] = auxiliary_weight / len(own_texts)
+            text += len(own_texts)
+    return texts, owners, text_weight
+
+
+def _enumerate_names(names: list[str], limit: int = 5, length: int = 40) -> str:
+    """The first names, quoted, none longer than a line can bear."""
+    quoted = [repr(name if len(name) <= length else f"{name[:length]}...") for name in names[:limit]]
+    return ", ".join(quoted) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,460 @@
+"""The words a segmentation is made of: classes with synonyms and auxiliary texts, and the background's word list.
+
+A `Vocabulary` is checked when it is made and never changes afterwards. It reads and writes JSON, and reads the two
+text formats of the published ITACLIP code: class files (`name, synonym, ...` per line) and auxiliary texts
+(`name >=text` per line).
+"""
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+__all__ = ["BACKGROUND_LABEL", "Vocabulary", "VocabularyClass", "load_auxiliary_texts"]
+
+BACKGROUND_LABEL = "background"
+AUXILIARY_TEXT_SEPARATOR = ">="
+
+
+@dataclass(frozen=True, init=False)
+class VocabularyClass:
+    """One class: its names, the first of which is the label, and texts that enrich the embedding of each name.
+
+    Args:
+        names: The label and its synonyms; a single string is a class of one name.
+        auxiliary_texts: Definitions or other texts about the class, usually written by a language model.
+
+    Raises:
+        TypeError: If a name or text is not a string.
+        ValueError: If there is no name, or a name or text is blank.
+    """
+
+    names: tuple[str, ...]
+    auxiliary_texts: tuple[str, ...] = ()
+
+    def __init__(self, names: str | Iterable[str], auxiliary_texts: str | Iterable[str] = ()) -> None:
+        object.__setattr__(self, "names", _to_texts(names, "class name"))
+        object.__setattr__(self, "auxiliary_texts", _to_texts(auxiliary_texts, "auxiliary text"))
+        if not self.names:
+            raise ValueError("Expected at least one name per class, but got none. Give the class its label.")
+
+    @property
+    def label(self) -> str:
+        """The name under which the class is reported."""
+        return self.names[0]
+
+
+@dataclass(frozen=True, init=False)
+class Vocabulary:
+    """Classes in label order and, optionally, the words that make up the background (then class 0).
+
+    Names are compared the way CLIP's tokenizer sees them: upper and lower case and the amount of white space do not
+    matter. Two queries that the text encoder cannot tell apart are refused.
+
+    Args:
+        classes: The classes; each a `VocabularyClass`, a name, or a list of names (label first, then synonyms).
+        background: Words for everything that is no class. If there are any, class 0 is called "background" and the
+            classes follow as 1, 2, ...
+        metadata: Where the texts come from (language model, prompt, settings, date, ...), as JSON values. It belongs
+            neither to the vocabulary's equality nor to its fingerprint; treat it as read-only.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If there is no class, or a name is blank or used twice.
+
+    Example:
+        >>> vocabulary = Vocabulary(["cat", ["dog", "puppy"]], background=["sky", "wall"])
+        >>> vocabulary.labels
+        ['background', 'cat', 'dog']
+        >>> vocabulary.class_id("puppy")
+        2
+    """
+
+    classes: tuple[VocabularyClass, ...]
+    background: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+
+    def __init__(
+        self,
+        classes: Iterable[VocabularyClass | str | Iterable[str]],
+        background: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        object.__setattr__(self, "classes", _to_classes(classes))
+        object.__setattr__(self, "background", _to_texts(background, "background word", allow_string=False))
+        object.__setattr__(self, "metadata", _to_metadata(metadata))
+        self._check_names()
+
+    def _check_names(self) -> None:
+        if not self.classes:
+            raise ValueError("Expected at least one class, but got none. Name what is to be segmented.")
+        class_names = [name for entry in self.classes for name in entry.names]
+        if self.background and BACKGROUND_LABEL in map(_normalize_name, class_names):
+            raise ValueError(
+                "Expected no class called 'background' beside a list of background words, but got both. "
+                "The words already form the class 'background'; leave one of the two out."
+            )
+        seen: dict[str, str] = {}
+        for name in (*self.background, *class_names):
+            key = _normalize_name(name)
+            if key in seen:
+                raise ValueError(
+                    f"Expected every name once over all classes and the background, but got {seen[key]!r} and "
+                    f"{name!r}. Remove or rename one of them."
+                )
+            seen[key] = name
+
+    @property
+    def labels(self) -> list[str]:
+        """The label of every class id: "background" first if there are background words."""
+        background = [BACKGROUND_LABEL] if self.background else []
+        return background + [entry.label for entry in self.classes]
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Class id to label, as model configurations store it."""
+        return dict(enumerate(self.labels))
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Label to class id, as model configurations store it."""
+        return {label: index for index, label in enumerate(self.labels)}
+
+    @property
+    def query_names(self) -> tuple[str, ...]:
+        """Everything that is looked for: the background words, then each class's label and synonyms."""
+        return self.background + tuple(name for entry in self.classes for name in entry.names)
+
+    @property
+    def query_classes(self) -> tuple[int, ...]:
+        """The class id of each of `query_names`."""
+        first = 1 if self.background else 0
+        of_classes = [index for index, entry in enumerate(self.classes, first) for _ in entry.names]
+        return (0,) * len(self.background) + tuple(of_classes)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the content (hex): equal vocabularies, and only they, share it. The metadata does not count."""
+        content = self.to_dict()
+        content.pop("metadata", None)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()
+
+    def class_id(self, name: str) -> int:
+        """Find the class that a label, synonym or background word belongs to.
+
+        Args:
+            name: The name; case and the amount of white space do not matter.
+
+        Returns:
+            The class id.
+
+        Raises:
+            ValueError: If nothing in the vocabulary has that name; the message lists similar ones.
+        """
+        ids = dict(zip(map(_normalize_name, self.query_names), self.query_classes, strict=True))
+        if self.background:
+            ids[BACKGROUND_LABEL] = 0
+        key = _normalize_name(name)
+        if key not in ids:
+            suggestion = _suggest(key, [*self.labels, *self.query_names])
+            raise ValueError(f"Expected a class of the vocabulary, but got {name!r}. {suggestion}")
+        return ids[key]
+
+    def with_auxiliary_texts(
+        self, auxiliary_texts: Mapping[str, str | Iterable[str] | None] | Sequence[str | Iterable[str] | None]
+    ) -> "Vocabulary":
+        """Make a vocabulary with other auxiliary texts.
+
+        Args:
+            auxiliary_texts: Either one entry per class in label order (the background has none), or a mapping from
+                class names to entries, where classes that are not mentioned keep what they have. An entry is a text,
+                several texts, or `None` for none.
+
+        Returns:
+            The new vocabulary.
+
+        Raises:
+            TypeError: If an entry has the wrong type.
+            ValueError: If the number of entries is not that of the classes, or a name is unknown.
+        """
+        if isinstance(auxiliary_texts, Mapping):
+            entries = self._align_auxiliary_texts(auxiliary_texts)
+        elif isinstance(auxiliary_texts, str) or not isinstance(auxiliary_texts, Sequence):
+            raise TypeError(
+                "Expected auxiliary texts as a list with one entry per class or as a mapping from class names, but "
+                f"got {_type_name(auxiliary_texts)}. Wrap a single text in a list."
+            )
+        elif len(auxiliary_texts) != len(self.classes):
+            raise ValueError(
+                f"Expected one auxiliary text per class ({len(self.classes)}), but got {len(auxiliary_texts)}. "
+                "Give `None` for a class without one; background words have none."
+            )
+        else:
+            entries = dict(enumerate(auxiliary_texts))
+        classes = [
+            replace(entry, auxiliary_texts=_none_to_empty(entries[index])) if index in entries else entry
+            for index, entry in enumerate(self.classes)
+        ]
+        return replace(self, classes=tuple(classes))
+
+    def _align_auxiliary_texts(self, auxiliary_texts: Mapping[str, Any]) -> dict[int, Any]:
+        """Turn a mapping from names into one from positions in `classes`."""
+        first = 1 if self.background else 0
+        entries: dict[int, Any] = {}
+        for name, entry in auxiliary_texts.items():
+            index = self.class_id(name) - first
+            if index < 0:
+                raise ValueError(
+                    f"Expected auxiliary texts for classes only, but got one for the background word {name!r}. "
+                    "Remove it; background words are used as they are."
+                )
+            if index in entries:
+                raise ValueError(
+                    f"Expected one entry per class, but {name!r} is the second for {self.classes[index].label!r}. "
+                    "Put several texts of a class into one list."
+                )
+            entries[index] = entry
+        return entries
+
+    def to_dict(self) -> dict[str, Any]:
+        """The vocabulary as JSON values; see `from_dict`."""
+        classes = []
+        for entry in self.classes:
+            values = {"names": list(entry.names)}
+            if entry.auxiliary_texts:
+                values["auxiliary_texts"] = list(entry.auxiliary_texts)
+            classes.append(values)
+        content: dict[str, Any] = {"background": list(self.background), "classes": classes}
+        if self.metadata is not None:
+            content["metadata"] = _to_metadata(self.metadata)
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Vocabulary":
+        """Make a vocabulary from JSON values.
+
+        Args:
+            content: `{"background": ["sky"], "classes": [{"names": ["dog", "puppy"], "auxiliary_texts": ["a pet"]}]}`,
+                optionally with "metadata". "background" and "auxiliary_texts" may be missing; a class may also be
+                written as a name or a list of names.
+
+        Returns:
+            The vocabulary.
+
+        Raises:
+            TypeError: If a value has the wrong type.
+            ValueError: If a key is missing or unknown, or the content is no valid vocabulary.
+        """
+        _check_keys(content, required={"classes"}, optional={"background", "metadata"}, what="vocabulary")
+        classes = content["classes"]
+        if isinstance(classes, str | Mapping) or not isinstance(classes, Iterable):
+            raise TypeError(f"Expected `classes` to be a list, but got {_type_name(classes)}. List the classes.")
+        parsed = []
+        for entry in classes:
+            if isinstance(entry, Mapping):
+                _check_keys(entry, required={"names"}, optional={"auxiliary_texts"}, what="class")
+                entry = VocabularyClass(entry["names"], _none_to_empty(entry.get("auxiliary_texts")))
+            parsed.append(entry)
+        return cls(parsed, _none_to_empty(content.get("background")), content.get("metadata"))
+
+    @classmethod
+    def from_json_file(cls, path: str | os.PathLike[str]) -> "Vocabulary":
+        """Read a vocabulary from a JSON file; see `from_dict` for its form.
+
+        Raises:
+            OSError: If the file cannot be read.
+            ValueError: If it holds no valid vocabulary; the message names the file.
+        """
+        text = _read_text(path)
+        try:
+            return cls.from_dict(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}:{error.lineno}: Expected JSON, but got something else ({error.msg}). Correct the line."
+            ) from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def save_json_file(self, path: str | os.PathLike[str]) -> None:
+        """Write the vocabulary as JSON; a reader sees the old file or the new one, never a half."""
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], background_first_line: bool = False) -> "Vocabulary":
+        """Read a vocabulary from JSON or from either text format of the published ITACLIP code.
+
+        The content decides: JSON begins with a brace; lines of the form `name >=text` are classes with an auxiliary
+        text; otherwise each line is a class with its synonyms, `name, synonym, ...`.
+
+        Args:
+            path: The file, in UTF-8.
+            background_first_line: Whether the first line of a class file lists the background words.
+
+        Returns:
+            The vocabulary.
+
+        Raises:
+            OSError: If the file cannot be read.
+            ValueError: If a line is not as expected; the message names file and line.
+        """
+        text = _read_text(path)
+        if os.fspath(path).endswith(".json") or text.lstrip().startswith("{"):
+            return cls.from_json_file(path)
+        if AUXILIARY_TEXT_SEPARATOR in text:
+            return cls([VocabularyClass(name, entry) for name, entry in load_auxiliary_texts(path).items()])
+        names = _parse_class_lines(path, text)
+        background = names.pop(0) if background_first_line else ()
+        try:
+            return cls(names, background)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def load_auxiliary_texts(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read auxiliary texts in the form of the published ITACLIP code: `name >=text` per line.
+
+    Args:
+        path: The file, in UTF-8.
+
+    Returns:
+        Class name to text, in the file's order; `Vocabulary.with_auxiliary_texts` takes it as it is.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If a line is not as expected or a name comes twice; the message names file and line.
+    """
+    texts: dict[str, str] = {}
+    first_lines: dict[str, int] = {}
+    for number, line in _numbered_lines(path, _read_text(path)):
+        name, _, text = (part.strip() for part in line.partition(AUXILIARY_TEXT_SEPARATOR))
+        if not (name and text):
+            raise ValueError(
+                f"{path}:{number}: Expected `name {AUXILIARY_TEXT_SEPARATOR}text`, but got {line.strip()!r}. "
+                "Give every line a class name and its text."
+            )
+        _check_name_is_new(path, number, name, first_lines)
+        texts[name] = text
+    return texts
+
+
+def _parse_class_lines(path: str | os.PathLike[str], text: str) -> list[list[str]]:
+    """The names on each line of a class file."""
+    first_lines: dict[str, int] = {}
+    names_by_line = []
+    for number, line in _numbered_lines(path, text):
+        names = [name.strip() for name in line.split(",")]
+        if not all(names):
+            raise ValueError(
+                f"{path}:{number}: Expected `name, synonym, ...`, but got {line.strip()!r}. "
+                "Remove the empty name or the blank line."
+            )
+        for name in names:
+            _check_name_is_new(path, number, name, first_lines)
+        names_by_line.append(names)
+    return names_by_line
+
+
+def _check_name_is_new(path: str | os.PathLike[str], number: int, name: str, first_lines: dict[str, int]) -> None:
+    """Note the line of a name's first use; a second one is an error."""
+    key = _normalize_name(name)
+    if key in first_lines:
+        raise ValueError(
+            f"{path}:{number}: Expected every name once, but got {name!r} as on line {first_lines[key]}. "
+            "Remove or rename one of them."
+        )
+    first_lines[key] = number
+
+
+def _numbered_lines(path: str | os.PathLike[str], text: str) -> list[tuple[int, str]]:
+    """The lines with their numbers; blank lines at the end do not count, others would shift every class id."""
+    lines = text.rstrip().splitlines()
+    if not lines:
+        raise ValueError(f"{path}: Expected one class per line, but the file is empty. Name the classes.")
+    return list(enumerate(lines, 1))
+
+
+def _read_text(path: str | os.PathLike[str]) -> str:
+    try:
+        # "utf-8-sig" also drops the byte order mark that some editors write.
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: Expected UTF-8 text, but got other bytes ({error}). Convert the file.") from error
+
+
+def _to_texts(values: Any, what: str, allow_string: bool = True) -> tuple[str, ...]:
+    """Check and strip texts; what stands inside a text (underscores, commas, capitals) stays as it is."""
+    if isinstance(values, str) and allow_string:
+        values = (values,)
+    if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+        raise TypeError(f"Expected a list of {what}s, but got {_type_name(values)}. Wrap a single one in a list.")
+    texts = []
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"Expected every {what} to be a string, but got {_type_name(value)} ({value!r}).")
+        if not value.strip():
+            raise ValueError(f"Expected no empty {what}, but got {value!r}. Remove it or fill it in.")
+        texts.append(value.strip())
+    return tuple(texts)
+
+
+def _none_to_empty(values: Any) -> Any:
+    return () if values is None else values
+
+
+def _to_classes(values: Any) -> tuple[VocabularyClass, ...]:
+    if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+        raise TypeError(f"Expected a list of classes, but got {_type_name(values)}. Wrap a single name in a list.")
+    return tuple(value if isinstance(value, VocabularyClass) else VocabularyClass(value) for value in values)
+
+
+def _to_metadata(metadata: Any) -> dict[str, Any] | None:
+    """Copy metadata; going through JSON shows at once whether it can be saved."""
+    if metadata is None:
+        return None
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"Expected `metadata` to be a mapping, but got {_type_name(metadata)}. Pass a dictionary.")
+    try:
+        return json.loads(json.dumps(dict(metadata)))
+    except TypeError as error:
+        raise TypeError(f"Expected `metadata` to be JSON, but got other values ({error}). Convert them.") from error
+
+
+def _check_keys(content: Any, required: set[str], optional: set[str], what: str) -> None:
+    if not isinstance(content, Mapping):
+        raise TypeError(f"Expected a {what} to be a mapping, but got {_type_name(content)}. Pass a dictionary.")
+    for key in sorted(required - content.keys()):
+        raise ValueError(f"Expected a {what} to have the key {key!r}, but got {sorted(content)}. Add it.")
+    for key in sorted(content.keys() - required - optional):
+        raise ValueError(
+            f"Expected only the keys {sorted(required | optional)} in a {what}, but got {key!r}. Remove or rename it."
+        )
+
+
+def _normalize_name(name: str) -> str:
+    """What CLIP's tokenizer keeps of a name: lower case, single spaces."""
+    return " ".join(name.casefold().split())
+
+
+def _suggest(key: str, names: Sequence[str]) -> str:
+    """Name the most similar candidates, or the first few where none is similar."""
+    by_key = {_normalize_name(name): name for name in names}
+    matches = difflib.get_close_matches(key, by_key, n=3, cutoff=0.6)
+    if matches:
+        return f"Did you mean {' or '.join(repr(by_key[match]) for match in matches)}?"
+    known = ", ".join(repr(name) for name in list(by_key.values())[:10])
+    return f"Known names are {known}{', ...' if len(by_key) > 10 else ''}."
+
+
+def _type_name(value: Any) -> str:
+    return type(value).__name__
