@@ -193,7 +193,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             augmentation_color: (batch, views, 3, 3) colour matrix of each view, applied to normalised pixels.
             augmentation_blur: (batch, views, K) 1-D blur kernel of odd length, a unit impulse for none.
             augmentation_flip: (batch, views, 2) whether to flip vertically and horizontally.
-            augmentation_weight: (batch, views) weights that sum to 1. Without the four, the plain view is the only one.
+            augmentation_weight: (batch, views) weights that sum to 1. Without the four: the plain view alone.
             input_ids: (texts, prompts, tokens) texts in their prompt templates; the baked vocabulary if left out.
             attention_mask: Same shape as `input_ids`.
             text_weight: (queries, texts) mixing matrix; one query for each text if left out.
