@@ -91,7 +91,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
     def __init__(self, config: ITACLIPConfig) -> None:
         super().__init__(config)
         self.vision_model = ITACLIPVisionModel._from_config(config.vision_config, method=config)
-        self._register_queries(torch.empty(len(config.query_classes), config.projection_dim))
+        self._register_queries(torch.zeros(len(config.query_classes), config.projection_dim))
         self.post_init()
 
     def _register_queries(self, query_embeddings: torch.Tensor) -> None:
@@ -103,7 +103,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         super()._init_weights(module)
         # CLIPModel's constructor comes here before the buffer exists.
         if module is self and "query_embeddings" in self._buffers:
-            init.normal_(self.query_embeddings, std=self.config.projection_dim**-0.5)
+            init.zeros_(self.query_embeddings)
 
     def set_vocabulary(self, processor: Any, vocabulary: Any) -> None:
         """Bake a vocabulary: its query embeddings into a buffer, its labels into the configuration.
@@ -181,7 +181,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         query_embeddings: torch.Tensor | None = None,
         query_classes: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
         output_attentions: bool | None = None,
     ) -> ITACLIPSemanticSegmenterOutput:
         r"""Segment a batch of images.
@@ -200,7 +200,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             query_embeddings: (queries, dim) of [`~ITACLIPForSemanticSegmentation.encode_queries`], instead of texts.
             query_classes: (queries,) class of each query; one class for each query if left out.
             labels: (batch, H₀, W₀) class ids, 255 to ignore, for the loss; needs results of one size.
-            output_hidden_states: Whether to return the states of the vision blocks.
+            output_hidden_states: Whether to return the states of the vision blocks; or the indices of those to return.
             output_attentions: There for compatibility: attention maps are never stored, so none is returned.
             return_dict (`bool`, *optional*): Whether to return an output object (default) or a plain tuple.
 
@@ -211,14 +211,12 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             ValueError: If inputs do not fit each other, or neither texts nor a baked vocabulary are there.
         """
         self.config.validate_method()
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
         queries = self._choose_queries(input_ids, attention_mask, text_weight, query_embeddings, query_classes)
         images = _crop_padding(pixel_values, image_sizes, smallest=cast(int, self.config.vision_config.patch_size))
         views = _choose_views(images, augmentation_color, augmentation_blur, augmentation_flip, augmentation_weight)
         output_sizes = _choose_output_sizes(images, original_sizes)
         layouts = [plan_windows(_size(image), self.config.window_size, self.config.window_stride) for image in images]
-        grids, hidden_states = self._encode_windows(images, layouts, views, bool(output_hidden_states))
+        grids, hidden_states = self._encode_windows(images, layouts, views, output_hidden_states)
         results = [
             self._score_classes(*image, queries) for image in zip(images, layouts, grids, output_sizes, strict=True)
         ]
@@ -230,7 +228,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         )
 
     def encode_patches(
-        self, pixel_values: torch.Tensor, output_hidden_states: bool = False
+        self, pixel_values: torch.Tensor, output_hidden_states: bool | int | list[int] | None = None
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...] | None]:
         """Unit embedding of each patch of images of one size, without windows or views.
 
@@ -280,7 +278,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         images: list[torch.Tensor],
         layouts: list[WindowLayout],
         views: list[list[View]],
-        output_hidden_states: bool,
+        output_hidden_states: bool | int | list[int] | None,
     ) -> tuple[list[torch.Tensor], tuple | None]:
         """Encode all views of all windows of all images in shared batches.
 
@@ -288,7 +286,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             Features of each image, (n_h * grid_h, n_w * grid_w, dim), window grids side by side; the hidden states.
         """
         features: list[list[torch.Tensor]] = [[] for _ in images]
-        states: list[tuple[torch.Tensor, ...]] = []
+        states: list[tuple[torch.Tensor | None, ...] | None] = []
         for batch in batch_windows(layouts, max(1, self.config.window_batch_size // len(views[0]))):
             parts = [
                 make_views(torch.stack([images[index][:, rows, columns] for rows, columns in boxes]), views[index])
@@ -298,9 +296,9 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             encoded = encoded.unflatten(0, (-1, len(views[0]))).split([len(part) for part in parts])
             for (index, _), part in zip(batch, encoded, strict=True):
                 features[index].append(combine_views(part, views[index]))
-            states.append(batch_states or ())
+            states.append(batch_states)
         grids = [_lay_out(torch.cat(parts), layout) for parts, layout in zip(features, layouts, strict=True)]
-        return grids, _merge_states(states) if output_hidden_states else None
+        return grids, _merge_states(states)
 
     def _score_classes(
         self,
@@ -408,13 +406,18 @@ def _lay_out(features: torch.Tensor, layout: WindowLayout) -> torch.Tensor:
     return windows.transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
 
-def _merge_states(states: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor | list[torch.Tensor], ...]:
-    """One entry for each layer, over all encoder batches."""
-    if len(states) == 1:
+def _merge_states(states: list[tuple[torch.Tensor | None, ...] | None]) -> tuple | None:
+    """One entry for each layer, over all encoder batches; `None` where a layer was not asked for, or none was."""
+    if len(states) == 1 or states[0] is None:
         return states[0]  # as they are, so that gradients can be asked of them
-    layers = [list(layer) for layer in zip(*states, strict=True)]
-    same_size = len({batch.shape[1] for batch in layers[0]}) == 1
-    return tuple(torch.cat(layer) if same_size else layer for layer in layers)
+    return tuple(_merge_layer(list(layer)) for layer in zip(*filter(None, states), strict=True))
+
+
+def _merge_layer(batches: list[torch.Tensor | None]) -> torch.Tensor | list[torch.Tensor] | None:
+    kept = [batch for batch in batches if batch is not None]
+    if not kept:
+        return None
+    return torch.cat(kept) if len({batch.shape[1] for batch in kept}) == 1 else kept
 
 
 def _compute_loss(logits: torch.Tensor | list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:

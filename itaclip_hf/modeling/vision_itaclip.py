@@ -154,7 +154,7 @@ class ITACLIPVisionModel(CLIPVisionModel):
         self,
         pixel_values: torch.Tensor,
         interpolate_pos_encoding: bool = True,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
         output_attentions: bool | None = None,
     ) -> BaseModelOutputWithPooling:
         """Encode images of one size, with the signature and outputs of [`~transformers.CLIPVisionModel`].
@@ -162,7 +162,8 @@ class ITACLIPVisionModel(CLIPVisionModel):
         Args:
             pixel_values: (batch, 3, height, width), CLIP-normalised.
             interpolate_pos_encoding: There for compatibility: any size is always accepted.
-            output_hidden_states: Whether to return the states before the first block and after each one.
+            output_hidden_states: Whether to return the states before the first block and after each one; an index or
+                several for these alone (the others are `None`).
             output_attentions: There for compatibility: attention maps are never stored, so none is returned.
 
         Returns:
@@ -173,18 +174,26 @@ class ITACLIPVisionModel(CLIPVisionModel):
             output_hidden_states = self.config.output_hidden_states
         grid = self.compute_grid(*pixel_values.shape[-2:])
         hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
-        states: tuple[torch.Tensor, ...] = (hidden_states,)
+        selected = _select_states(output_hidden_states, 1 + len(self.encoder.layers))
+        states = [hidden_states if 0 in selected else None]
         intermediate: list[HeadProjections] = []
         *blocks, last_block = self.encoder.layers
         for number, block in enumerate(blocks, start=1):
             hidden_states, projections = block(hidden_states)
             if number in self.method.intermediate_layers:
                 intermediate.append(projections)
-            if output_hidden_states:
-                states += (hidden_states,)
+            states.append(hidden_states if number in selected else None)
         hidden_states = last_block(hidden_states, intermediate, grid)
+        states.append(hidden_states if len(states) in selected else None)
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states,
             pooler_output=self.post_layernorm(hidden_states[:, 0]),
-            hidden_states=(*states, hidden_states) if output_hidden_states else None,
+            hidden_states=cast(tuple[torch.Tensor, ...], tuple(states)) if selected else None,
         )
+
+
+def _select_states(output_hidden_states: bool | int | list[int] | None, count: int) -> set[int]:
+    if output_hidden_states is None or isinstance(output_hidden_states, bool):
+        return set(range(count)) if output_hidden_states else set()
+    indices = [output_hidden_states] if isinstance(output_hidden_states, int) else output_hidden_states
+    return {index % count for index in indices if -count <= index < count}

@@ -7,6 +7,7 @@ from torch.nn.functional import normalize
 from transformers import CLIPModel
 
 from itaclip_hf import ITACLIPConfig, ITACLIPForSemanticSegmentation
+from tests.goldens.golden_weights import clip_shapes
 
 
 def _pixels(*shape, seed=3):
@@ -107,6 +108,16 @@ def test_hidden_states_cover_every_view_of_every_window(tiny_model, texts, engin
     states = model(_pixels(1, 3, 24, 24), output_hidden_states=True, **inputs).hidden_states
     assert [tuple(state.shape) for state in states] == [(4 * 5, 17, 32)] * 4
     assert model(_pixels(1, 3, 24, 24), **inputs).hidden_states is None
+    chosen = model(_pixels(1, 3, 24, 24), output_hidden_states=[0, -1], **inputs).hidden_states
+    assert chosen[1] is None and chosen[2] is None
+    assert torch.equal(chosen[0], states[0]) and torch.equal(chosen[3], states[3])
+
+
+@torch.inference_mode()
+def test_hidden_states_of_windows_of_several_sizes_are_lists(tiny_model, texts):
+    pixels, sizes = _pixels(2, 3, 24, 24), torch.tensor([[24, 24], [12, 24]])
+    states = tiny_model()(pixels, image_sizes=sizes, output_hidden_states=True, **texts).hidden_states
+    assert [tuple(batch.shape) for batch in states[0]] == [(4, 17, 32), (2, 13, 32)]
 
 
 @torch.inference_mode()
@@ -167,6 +178,45 @@ def test_stock_clip_weights_load_and_files_stay_interchangeable(tiny_model, tmp_
     ours = load_file(tmp_path / "itaclip" / "model.safetensors")
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
+
+
+@pytest.mark.parametrize(
+    ("patch_size", "image_size", "width", "layers", "text_width", "embed_dim"),
+    [
+        (16, 224, 768, 12, 512, 512),
+        (32, 224, 768, 12, 512, 512),
+        (14, 224, 1024, 24, 768, 768),
+        (14, 336, 1024, 24, 768, 768),
+    ],
+    ids=["B/16", "B/32", "L/14", "L/14-336"],
+)
+def test_keys_and_shapes_are_those_of_the_published_checkpoints(
+    patch_size, image_size, width, layers, text_width, embed_dim
+):
+    config = ITACLIPConfig(
+        projection_dim=embed_dim,
+        text_config={"hidden_size": text_width, "intermediate_size": 4 * text_width},
+        vision_config={
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": width // 64,
+            "patch_size": patch_size,
+            "image_size": image_size,
+        },
+    )
+    with torch.device("meta"):
+        model = ITACLIPForSemanticSegmentation(config)
+    expected = clip_shapes(
+        embed_dim=embed_dim,
+        vision_width=width,
+        vision_layers=layers,
+        patch_size=patch_size,
+        image_size=image_size,
+        text_width=text_width,
+        text_layers=12,
+    )
+    assert {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()} == expected
 
 
 def test_position_ids_of_old_checkpoints_are_ignored(tiny_model, tmp_path):
