@@ -1,0 +1,62 @@
+# Every target makes its own virtual environment first and brings it up to date when the requirements change.
+#
+#   make demo                      segment the sample scenes and a photograph with the embedded checkpoint
+#   make demo IMAGE=cat.jpg MODEL=openai/clip-vit-base-patch16 CLASSES="cat; sofa; wall"
+#   make test                      all tests        (one file: make test TESTS=tests/cli/test_segment.py)
+#   make style / make quality      put the code in order / check it
+
+PYTHON      ?= python3
+VENV        ?= .venv
+CONSTRAINTS ?= constraints.txt
+# An extra package index for builds of torch other than the default one, such as CPU-only builds.
+TORCH_INDEX ?=
+TESTS       ?= tests
+JOBS        ?= auto
+IMAGE       ?=
+MODEL       ?=
+CLASSES     ?=
+OUT         ?= itaclip_demo
+
+BIN       := $(VENV)/bin
+INSTALLED := $(VENV)/installed-from-$(notdir $(CONSTRAINTS))
+SOURCES   := itaclip_hf demo_world benchmarks tests
+PRESENT    = $(wildcard $(SOURCES))
+
+.PHONY: demo readme-picture test test-fast style quality install clean
+
+demo: $(INSTALLED)
+	$(BIN)/itaclip demo-scenes --out "$(OUT)" $(if $(IMAGE),--image "$(IMAGE)") $(if $(MODEL),--model "$(MODEL)") \
+		$(if $(CLASSES),--classes "$(CLASSES)")
+
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(TESTS)
+
+test-fast: $(INSTALLED)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow" $(TESTS)
+
+style: $(INSTALLED)
+	$(BIN)/ruff check --fix $(PRESENT)
+	$(BIN)/ruff format $(PRESENT)
+
+quality: $(INSTALLED)
+	$(BIN)/ruff check $(PRESENT)
+	$(BIN)/ruff format --check $(PRESENT)
+	$(BIN)/mypy
+
+readme-picture: $(INSTALLED)
+	$(BIN)/itaclip demo-scenes --out "$(OUT)"
+	$(BIN)/python docs/images/make_demo_picture.py "$(OUT)/scenes.png"
+
+install: $(INSTALLED)
+
+$(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Expected Python 3.10 or newer as $(PYTHON). Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) \
+		$(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-lowest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache itaclip_demo itaclip_results
+	find . -name __pycache__ -type d -not -path "./.git/*" -prune -exec rm -rf {} +

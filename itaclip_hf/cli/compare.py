@@ -1,0 +1,26 @@
+"""`itaclip compare`: two reports side by side, with the uncertainty of their difference."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["compare"]
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Folder of a report.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Folder of another report on the same images.")],
+    replicates: Annotated[int, typer.Option(min=1, help="Resamplings of the images.")] = 2000,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Level of the interval.")] = 0.95,
+    seed: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write the comparison there, as JSON.")] = None,
+) -> None:
+    """Compare two evaluations: differences by class, and a paired bootstrap interval of the mIoU difference."""
+    from ..evaluation.atomic_files import write_json
+    from ..evaluation.comparison import compare_reports
+
+    comparison = compare_reports(first, second, replicates=replicates, confidence=confidence, seed=seed)
+    typer.echo(comparison.format_markdown())
+    if out is not None:
+        write_json(out, comparison.to_dict())

@@ -1,0 +1,88 @@
+"""Finds the images that were asked for, reads them, and gives each a place for its results."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+__all__ = ["IMAGE_SUFFIXES", "UNREADABLE", "ImageFile", "find_images", "read_rgb_image"]
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+# What PIL and the image processor raise on files that are no images, broken, or too large to be meant.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image and the name of its results, a path below the output folder without suffix."""
+
+    path: Path
+    result_name: Path
+
+
+def find_images(inputs: Iterable[Path], out: Path) -> list[ImageFile]:
+    """List the images in the order given, each once; folders with all below them, sorted.
+
+    Results of a folder's image lie in the same subfolder of the output folder. Images whose results would have one
+    name are numbered: `cat`, `cat-2`, ...
+
+    Args:
+        inputs: Files and folders. A file that does not exist is listed, so that reading it says so.
+        out: Output folder; what lies in it is no input.
+
+    Raises:
+        ValueError: If there is no image.
+    """
+    inputs = list(inputs)
+    files: list[ImageFile] = []
+    seen: set[Path] = set()
+    taken: set[str] = set()
+    for path, name in _expand(inputs, out):
+        if path.resolve() in seen:
+            continue
+        seen.add(path.resolve())
+        files.append(ImageFile(path, _make_unique(name, taken)))
+    if not files:
+        shown = ", ".join(str(path) for path in inputs)
+        raise ValueError(
+            f"Expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), but found none in {shown}. Name others."
+        )
+    return files
+
+
+def read_rgb_image(path: Path) -> Image.Image:
+    """Read any image file upright as RGB.
+
+    Raises:
+        OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError: See `UNREADABLE`.
+    """
+    from ..processing import read_image
+
+    with Image.open(path) as image:
+        pixels = read_image(image)
+    return Image.fromarray(np.moveaxis(pixels, 0, -1).round().clip(0, 255).astype(np.uint8))
+
+
+def _expand(inputs: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
+    """Paths of images and the names that their results ask for."""
+    for path in inputs:
+        if not path.is_dir():
+            yield path, Path(path.stem)
+            continue
+        for found in sorted(path.rglob("*")):
+            is_result = out.resolve() in found.resolve().parents
+            is_hidden = any(part.startswith(".") for part in found.relative_to(path).parts)
+            if found.suffix.lower() in IMAGE_SUFFIXES and found.is_file() and not is_result and not is_hidden:
+                yield found, found.relative_to(path).with_suffix("")
+
+
+def _make_unique(name: Path, taken: set[str]) -> Path:
+    """The name, numbered if need be; compared without case, as some file systems do."""
+    unique, number = name, 1
+    while str(unique).casefold() in taken:
+        number += 1
+        unique = name.with_name(f"{name.name}-{number}")
+    taken.add(str(unique).casefold())
+    return unique

@@ -1,0 +1,70 @@
+"""`itaclip texts`: definitions or synonyms of classes by a chat model, as a vocabulary file."""
+
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .model_options import DEFAULT_MODEL, DEMO_MODEL, quiet_libraries
+
+__all__ = ["texts"]
+
+
+class Kind(str, Enum):
+    """What to ask for."""
+
+    definitions = "definitions"
+    synonyms = "synonyms"
+
+
+def texts(
+    classes: Annotated[Path, typer.Option(help="Class names as JSON or in the published text formats.")],
+    llm: Annotated[str, typer.Option(help="Chat model: a folder or a hub id.")],
+    out: Annotated[Path, typer.Option(help="Vocabulary file to write.")],
+    kind: Annotated[Kind, typer.Option(help="What to ask for.")] = Kind.definitions,
+    background_first_line: Annotated[
+        bool, typer.Option("--background-first-line", help="The first line of the classes lists background words.")
+    ] = False,
+    model: Annotated[
+        str, typer.Option(help="CLIP checkpoint whose tokenizer the texts must fit (77 tokens in the longest prompt).")
+    ] = DEFAULT_MODEL,
+    batch_size: Annotated[int, typer.Option(min=1, help="Classes that are asked for together.")] = 8,
+    attempts: Annotated[int, typer.Option(min=1, help="How often a class is asked for.")] = 4,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Sample the answers; otherwise they are the same every time.")
+    ] = False,
+    temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 0.6,
+    top_p: Annotated[float, typer.Option(help="Of the sampling.")] = 0.9,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    device: Annotated[str | None, typer.Option(help="'cpu', 'cuda:0', …; default: the GPU if any.")] = None,
+) -> None:
+    """Let a language model write a definition or a one-word synonym of every class.
+
+    Answers are kept in OUT.progress.json until all classes were asked for; a run that was stopped goes on. Classes
+    without a usable answer are listed, keep the texts they had, and the exit code is 1.
+    """
+    from transformers import AutoTokenizer
+
+    from ..demo import DEMO_CHECKPOINT
+    from ..evaluation.llm_texts import GenerationSettings, generate_texts, load_chat_model, make_length_check
+    from ..processing import IMAGENET_TEMPLATES, Vocabulary
+
+    quiet_libraries()
+    words = Vocabulary.from_file(classes, background_first_line=background_first_line)
+    settings = GenerationSettings(batch_size=batch_size, attempts=attempts)
+    if sample:
+        settings = replace(settings, do_sample=True, temperature=temperature, top_p=top_p, seed=seed)
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_CHECKPOINT if model == DEMO_MODEL else model)
+    fits = make_length_check(tokenizer, IMAGENET_TEMPLATES)
+    progress_file = out.with_name(f"{out.name}.progress.json")
+    chat_model = load_chat_model(llm, settings, device=device)
+    report = generate_texts(words, kind.value, chat_model, llm, fits, settings, progress_file)
+    report.vocabulary.save_json_file(out)
+    progress_file.unlink(missing_ok=True)
+    typer.echo(f"{len(words.classes) - len(report.failures)} of {len(words.classes)} classes have {kind.value}: {out}")
+    if report.failures:
+        for label, reason in report.failures.items():
+            typer.secho(f"{label}: {reason}", fg="red", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,88 @@
+"""The front door: public names, and a wheel that holds everything it needs."""
+
+import configparser
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import itaclip_hf
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel_names(tmp_path_factory):
+    """Names of the files in a wheel that is built from a copy of the sources, without network."""
+    copy = tmp_path_factory.mktemp("sources") / "itaclip_hf"
+    copy.mkdir()
+    for name in ("LICENSE", "NOTICE", "README.md", "pyproject.toml", "setup.cfg"):
+        shutil.copy(ROOT / name, copy)
+    shutil.copytree(ROOT / "itaclip_hf", copy / "itaclip_hf", ignore=shutil.ignore_patterns("__pycache__"))
+    command = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
+    subprocess.run([sys.executable, "-c", command], cwd=copy, check=True, capture_output=True)
+    (wheel,) = (copy / "dist").glob("*.whl")
+    return set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_public_names_are_these_and_no_others():
+    assert sorted(itaclip_hf.__all__) == [
+        "ITACLIPConfig",
+        "ITACLIPForSemanticSegmentation",
+        "ITACLIPImageProcessor",
+        "ITACLIPProcessor",
+        "Vocabulary",
+        "load_demo",
+        "save_with_code",
+    ]
+    assert all(hasattr(itaclip_hf, name) for name in itaclip_hf.__all__)
+
+
+def test_wheel_holds_every_file_of_the_package(wheel_names):
+    files = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "itaclip_hf").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert "itaclip_hf/py.typed" in files
+    assert files <= wheel_names
+
+
+def test_wheel_holds_licences_and_nothing_that_is_not_the_package(wheel_names):
+    tops = {name.split("/")[0] for name in wheel_names}
+    assert tops == {"itaclip_hf", "itaclip_hf-0.1.0.dist-info"}
+    assert any(name.endswith("licenses/LICENSE") for name in wheel_names)
+    assert any(name.endswith("licenses/NOTICE") for name in wheel_names)
+
+
+def test_version_is_the_same_everywhere():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert setup["metadata"]["version"] == itaclip_hf.__version__
+
+
+def test_every_requirement_has_a_reason_and_lies_within_the_constraints():
+    from packaging.requirements import Requirement
+
+    section = (
+        (ROOT / "setup.cfg").read_text(encoding="utf-8").split("install_requires =")[1].split("[options.extras")[0]
+    )
+    lines = [line.strip() for line in section.strip().splitlines()]
+    for before, line in zip(["", *lines], lines, strict=False):
+        assert line.startswith("#") or before.startswith("#"), f"no reason above {line}"
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            pins[Requirement(line).name] = next(iter(Requirement(line).specifier)).version
+    for line in lines:
+        if not line.startswith("#"):
+            requirement = Requirement(line)
+            assert requirement.specifier.contains(pins[requirement.name]), line
+
+
+def test_package_sources_name_no_path_of_a_machine():
+    for path in (ROOT / "itaclip_hf").rglob("*.py"):
+        assert "/home/" not in path.read_text(encoding="utf-8"), path
