@@ -1,0 +1,186 @@
+"""From a checkpoint and a dataset to the folder with the report: loads, runs, writes, draws.
+
+This is what the command line calls; as a function it serves notebooks and other methods' predictors.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from ..demo import DEMO_CHECKPOINT
+from ..modeling import ITACLIPForSemanticSegmentation
+from ..processing import ITACLIPImageProcessor, ITACLIPProcessor
+from .benchmarks import Benchmark, MethodSettings
+from .plots import GalleryRow, check_plotting, choose_gallery_images, plot_classes, plot_confusion, plot_gallery
+from .predictor import Predictor
+from .report import build_report, write_report
+from .runner import EvaluationResult, RunSettings, describe_run, make_accelerator, run_evaluation
+from .segmentation_datasets import Sample, SegmentationDataset, StreamedDataset
+
+__all__ = ["DTYPES", "evaluate_and_report", "load_model", "load_processor"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_model(
+    name: str | os.PathLike[str],
+    settings: MethodSettings | None = None,
+    window_stride: int | None = None,
+    dtype: str = "auto",
+    device: torch.device | str = "cpu",
+) -> ITACLIPForSemanticSegmentation:
+    """A checkpoint as ITACLIP model with a benchmark's settings.
+
+    Args:
+        name: Folder or hub id of a CLIP checkpoint, or "demo" for the embedded one.
+        settings: The benchmark's; the checkpoint's own if not given.
+        window_stride: Pixels between windows; the checkpoint's own if not given.
+        dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on CUDA devices that compute in it, else float32.
+        device: Where it shall run.
+
+    Raises:
+        ValueError: The checkpoint lacks weights, or the dtype is unknown.
+    """
+    overrides: dict[str, Any] = {}
+    if settings is not None:
+        overrides["similarity_scale"] = settings.similarity_scale
+    if window_stride is not None:
+        overrides["window_stride"] = window_stride
+    chosen = _choose_dtype(dtype, torch.device(device))
+    loaded: Any = ITACLIPForSemanticSegmentation.from_pretrained(
+        _resolve(name), dtype=chosen, output_loading_info=True, **overrides
+    )
+    model: ITACLIPForSemanticSegmentation = loaded[0]
+    loading: dict[str, Any] = loaded[1]
+    lacking = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
+    if lacking:
+        raise ValueError(
+            f"Expected a CLIP ViT checkpoint, but {name} lacks {len(lacking)} weights, among them {lacking[0]}."
+        )
+    return model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # the decorated method's type lacks self
+
+
+def load_processor(name: str | os.PathLike[str], settings: MethodSettings | None = None) -> ITACLIPProcessor:
+    """The processor that goes with a checkpoint, with a benchmark's settings.
+
+    Args:
+        name: Folder or hub id, or "demo".
+        settings: The benchmark's; the checkpoint's own if not given.
+    """
+    processor = ITACLIPProcessor.from_pretrained(_resolve(name))
+    if settings is not None:
+        size = {**dict(processor.image_processor.size), "shortest_edge": settings.shortest_edge}
+        fields = {
+            "size": size,
+            "photometric_weight": settings.photometric_weight,
+            "score_threshold": settings.score_threshold,
+            "area_threshold": settings.area_threshold,
+        }
+        processor.image_processor = ITACLIPImageProcessor.from_dict({**processor.image_processor.to_dict(), **fields})
+        processor.auxiliary_weight = settings.auxiliary_weight
+    return processor
+
+
+def evaluate_and_report(
+    dataset: SegmentationDataset | StreamedDataset,
+    predictor: Predictor,
+    folder: str | os.PathLike[str],
+    title: str,
+    benchmark: Benchmark | None = None,
+    settings: RunSettings | None = None,
+    accelerator: Accelerator | None = None,
+    plots: bool = True,
+    command: Sequence[str] = (),
+) -> tuple[EvaluationResult, dict[str, Any]]:
+    """Evaluates and writes the report; every process calls it, the main process writes.
+
+    Args:
+        dataset: Images and labels.
+        predictor: The method.
+        folder: Report and progress go there.
+        title: What was evaluated on what.
+        benchmark: The benchmark, where it is one.
+        settings: How to go about it.
+        accelerator: The processes; made here if not given.
+        plots: Whether to draw pictures, which needs matplotlib.
+        command: How to run it again, for the report.
+
+    Returns:
+        The result and the content of `report.json`.
+    """
+    if plots:
+        check_plotting()  # before the work, not after it
+    settings = settings or RunSettings()
+    accelerator = accelerator or make_accelerator()
+    target = Path(folder)
+    result = run_evaluation(dataset, predictor, target / "progress", settings, accelerator)
+    description = describe_run(dataset, predictor, settings)
+    report = build_report(title, result, description, predictor.vocabulary, benchmark, command)
+    if accelerator.is_main_process:
+        if plots:
+            _draw(target, dataset, predictor, result, title)
+        write_report(target, report, result, predictor.vocabulary)
+    accelerator.wait_for_everyone()
+    return result, report
+
+
+def _resolve(name: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    return DEMO_CHECKPOINT if name == "demo" else name
+
+
+def _choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if dtype not in DTYPES:
+        raise ValueError(f"Expected a dtype out of auto, {', '.join(DTYPES)}, but got {dtype!r}.")
+    return DTYPES[dtype]
+
+
+def _draw(
+    folder: Path,
+    dataset: SegmentationDataset | StreamedDataset,
+    predictor: Predictor,
+    result: EvaluationResult,
+    title: str,
+) -> None:
+    labels = predictor.vocabulary.labels
+    if not result.confusion.any():
+        return  # nothing was scored, so there is nothing to draw
+    plot_classes(folder / "per_class_iou.png", labels, result.confusion, title)
+    plot_confusion(folder / "confusion.png", labels, result.confusion, title)
+    rows = _gallery_rows(dataset, predictor, result)
+    if rows:
+        plot_gallery(folder / "gallery.png", labels, rows, bool(predictor.vocabulary.background))
+
+
+def _gallery_rows(
+    dataset: SegmentationDataset | StreamedDataset, predictor: Predictor, result: EvaluationResult
+) -> list[GalleryRow]:
+    """The chosen images, predicted once more: keeping all predictions would cost far more than a few seconds."""
+    scores = result.counts.image_scores()
+    chosen = choose_gallery_images(scores)
+    indices = [int(result.counts.indices[position]) for _, position in chosen]
+    samples = _load_samples(dataset, indices)
+    rows = []
+    for (group, position), index in zip(chosen, indices, strict=True):
+        sample = samples[index]
+        prediction = predictor.predict(predictor.prepare_images([sample.image]))[0]
+        caption = f"{group}: {sample.name}, mIoU {100 * scores[position]:.1f} %"
+        rows.append(GalleryRow(caption, sample.image, sample.labels, prediction.labels.cpu().numpy()))
+    return rows
+
+
+def _load_samples(dataset: SegmentationDataset | StreamedDataset, indices: Sequence[int]) -> dict[int, Sample]:
+    if not isinstance(dataset, StreamedDataset):
+        return {index: dataset.load(index) for index in indices}
+    wanted, samples = set(indices), {}
+    for index, row in dataset.iterate_rows():
+        if index in wanted:
+            samples[index] = dataset.load_row(index, row)
+            if len(samples) == len(wanted):
+                break
+    return samples

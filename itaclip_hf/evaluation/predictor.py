@@ -1,0 +1,175 @@
+"""What the runner evaluates: anything that turns images into label maps of a vocabulary's classes.
+
+ITACLIP's own predictor stands here; other methods take part by the same three members.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from PIL import Image
+from transformers import BatchFeature
+
+from ..modeling import ITACLIPForSemanticSegmentation
+from ..processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
+
+__all__ = ["ITACLIPPredictor", "Prediction", "Predictor", "hash_weights"]
+
+
+class Prediction(NamedTuple):
+    """Result for one image.
+
+    Args:
+        labels: (height, width) class ids at the image's own size, on any device.
+        confidence: (height, width) scores in [0, 1] of those classes, where the method has such.
+    """
+
+    labels: torch.Tensor
+    confidence: torch.Tensor | None = None
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A method under evaluation."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Its classes; label maps hold their ids."""
+        ...
+
+    @property
+    def prepare_images(self) -> Callable[[list[Image.Image]], Mapping[str, Any]]:
+        """Makes of images what `predict` takes.
+
+        It runs in worker processes, so it must pickle and must not hold the model. Moving tensors is up to `predict`.
+        """
+        ...
+
+    def predict(self, prepared: Mapping[str, Any]) -> Sequence[Prediction]:
+        """Label maps of a batch, in its order. An image's result must not depend on what else was predicted before."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that determines the result, as JSON values; what another description made is not resumed."""
+        ...
+
+
+class ITACLIPPredictor:
+    """ITACLIP with one vocabulary, encoded once.
+
+    Args:
+        model: The model, on the device it shall run on; its baked vocabulary is replaced.
+        processor: The processor that goes with it.
+        vocabulary: The classes to tell apart.
+        name: What reports call the model.
+    """
+
+    def __init__(
+        self,
+        model: ITACLIPForSemanticSegmentation,
+        processor: ITACLIPProcessor,
+        vocabulary: Vocabulary,
+        name: str | None = None,
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.name = name or model.config.name_or_path or type(model).__name__
+        self.prepare_images = functools.partial(_prepare_images, processor.image_processor)
+        self._model = model.eval()
+        self._processor = processor
+        self._weights_sha256 = hash_weights(model)
+        model.set_vocabulary(processor, vocabulary)
+
+    @torch.inference_mode()
+    def predict(self, prepared: Mapping[str, Any]) -> list[Prediction]:
+        """Label and confidence maps of a batch."""
+        inputs = _move(prepared, self._model.device, self._model.dtype)
+        outputs = self._model(**inputs)
+        results = self._processor.post_process_semantic_segmentation(outputs, return_segmentation_scores=True)
+        return [
+            Prediction(result["segmentation"], _pick_scores(result["segmentation_scores"], result["segmentation"]))
+            for result in results
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """Weights, configuration, processor settings, vocabulary, number format and device kind."""
+        config = self._model.config.to_diff_dict()
+        for derived in ("id2label", "label2id", "query_classes", "transformers_version", "_name_or_path"):
+            config.pop(derived, None)
+        return {
+            "method": "ITACLIP",
+            "model": self.name,
+            "weights_sha256": self._weights_sha256,
+            "config": config | _method_fields(self._model.config),
+            "image_processor": _image_processor_fields(self._processor.image_processor),
+            "auxiliary_weight": self._processor.auxiliary_weight,
+            "templates": len(self._processor.templates),
+            "templates_sha256": hashlib.sha256("\n".join(self._processor.templates).encode()).hexdigest(),
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "device": self._model.device.type,
+        }
+
+
+def hash_weights(model: torch.nn.Module) -> str:
+    """SHA-256 over names and values of all parameters, whatever the file they came from."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(name.encode("utf-8"))
+        digest.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _prepare_images(image_processor: ITACLIPImageProcessor, images: list[Image.Image]) -> dict[str, torch.Tensor]:
+    return dict(image_processor(images, return_tensors="pt"))
+
+
+def _move(prepared: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> BatchFeature:
+    """The tensors on the model's device, those of numbers in its format; pinned ones travel while the host goes on."""
+    return BatchFeature(
+        {
+            key: value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
+            for key, value in prepared.items()
+        }
+    )
+
+
+def _pick_scores(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(classes, height, width) scores at (height, width) labels."""
+    return scores.gather(0, labels[None])[0]
+
+
+def _method_fields(config: Any) -> dict[str, Any]:
+    """The method's own fields, defaults too: a default that changes with a release changes results."""
+    names = (
+        "attention_maps",
+        "attention_prior_std",
+        "intermediate_layers",
+        "intermediate_weight",
+        "last_residual",
+        "last_feed_forward",
+        "window_size",
+        "window_stride",
+        "window_batch_size",
+        "pamr_steps",
+        "pamr_dilations",
+        "similarity_scale",
+    )
+    values = {name: getattr(config, name) for name in names}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _image_processor_fields(image_processor: ITACLIPImageProcessor) -> dict[str, Any]:
+    names = (
+        "image_engineering",
+        "photometric_weight",
+        "score_threshold",
+        "area_threshold",
+        "closing",
+        "image_mean",
+        "image_std",
+    )
+    values = {name: getattr(image_processor, name) for name in names}
+    return {"size": dict(image_processor.size), "resample": int(image_processor.resample)} | {
+        name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
+    }

@@ -1,0 +1,268 @@
+"""Benchmarks as data: published settings, words of every class, and miniature trees of each layout on disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scripted_evaluation import write_image, write_labels
+from transformers import AutoTokenizer
+
+from itaclip_hf.demo import DEMO_CHECKPOINT
+from itaclip_hf.evaluation.benchmarks import (
+    BENCHMARKS,
+    COCO_STUFF_UNUSED_IDS,
+    coco_object_mapping,
+    coco_stuff_mapping,
+    get_benchmark,
+)
+from itaclip_hf.evaluation.confusion_matrix import IGNORED
+from itaclip_hf.evaluation.label_mapping import LabelIdError, LabelMapping
+from itaclip_hf.evaluation.segmentation_datasets import load_benchmark_dataset
+
+# Benchmark: texts, α, λ, similarity scale, score threshold, area threshold, shortest edge, queries, classes, mIoU.
+PUBLISHED = {
+    "coco_stuff": ("definitions", 0.2, 0.75, 40, 0.0, None, 448, 183, 171, 27.0),
+    "coco_object": ("synonyms", 0.1, 0.75, 50, 0.1, None, 336, 119, 81, 37.7),
+    "voc21": ("definitions", 0.05, 0.7, 60, 0.1, 0.1, 336, 80, 21, 67.9),
+    "context60": ("definitions", 0.15, 0.75, 55, 0.1, None, 336, 75, 60, 37.5),
+    "cityscapes": ("synonyms", 0.05, 0.7, 40, 0.0, None, 560, 26, 19, 40.2),
+}
+NUM_CLASSES = {
+    "voc21": 21,
+    "voc20": 20,
+    "context60": 60,
+    "context59": 59,
+    "coco_stuff": 171,
+    "coco_object": 81,
+    "cityscapes": 19,
+    "ade20k": 150,
+}
+LONGEST_TEMPLATE = "a black and white photo of the {}."
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_settings_are_the_published_ones(name: str) -> None:
+    benchmark = get_benchmark(name)
+    settings, vocabulary = benchmark.settings, benchmark.vocabulary()
+    assert PUBLISHED[name] == (
+        settings.auxiliary_texts,
+        settings.auxiliary_weight,
+        settings.photometric_weight,
+        settings.similarity_scale,
+        settings.score_threshold,
+        settings.area_threshold,
+        settings.shortest_edge,
+        len(vocabulary.query_names),
+        len(vocabulary.labels),
+        benchmark.published_miou,
+    )
+
+
+def test_numbers_of_classes_are_the_datasets_own() -> None:
+    assert {name: benchmark.num_classes for name, benchmark in BENCHMARKS.items()} == NUM_CLASSES
+    for benchmark in BENCHMARKS.values():
+        assert {layout.mapping.num_classes for layout in benchmark.layouts} == {benchmark.num_classes}
+
+
+def test_background_lists_have_the_published_lengths() -> None:
+    assert len(get_benchmark("voc21").vocabulary().background) == 44
+    assert len(get_benchmark("coco_object").vocabulary().background) == 26
+    assert get_benchmark("context60").vocabulary().background == ("background",)
+    assert get_benchmark("voc20").vocabulary().background == ()
+
+
+def test_class_order_is_the_label_order() -> None:
+    voc = get_benchmark("voc21").vocabulary().labels
+    assert (voc[0], voc[1], voc[15], voc[20]) == ("background", "aeroplane", "person", "tv monitor")
+    context = get_benchmark("context60").vocabulary().labels
+    assert (context[1], context[12], context[59]) == ("aeroplane", "bus", "wood")
+    assert context[1:] == sorted(context[1:], key=lambda label: label.replace(" ", ""))
+    stuff = get_benchmark("coco_stuff").vocabulary().labels
+    assert (stuff[0], stuff[79], stuff[80], stuff[170]) == ("person", "toothbrush", "banner", "wood")
+    assert get_benchmark("coco_object").vocabulary().labels[1:] == stuff[:80]
+    cityscapes = get_benchmark("cityscapes").vocabulary().labels
+    assert (cityscapes[0], cityscapes[10], cityscapes[18]) == ("road", "sky", "bicycle")
+    ade = get_benchmark("ade20k").vocabulary().labels
+    assert (ade[0], ade[12], ade[149]) == ("wall", "person", "flag")
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("kind", ["definitions", "synonyms"])
+def test_every_class_has_a_short_text_that_fits_the_longest_template(name: str, kind: str) -> None:
+    # This tokenizer has a small vocabulary and splits words more finely than CLIP's: what fits here fits there.
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_CHECKPOINT)
+    for entry in get_benchmark(name).vocabulary(kind).classes:  # type: ignore[arg-type]
+        (text,) = entry.auxiliary_texts
+        assert text.casefold() not in {known.casefold() for known in entry.names}
+        assert len(text.split()) == 1 if kind == "synonyms" else 4 <= len(text.split()) < 40
+        assert len(tokenizer(LONGEST_TEMPLATE.format(text)).input_ids) <= 77
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_synonym_is_no_other_class(name: str) -> None:
+    vocabulary = get_benchmark(name).vocabulary("synonyms")
+    for entry in vocabulary.classes:
+        assert entry.auxiliary_texts[0] not in vocabulary.query_names
+
+
+def test_no_texts_on_request() -> None:
+    assert all(entry.auxiliary_texts == () for entry in get_benchmark("voc21").vocabulary("none").classes)
+
+
+def test_an_unknown_benchmark_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"voc21, voc20, context60.*but got 'voc'"):
+        get_benchmark("voc")
+
+
+def test_coco_stuff_mapping_keeps_171_of_182_ids() -> None:
+    raw = np.arange(182, dtype=np.uint8)[None]
+    raw = raw[~np.isin(raw, list(COCO_STUFF_UNUSED_IDS))][None]
+    assert coco_stuff_mapping().apply(raw)[0].tolist() == list(range(171))
+    assert coco_stuff_mapping().apply(np.array([[255]])).item() == IGNORED
+    # the last thing (toothbrush, 89) and the first stuff (banner, 91), counted from 0
+    assert coco_stuff_mapping().apply(np.array([[0, 89, 91, 181]])).tolist() == [[0, 79, 80, 170]]
+    with pytest.raises(LabelIdError, match="but got 11"):
+        coco_stuff_mapping().apply(np.array([[11]]))
+
+
+def test_coco_object_counts_stuff_and_unlabelled_pixels_as_background() -> None:
+    mapping = coco_object_mapping(coco_stuff_mapping())
+    assert mapping.apply(np.array([[0, 89, 91, 181, 255]])).tolist() == [[1, 80, 0, 0, 0]]
+    assert not mapping.ignored
+
+
+def test_label_ids_out_of_range_are_named() -> None:
+    mapping = LabelMapping.shifted(3)
+    with pytest.raises(LabelIdError, match=r"label ids 0…2 or 255 \(not scored\), but got 3, 7\."):
+        mapping.apply(np.array([[0, 3, 7]], dtype=np.uint8))
+    with pytest.raises(LabelIdError, match=r"but got -5, 70000\."):
+        mapping.apply(np.array([[0, -5, 70000]], dtype=np.int32))
+    with pytest.raises(LabelIdError, match=r"one integer channel, but got shape \(2, 2, 3\)"):
+        mapping.apply(np.zeros((2, 2, 3), dtype=np.uint8))
+
+
+def test_bilevel_label_maps_are_looked_up() -> None:
+    assert LabelMapping.shifted(2).apply(np.array([[True, False]])).tolist() == [[1, 0]]
+
+
+def voc_tree(root: Path) -> None:
+    base = root / "VOCdevkit" / "VOC2012"
+    for name in ("2007_000001", "2007_000002", "2007_000003"):
+        write_image(base / "JPEGImages" / f"{name}.jpg", seed=1)
+    write_labels(base / "SegmentationClass" / "2007_000001.png", np.array([[0, 1, 20, 255]] * 6).repeat(2, axis=1))
+    write_labels(base / "SegmentationClass" / "2007_000003.png", np.zeros((6, 8)))
+    (base / "ImageSets/Segmentation").mkdir(parents=True)
+    (base / "ImageSets/Segmentation/val.txt").write_text("2007_000001\n2007_000003\n")
+
+
+def context_tree(root: Path) -> None:
+    base = root / "VOC2010"
+    write_image(base / "JPEGImages" / "2008_000002.jpg", seed=1)
+    write_labels(
+        base / "SegmentationClassContext" / "2008_000002.png", np.array([[0, 1, 58, 59]] * 6).repeat(2, axis=1)
+    )
+    (base / "ImageSets/SegmentationContext").mkdir(parents=True)
+    (base / "ImageSets/SegmentationContext/val.txt").write_text("2008_000002\n")
+
+
+def coco_raw_tree(root: Path) -> None:
+    write_image(root / "val2017" / "000000000139.jpg", seed=1)
+    path = root / "stuffthingmaps_trainvaltest2017/val2017/000000000139.png"
+    write_labels(path, np.array([[0, 89, 91, 255]] * 6).repeat(2, axis=1), palette=False)
+
+
+def coco_converted_tree(root: Path) -> None:
+    write_image(root / "images/val2017/000000000139.jpg", seed=1)
+    ids = np.array([[0, 79, 80, 255]] * 6).repeat(2, axis=1)
+    write_labels(root / "annotations/val2017/000000000139_labelTrainIds.png", ids, palette=False)
+
+
+def coco_object_tree(root: Path) -> None:
+    write_image(root / "images/val2017/000000000139.jpg", seed=1)
+    raw = np.array([[0, 89, 91, 255]] * 6).repeat(2, axis=1)
+    write_labels(root / "annotations/val2017/000000000139.png", raw, palette=False)
+    ids = np.array([[1, 80, 0, 0]] * 6).repeat(2, axis=1)
+    write_labels(root / "annotations/val2017/000000000139_instanceTrainIds.png", ids, palette=False)
+
+
+def cityscapes_tree(root: Path) -> None:
+    for city in ("lindau", "munster"):
+        name = f"{city}/{city}_000000_000019"
+        write_image(root / "leftImg8bit/val" / f"{name}_leftImg8bit.png", seed=1)
+        train_ids = np.array([[0, 10, 18, 255]] * 6).repeat(2, axis=1)
+        write_labels(root / "gtFine/val" / f"{name}_gtFine_labelTrainIds.png", train_ids, palette=False)
+        raw = np.array([[7, 23, 33, 0]] * 6).repeat(2, axis=1)
+        write_labels(root / "gtFine/val" / f"{name}_gtFine_labelIds.png", raw, palette=False)
+
+
+def cityscapes_raw_tree(root: Path) -> None:
+    cityscapes_tree(root)
+    for path in root.rglob("*_labelTrainIds.png"):
+        path.unlink()
+
+
+def ade_tree(root: Path) -> None:
+    base = root / "ADEChallengeData2016"
+    write_image(base / "images/validation/ADE_val_00000001.jpg", seed=1)
+    ids = np.array([[1, 2, 150, 0]] * 6).repeat(2, axis=1)
+    write_labels(base / "annotations/validation/ADE_val_00000001.png", ids, palette=False)
+
+
+TREES: list[tuple[str, Callable[[Path], None], int, list[int]]] = [
+    ("voc21", voc_tree, 2, [0, 1, 20, IGNORED]),
+    ("voc20", voc_tree, 2, [IGNORED, 0, 19, IGNORED]),
+    ("context60", context_tree, 1, [0, 1, 58, 59]),
+    ("context59", context_tree, 1, [IGNORED, 0, 57, 58]),
+    ("coco_stuff", coco_raw_tree, 1, [0, 79, 80, IGNORED]),
+    ("coco_stuff", coco_converted_tree, 1, [0, 79, 80, IGNORED]),
+    ("coco_object", coco_raw_tree, 1, [1, 80, 0, 0]),
+    ("coco_object", coco_converted_tree, 1, [1, 80, 0, 0]),
+    ("coco_object", coco_object_tree, 1, [1, 80, 0, 0]),
+    ("coco_stuff", coco_object_tree, 1, [0, 79, 80, IGNORED]),
+    ("cityscapes", cityscapes_tree, 2, [0, 10, 18, IGNORED]),
+    ("cityscapes", cityscapes_raw_tree, 2, [0, 10, 18, IGNORED]),
+    ("ade20k", ade_tree, 1, [0, 1, 149, IGNORED]),
+]
+
+
+@pytest.mark.parametrize(("name", "build", "size", "classes"), TREES)
+def test_a_miniature_tree_is_found_and_its_ids_are_mapped(
+    tmp_path: Path, name: str, build: Callable[[Path], None], size: int, classes: list[int]
+) -> None:
+    build(tmp_path)
+    dataset = load_benchmark_dataset(get_benchmark(name), tmp_path)
+    assert len(dataset) == size
+    sample = dataset.load(0)
+    assert sample.labels[0, ::2].tolist() == classes
+    assert (sample.image.height, sample.image.width) == sample.labels.shape
+    assert len({pair.name for pair in dataset.pairs}) == size
+
+
+def test_a_tree_is_found_from_any_of_its_levels(tmp_path: Path) -> None:
+    voc_tree(tmp_path)
+    for level in (tmp_path, tmp_path / "VOCdevkit", tmp_path / "VOCdevkit/VOC2012"):
+        assert len(load_benchmark_dataset(get_benchmark("voc21"), level)) == 2
+
+
+def test_a_listed_image_without_label_file_stays_in_the_dataset(tmp_path: Path) -> None:
+    voc_tree(tmp_path)
+    with (tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").open("a") as names:
+        names.write("2007_000002\n")
+    assert len(load_benchmark_dataset(get_benchmark("voc21"), tmp_path)) == 3
+
+
+def test_a_missing_tree_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"no Pascal VOC 2012 \(21\).*\n  JPEGImages/NAME\.jpg \+ SegmentationClass"
+    ):
+        load_benchmark_dataset(get_benchmark("voc21"), tmp_path)
+    with pytest.raises(FileNotFoundError, match="Check `--data`"):
+        load_benchmark_dataset(get_benchmark("voc21"), tmp_path / "nowhere")
+
+
+def test_the_description_does_not_depend_on_the_place(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        ade_tree(tmp_path / place)
+    first, second = (load_benchmark_dataset(get_benchmark("ade20k"), tmp_path / place) for place in ("a", "b"))
+    assert first.describe() == second.describe()

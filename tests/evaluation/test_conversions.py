@@ -1,0 +1,81 @@
+"""Conversions: COCO-Object from COCO-Stuff's files, Pascal Context from its annotations."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scripted_evaluation import write_image, write_labels
+
+from itaclip_hf.evaluation.benchmarks import get_benchmark
+from itaclip_hf.evaluation.conversions import CONTEXT_ANNOTATION_IDS, convert_coco_object, convert_pascal_context
+from itaclip_hf.evaluation.segmentation_datasets import load_benchmark_dataset
+
+scipy_io = pytest.importorskip("scipy.io")
+
+
+def coco_tree(root: Path, ids: np.ndarray) -> Path:
+    write_image(root / "images/val2017/000000000139.jpg", seed=1)
+    label = root / "annotations/val2017/000000000139.png"
+    write_labels(label, ids, palette=False)
+    return label
+
+
+def test_coco_object_files_lie_beside_their_source_and_are_what_the_benchmark_reads(tmp_path: Path) -> None:
+    label = coco_tree(tmp_path, np.array([[0, 89, 91, 255]] * 6).repeat(2, axis=1))
+    before = load_benchmark_dataset(get_benchmark("coco_object"), tmp_path).load(0).labels
+    assert convert_coco_object(tmp_path, show_progress=False) == 1
+    converted = np.array(Image.open(label.with_name("000000000139_instanceTrainIds.png")))
+    assert converted[0, ::2].tolist() == [1, 80, 0, 0]
+    dataset = load_benchmark_dataset(get_benchmark("coco_object"), tmp_path)
+    assert dataset.pairs[0].label.name == "000000000139_instanceTrainIds.png"
+    assert np.array_equal(dataset.load(0).labels, before)
+
+
+def test_a_source_file_with_other_ids_is_named(tmp_path: Path) -> None:
+    coco_tree(tmp_path, np.full((6, 8), 200))
+    with pytest.raises(ValueError, match=r"000000000139\.png: .*but got 200"):
+        convert_coco_object(tmp_path, show_progress=False)
+
+
+def context_tree(root: Path, ids: np.ndarray, name: str = "LabelMap") -> Path:
+    write_image(root / "VOC2010/JPEGImages/2008_000002.jpg", seed=1)
+    (root / "trainval").mkdir()
+    scipy_io.savemat(root / "trainval/2008_000002.mat", {name: ids.astype(np.uint16)})
+    (root / "VOC2010/ImageSets/Main").mkdir(parents=True)
+    (root / "VOC2010/ImageSets/Main/val.txt").write_text("2008_000002\n")
+    return root / "trainval"
+
+
+def test_context_keeps_59_classes_and_makes_the_rest_background(tmp_path: Path) -> None:
+    ids = np.array([[1, 2, 284, 458, 459, 0, 440, 3]] * 6)  # aeroplane, person, wood and wall among others
+    annotations = context_tree(tmp_path, ids)
+    assert convert_pascal_context(annotations, tmp_path / "VOC2010", show_progress=False) == 1
+    labels = load_benchmark_dataset(get_benchmark("context60"), tmp_path).load(0).labels
+    names = [get_benchmark("context60").vocabulary().labels[class_id] for class_id in labels[0]]
+    assert names == ["background", "aeroplane", "person", "wood", "background", "background", "wall", "background"]
+
+
+def test_context_ids_are_in_label_order() -> None:
+    assert len(CONTEXT_ANNOTATION_IDS) == 59
+    assert list(CONTEXT_ANNOTATION_IDS) == sorted(CONTEXT_ANNOTATION_IDS)
+
+
+def test_the_list_of_names_is_held_against_the_ids(tmp_path: Path) -> None:
+    annotations = context_tree(tmp_path, np.zeros((6, 8)))
+    labels = get_benchmark("context59").vocabulary("none").labels
+    published = {"tv monitor": "tvmonitor", "potted plant": "pottedplant"}
+    lines = [f"{i}: {published.get(n, n)}" for i, n in zip(CONTEXT_ANNOTATION_IDS, labels, strict=True)]
+    (tmp_path / "labels.txt").write_text("\n".join(lines))
+    assert convert_pascal_context(annotations, tmp_path / "VOC2010", tmp_path / "labels.txt", show_progress=False) == 1
+    (tmp_path / "labels.txt").write_text("\n".join(lines).replace("2: aeroplane", "2: zebra"))
+    with pytest.raises(ValueError, match=r"id 2 to be 'aeroplane' in .*labels\.txt, but it is 'zebra'"):
+        convert_pascal_context(annotations, tmp_path / "VOC2010", tmp_path / "labels.txt", show_progress=False)
+
+
+def test_annotations_that_are_missing_or_of_another_kind_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="Expected annotations"):
+        convert_pascal_context(tmp_path, tmp_path)
+    annotations = context_tree(tmp_path, np.zeros((6, 8)), name="Other")
+    with pytest.raises(ValueError, match=r"`LabelMap` in .*2008_000002\.mat, but it holds \['Other'\]"):
+        convert_pascal_context(annotations, tmp_path / "VOC2010", show_progress=False)

@@ -1,0 +1,214 @@
+"""The commands `evaluate`, `compare`, `convert` and `texts`, and ITACLIP's predictor, on a tiny random checkpoint."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from PIL import Image
+from scripted_evaluation import save_tiny_checkpoint, write_folders, write_image, write_labels
+from test_llm_texts import save_tiny_chat_model
+from typer.testing import CliRunner
+
+from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
+from itaclip_hf.cli.main import app
+from itaclip_hf.evaluation.benchmarks import get_benchmark
+from itaclip_hf.evaluation.full_evaluation import load_model, load_processor
+from itaclip_hf.evaluation.predictor import ITACLIPPredictor
+
+FIVE = Vocabulary(["one", ["two", "pair"], "three", "four", "five"])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_folders(tmp_path, num_images=3)
+    FIVE.save_json_file(tmp_path / "five.json")
+    return tmp_path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def evaluate(root: Path, checkpoint: Path, *more: object, out: str = "out") -> Result:
+    return run(
+        "evaluate", "--model", checkpoint, "--preset", "paper", "--shortest-edge", 32, "--workers", 0, "--no-plots",
+        "--out", root / out, *more,
+    )  # fmt: skip
+
+
+def folders(root: Path) -> tuple[object, ...]:
+    return ("--images", root / "images", "--labels", root / "labels", "--vocabulary", root / "five.json")
+
+
+def test_any_folder_with_a_vocabulary_is_evaluated(root: Path, checkpoint: Path) -> None:
+    result = evaluate(root, checkpoint, *folders(root))
+    assert result.exit_code == 0, result.output
+    assert "| mIoU | mean accuracy |" in result.output
+    report = json.loads((root / "out" / "report.json").read_text())
+    assert report["settings"]["predictor"]["image_processor"]["size"]["shortest_edge"] == 32
+    assert report["settings"]["predictor"]["config"]["window_stride"] == 28
+    assert report["images"]["scored"] == 3
+
+
+def test_a_table_on_disk_and_its_stream_give_the_scores_of_the_folders(root: Path, checkpoint: Path) -> None:
+    evaluate(root, checkpoint, *folders(root))
+    files = {
+        "image": [str(root / "images" / f"00{n}.png") for n in range(3)],
+        "label": [str(root / "labels" / f"00{n}.png") for n in range(3)],
+    }
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Image()})
+    datasets.Dataset.from_dict(files, features=features).save_to_disk(root / "table")
+    scores = [json.loads((root / "out" / "report.json").read_text())["scores"]]
+    for out, more in (("table_out", ()), ("stream_out", ("--streaming",))):
+        result = evaluate(
+            root, checkpoint, "--dataset", root / "table", "--vocabulary", root / "five.json", *more, out=out
+        )
+        assert result.exit_code == 0, result.output
+        scores.append(json.loads((root / out / "report.json").read_text())["scores"])
+    assert scores[0] == scores[1] == scores[2]
+
+
+def test_a_benchmark_runs_with_its_settings_and_published_files(root: Path, checkpoint: Path) -> None:
+    base = root / "data/VOCdevkit/VOC2012"
+    write_image(base / "JPEGImages/2007_000001.jpg", seed=1)
+    write_labels(base / "SegmentationClass/2007_000001.png", np.array([[0, 1, 20, 255]] * 6).repeat(2, axis=1))
+    (base / "ImageSets/Segmentation").mkdir(parents=True)
+    (base / "ImageSets/Segmentation/val.txt").write_text("2007_000001\n")
+    labels = get_benchmark("voc20").vocabulary("none").labels
+    (root / "classes.txt").write_text("sky, wall, floor\n" + "\n".join(labels))
+    (root / "texts.txt").write_text("\n".join(f"{label} >=a thing" for label in labels))
+    result = evaluate(
+        root, checkpoint, "voc21", "--data", root / "data",
+        "--vocabulary", root / "classes.txt", "--definitions", root / "texts.txt",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    report = json.loads((root / "out" / "report.json").read_text())
+    predictor = report["settings"]["predictor"]
+    assert predictor["config"]["similarity_scale"] == 60.0
+    assert predictor["auxiliary_weight"] == 0.05
+    assert predictor["image_processor"]["area_threshold"] == 0.1
+    assert predictor["image_processor"]["photometric_weight"] == 0.7
+    assert report["vocabulary"]["background"] == ["sky", "wall", "floor"]
+    assert (report["vocabulary"]["queries"], report["vocabulary"]["auxiliary_texts"]) == (23, 20)
+    assert report["published_mean_iou"] == 0.679
+
+
+def test_images_that_cannot_be_scored_set_the_exit_code(root: Path, checkpoint: Path) -> None:
+    (root / "labels" / "001.png").unlink()
+    result = evaluate(root, checkpoint, *folders(root))
+    assert result.exit_code == 1
+    assert "missing label: `" in result.output
+    strict = evaluate(root, checkpoint, *folders(root), "--strict", out="strict_out")
+    assert strict.exit_code == 2
+    assert "missing label" in strict.output
+
+
+def test_two_reports_are_compared(root: Path, checkpoint: Path) -> None:
+    evaluate(root, checkpoint, *folders(root), out="a")
+    evaluate(root, checkpoint, *folders(root), "--similarity-scale", 5, out="b")
+    result = run("compare", root / "a", root / "b", "--replicates", 50, "--out", root / "comparison.json")
+    assert result.exit_code == 0, result.output
+    assert "confidence interval of the difference" in result.output
+    assert json.loads((root / "comparison.json").read_text())["images"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("voc21",), "Expected one of BENCHMARK with --data, --images with --labels, --dataset, but got none of them"),
+        (("voc21", "--data", "x", "--dataset", "y"), "but got BENCHMARK with --data and --dataset"),
+        (("voc21", "--data", "nowhere"), "Check `--data`"),
+        (("voc2", "--data", "x"), "Expected a benchmark out of voc21"),
+        (("--dataset", "x"), "Expected a benchmark or `--vocabulary`"),
+        (("voc21", "--vocabulary", "v.json", "--texts", "none"), "`--vocabulary` or `--texts`, but got both"),
+    ],
+)
+def test_options_that_name_no_dataset_or_two_are_refused(arguments: tuple[str, ...], message: str) -> None:
+    result = run("evaluate", *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_an_ignored_id_that_is_a_class_is_refused(root: Path, checkpoint: Path) -> None:
+    result = evaluate(root, checkpoint, *folders(root), "--ignore-index", 4)
+    assert result.exit_code == 2
+    assert "a class or ignored, but [4] are both" in result.output
+
+
+def test_too_few_processes_are_refused(root: Path, checkpoint: Path) -> None:
+    result = evaluate(root, checkpoint, *folders(root), "--processes", 2)
+    assert result.exit_code == 2
+    assert "Expected 2 processes, but got 1" in result.output
+
+
+def test_coco_object_is_converted(tmp_path: Path) -> None:
+    write_image(tmp_path / "val2017/000000000139.jpg", seed=1)
+    label = tmp_path / "stuffthingmaps_trainvaltest2017/val2017/000000000139.png"
+    write_labels(label, np.zeros((6, 8)), palette=False)
+    result = run("convert", "coco-object", "--data", tmp_path)
+    assert (result.exit_code, "1 label files written" in result.output) == (0, True)
+    assert np.array(Image.open(label.with_name("000000000139_instanceTrainIds.png"))).min() == 1
+    refused = run("convert", "context", "--data", tmp_path)
+    assert (refused.exit_code, "Expected `--annotations`" in refused.output) == (2, True)
+
+
+def test_texts_of_a_tiny_chat_model_are_written_or_reported(tmp_path: Path) -> None:
+    save_tiny_chat_model(tmp_path / "llm")
+    Vocabulary(["cat", "word"]).save_json_file(tmp_path / "classes.json")
+    result = run(
+        "texts", "--classes", tmp_path / "classes.json", "--llm", tmp_path / "llm", "--out", tmp_path / "words.json",
+        "--kind", "definitions", "--model", "demo", "--attempts", 2, "--device", "cpu", "--batch-size", 2,
+    )  # fmt: skip
+    assert result.exit_code in (0, 1), result.output
+    words = Vocabulary.from_json_file(tmp_path / "words.json")
+    assert words.labels == ["cat", "word"]
+    assert words.metadata["llm"] == str(tmp_path / "llm")
+    without = words.metadata["without_text"]
+    assert len(without) == sum(not entry.auxiliary_texts for entry in words.classes)
+    assert (result.exit_code == 1) == bool(without)
+    assert not list(tmp_path.glob("*.progress.json"))
+
+
+def test_the_predictor_equals_the_model_and_its_post_processing(checkpoint: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (40, width, 3), dtype=np.uint8)) for width in (40, 56)]
+    settings = replace(get_benchmark("context60").settings, shortest_edge=40)
+    predictor = ITACLIPPredictor(load_model(checkpoint, settings), load_processor(checkpoint, settings), FIVE)
+    model = ITACLIPForSemanticSegmentation.from_pretrained(checkpoint, similarity_scale=55.0).eval()
+    processor = ITACLIPProcessor.from_pretrained(checkpoint)
+    processor.auxiliary_weight = 0.15
+    for image in images:
+        inputs = processor(images=image, vocabulary=FIVE, size={"shortest_edge": 40})
+        with torch.inference_mode():
+            outputs = model(**inputs)
+        (labels,) = processor.post_process_semantic_segmentation(outputs, score_threshold=0.1)
+        (prediction,) = predictor.predict(predictor.prepare_images([image]))
+        assert torch.equal(prediction.labels, labels)
+        assert torch.allclose(prediction.confidence, outputs.logits[0].exp().gather(0, labels[None])[0], atol=1e-6)
+
+
+def test_other_weights_or_settings_have_another_description(checkpoint: Path) -> None:
+    settings = get_benchmark("context60").settings
+    model, processor = load_model(checkpoint), load_processor(checkpoint)
+    first = ITACLIPPredictor(model, processor, FIVE).describe()
+    assert json.dumps(first)
+    assert ITACLIPPredictor(model, processor, FIVE).describe() == first
+    assert ITACLIPPredictor(model, load_processor(checkpoint, settings), FIVE).describe() != first
+    with torch.no_grad():
+        model.logit_scale += 1
+    assert ITACLIPPredictor(model, processor, FIVE).describe()["weights_sha256"] != first["weights_sha256"]
+
+
+def test_an_unknown_dtype_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match="dtype out of auto, float32, bfloat16, float16, but got 'int8'"):
+        load_model(checkpoint, dtype="int8")
