@@ -1,0 +1,36 @@
+"""Writes the scenes that ship with the package: the first few of the held-out set `world-stuff`, none picked by hand.
+
+Run from the repository's root: `python -m demo_world.export_sample_scenes`.
+"""
+
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from itaclip_hf.rendering import make_palette, to_indexed_image
+
+from .dataset import benchmark_labels, compose_benchmark_scene
+
+__all__ = ["export_sample_scenes"]
+
+FOLDER = Path(__file__).parents[1] / "itaclip_hf" / "assets" / "scenes"
+SCENES, SEED = 6, 2026
+
+
+def export_sample_scenes(folder: Path = FOLDER, scenes: int = SCENES, seed: int = SEED) -> None:
+    """Write pictures, label maps and their index `scenes.json` into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for number in range(scenes):
+        scene = compose_benchmark_scene("world-stuff", number, seed)
+        entry = {"image": f"scene_{number}.png", "labels": f"scene_{number}_labels.png"}
+        Image.fromarray(scene.image).save(folder / entry["image"], optimize=True)
+        to_indexed_image(scene.label, make_palette()).save(folder / entry["labels"], optimize=True)
+        entries.append(entry)
+    index = {"benchmark": "world-stuff", "seed": seed, "labels": benchmark_labels("world-stuff"), "scenes": entries}
+    (folder / "scenes.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    export_sample_scenes()
