@@ -44,8 +44,12 @@ def save_with_code(
     ```
     """
     with _registered_for_auto_classes():
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
+        try:
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
+        finally:  # Transformers notes where the code lies; a plain folder that is saved later has none
+            for noted in (model.config, processor, processor.image_processor):
+                vars(noted).pop("auto_map", None)
 
 
 @contextmanager

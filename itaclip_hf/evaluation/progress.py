@@ -78,7 +78,7 @@ class ProgressFolder:
         """Everything scored so far, in the dataset's order.
 
         Raises:
-            ValueError: A part cannot be read, or an image lies in two of them.
+            ValueError: A part cannot be read, or two differ about an image.
         """
         parts = (ImageCounts.load(path) for path in sorted(self.folder.glob("part-*.npz")))
         return ImageCounts.merge(num_classes, parts)

@@ -4,7 +4,7 @@ Defaults are those of the paper (ITACLIP, CVPR-W 2025). A stock CLIP `config.jso
 """
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
@@ -85,7 +85,10 @@ class ITACLIPConfig(CLIPConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         for name in ("attention_maps", "intermediate_layers", "pamr_dilations", "query_classes"):
-            setattr(self, name, tuple(getattr(self, name)))  # JSON knows lists only
+            value = getattr(self, name)
+            if not isinstance(value, (list, tuple)):
+                raise TypeError(f"Expected `{name}` to be a tuple, but got {value!r}. Put it into one, or use `()`.")
+            setattr(self, name, tuple(value))  # JSON knows lists only
         super().__post_init__(**kwargs)
         self.validate_method()
 
@@ -110,6 +113,12 @@ class ITACLIPConfig(CLIPConfig):
         _expect(0 <= self.intermediate_weight <= 1, "`intermediate_weight` from 0 to 1", self.intermediate_weight)
         _expect(self.attention_prior_std >= 0, "`attention_prior_std` >= 0", self.attention_prior_std)
         _expect(self.window_size >= 0, "`window_size` >= 0", self.window_size, "Use 0 for the whole image.")
+        patch_size = cast(int, self.vision_config.patch_size)
+        _expect(
+            self.window_size == 0 or self.window_size >= patch_size,
+            f"`window_size` of at least one patch ({patch_size}), or 0",
+            self.window_size,
+        )
         _expect(self.window_stride > 0, "`window_stride` > 0", self.window_stride)
         _expect(
             self.window_size == 0 or self.window_stride <= self.window_size,
@@ -126,10 +135,11 @@ class ITACLIPConfig(CLIPConfig):
             "Set `pamr_steps=0` for no refinement.",
         )
         _expect(self.similarity_scale > 0, "`similarity_scale` > 0", self.similarity_scale)
+        unknown = sorted(set(self.query_classes) - {int(class_id) for class_id in self.id2label})
         _expect(
-            all(class_id in self.id2label for class_id in self.query_classes),
+            not unknown,
             f"`query_classes` to hold ids of `id2label` (0 to {len(self.id2label) - 1})",
-            sorted(set(self.query_classes) - set(self.id2label)),
+            unknown,
             "Bake vocabularies with `model.set_vocabulary(processor, vocabulary)`.",
         )
 

@@ -19,19 +19,11 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .class_scores import Queries, compute_class_logits
 from .configuration_itaclip import ITACLIPConfig
+from .model_inputs import choose_output_sizes, choose_views, crop_images, expect_shape
 from .pixel_refinement import compute_refinement_matrix
 from .stitching import plan_stitching
 from .vision_itaclip import ITACLIPVisionModel
-from .window_views import (
-    PLAIN_VIEW,
-    View,
-    WindowLayout,
-    batch_windows,
-    combine_views,
-    make_views,
-    plan_windows,
-    read_views,
-)
+from .window_views import View, WindowLayout, batch_windows, combine_views, make_views, plan_windows
 
 __all__ = ["ITACLIPForSemanticSegmentation", "ITACLIPSemanticSegmenterOutput"]
 
@@ -61,7 +53,8 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
     r"""Open-vocabulary semantic segmentation with CLIP weights and no training.
 
     Stock CLIP ViT checkpoints load as they are. The vocabulary comes with each call, as made by [`ITACLIPProcessor`],
-    or is baked once by [`~ITACLIPForSemanticSegmentation.set_vocabulary`].
+    or is baked once by [`~ITACLIPForSemanticSegmentation.set_vocabulary`]. `get_text_features` is CLIP's;
+    `get_image_features` goes through the rebuilt last block.
 
     Example:
     ```python
@@ -110,16 +103,29 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
 
         From then on `forward` needs no texts, `pipeline("image-segmentation")` works, and `save_pretrained` keeps all.
 
+        The embeddings are kept in the model's own number format. A file with a vocabulary in it is still one of CLIP,
+        with one entry more (`query_embeddings`).
+
         Args:
             processor: The [`ITACLIPProcessor`] that goes with the model.
-            vocabulary: The [`Vocabulary`] to bake.
+            vocabulary: The [`Vocabulary`] to bake; another one may take its place later.
+
+        Raises:
+            TypeError: If `vocabulary` is not a [`Vocabulary`].
         """
-        inputs = processor(vocabulary=vocabulary, return_tensors="pt").to(self.device)
+        # No `isinstance`: loaded from the Hub, the processor's code has a `Vocabulary` of its own.
+        if not hasattr(vocabulary, "labels"):
+            raise TypeError(
+                f"Expected a Vocabulary, but got {type(vocabulary).__name__}. Make one with `Vocabulary.from_dict(…)` "
+                'or `Vocabulary(["cat", ["dog", "puppy"]])`.'
+            )
+        device = torch.device("cpu") if self.device.type == "meta" else self.device  # meta: weights are offloaded
+        inputs = processor(vocabulary=vocabulary, return_tensors="pt").to(device)
         with torch.no_grad():
             query_embeddings = self.encode_queries(
                 inputs["input_ids"], inputs["attention_mask"], inputs["text_weight"]
             )
-        self._register_queries(query_embeddings)
+        self._register_queries(query_embeddings.to(self.dtype))
         self.config.id2label = dict(enumerate(vocabulary.labels))
         self.config.label2id = {label: class_id for class_id, label in self.config.id2label.items()}
         self.config.query_classes = tuple(inputs["query_classes"].tolist())
@@ -153,17 +159,24 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
                 f"{tuple(input_ids.shape)}. Pass what the processor made."
             )
         if attention_mask is not None:
-            _expect_shape("attention_mask", attention_mask, tuple(input_ids.shape))
-            length = int(attention_mask.any((0, 1)).sum())  # columns of padding alone cost time and change nothing
+            expect_shape("attention_mask", attention_mask, tuple(input_ids.shape))
+            # Columns of padding alone, at the end, cost time and change nothing.
+            length = 1 + int(attention_mask.any((0, 1)).nonzero().max())
             input_ids, attention_mask = input_ids[..., :length], attention_mask[..., :length].flatten(0, 1)
         if text_weight is not None:
-            _expect_shape("text_weight", text_weight, (len(text_weight), len(input_ids)))
+            expect_shape("text_weight", text_weight, (len(text_weight), len(input_ids)))
         prompts = input_ids.flatten(0, 1).split(PROMPTS_PER_BATCH)
         masks = repeat(None) if attention_mask is None else attention_mask.split(PROMPTS_PER_BATCH)
-        embeddings = [self.get_text_features(*batch).pooler_output for batch in zip(prompts, masks, strict=False)]
+        embeddings = [
+            self.get_text_features(*batch, return_dict=True).pooler_output
+            for batch in zip(prompts, masks, strict=False)
+        ]
         unit_prompts = nn.functional.normalize(torch.cat(embeddings).float(), dim=-1)
         unit_texts = nn.functional.normalize(unit_prompts.unflatten(0, input_ids.shape[:2]).mean(1), dim=-1)
-        return unit_texts if text_weight is None else text_weight.float() @ unit_texts
+        if text_weight is None:
+            return unit_texts
+        with torch.autocast(unit_texts.device.type, enabled=False):
+            return text_weight.to(unit_texts) @ unit_texts
 
     @can_return_tuple
     def forward(
@@ -211,10 +224,13 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             ValueError: If inputs do not fit each other, or neither texts nor a baked vocabulary are there.
         """
         self.config.validate_method()
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         queries = self._choose_queries(input_ids, attention_mask, text_weight, query_embeddings, query_classes)
-        images = _crop_padding(pixel_values, image_sizes, smallest=cast(int, self.config.vision_config.patch_size))
-        views = _choose_views(images, augmentation_color, augmentation_blur, augmentation_flip, augmentation_weight)
-        output_sizes = _choose_output_sizes(images, original_sizes)
+        queries = queries._replace(embeddings=queries.embeddings.to(pixel_values.device))
+        images = crop_images(pixel_values, image_sizes, smallest=cast(int, self.config.vision_config.patch_size))
+        views = choose_views(images, augmentation_color, augmentation_blur, augmentation_flip, augmentation_weight)
+        output_sizes = choose_output_sizes(images, original_sizes)
         layouts = [plan_windows(_size(image), self.config.window_size, self.config.window_stride) for image in images]
         grids, hidden_states = self._encode_windows(images, layouts, views, output_hidden_states)
         results = [
@@ -239,7 +255,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         Returns:
             (batch, grid_h, grid_w, projection_dim) float32, and the hidden states or `None`.
         """
-        outputs = self.vision_model(pixel_values, output_hidden_states=output_hidden_states)
+        outputs = self.vision_model(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
         tokens = self.vision_model.post_layernorm(outputs.last_hidden_state[:, 1:])  # without the class token
         patches = self.visual_projection(tokens).float()
         grid = self.vision_model.compute_grid(*pixel_values.shape[-2:])
@@ -266,7 +282,8 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             query_classes = torch.tensor(self.config.query_classes)
         if query_classes is None:
             query_classes = torch.arange(len(query_embeddings))
-        _expect_shape("query_classes", query_classes, (len(query_embeddings),))
+        expect_shape("query_embeddings", query_embeddings, (max(len(query_embeddings), 1), self.config.projection_dim))
+        expect_shape("query_classes", query_classes, (len(query_embeddings),))
         if query_classes.min() < 0:
             raise ValueError(
                 f"Expected `query_classes` of at least 0, but got {int(query_classes.min())}. Count classes from 0."
@@ -295,7 +312,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             encoded, batch_states = self.encode_patches(torch.cat(parts).flatten(0, 1), output_hidden_states)
             encoded = encoded.unflatten(0, (-1, len(views[0]))).split([len(part) for part in parts])
             for (index, _), part in zip(batch, encoded, strict=True):
-                features[index].append(combine_views(part, views[index]))
+                features[index].append(combine_views(part, views[index]).to(images[index].device))
             states.append(batch_states)
         grids = [_lay_out(torch.cat(parts), layout) for parts, layout in zip(features, layouts, strict=True)]
         return grids, _merge_states(states)
@@ -309,8 +326,9 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         queries: Queries,
     ) -> torch.Tensor:
         """Stitch, refine and score one image, a chunk of queries at a time: (classes, H₀, W₀) float32."""
-        maps = self._compute_query_maps(image, layout, grid, output_size, queries)
-        return compute_class_logits(maps, queries, output_size)
+        with torch.autocast(image.device.type, enabled=False):  # sums over many windows and steps need float32
+            maps = self._compute_query_maps(image, layout, grid, output_size, queries)
+            return compute_class_logits(maps, queries, output_size)
 
     def _compute_query_maps(
         self,
@@ -324,10 +342,8 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         patch_grid = self.vision_model.compute_grid(*layout.size)
         stitcher = plan_stitching(layout, patch_grid, _size(image), output_size, image.device)
         if self.config.pamr_steps:
-            guide = nn.functional.interpolate(image[None].float(), output_size, mode="bilinear", align_corners=False)[
-                0
-            ]
-            refinement = compute_refinement_matrix(guide, self.config.pamr_dilations)
+            guide = nn.functional.interpolate(image[None].float(), output_size, mode="bilinear", align_corners=False)
+            refinement = compute_refinement_matrix(guide[0], self.config.pamr_dilations)
         chunk = max(1, MAP_ELEMENTS_PER_CHUNK // (output_size[0] * output_size[1]))
         for embeddings in queries.embeddings.split(chunk):
             maps = stitcher.stitch(grid @ embeddings.T)
@@ -342,62 +358,6 @@ def _size(image: torch.Tensor) -> tuple[int, int]:
 
 def _stack(results: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack(results) if len(results) > 1 else results[0][None]  # a batch of one is not copied
-
-
-def _crop_padding(pixel_values: torch.Tensor, image_sizes: torch.Tensor | None, smallest: int) -> list[torch.Tensor]:
-    """Views of the valid part of each image, (3, height, width)."""
-    if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
-        raise ValueError(
-            f"Expected `pixel_values` of shape (batch, 3, height, width), but got {tuple(pixel_values.shape)}. Use "
-            "the processor, or add the batch axis."
-        )
-    if image_sizes is None:
-        sizes = [_size(pixel_values)] * len(pixel_values)
-    else:
-        _expect_shape("image_sizes", image_sizes, (len(pixel_values), 2))
-        sizes = [tuple(size) for size in image_sizes.tolist()]
-    for index, (height, width) in enumerate(sizes):
-        if not (smallest <= height <= pixel_values.shape[2] and smallest <= width <= pixel_values.shape[3]):
-            raise ValueError(
-                f"Expected image {index} to be between one patch ({smallest} x {smallest}) and `pixel_values` "
-                f"({pixel_values.shape[2]} x {pixel_values.shape[3]}), but got {height} x {width}. Resize it with the "
-                "processor."
-            )
-    return [image[:, :height, :width] for image, (height, width) in zip(pixel_values, sizes, strict=True)]
-
-
-def _choose_views(images: list[torch.Tensor], *augmentation: torch.Tensor | None) -> list[list[View]]:
-    """Views of each image from the four augmentation tensors; the plain one where there are none."""
-    if all(tensor is None for tensor in augmentation):
-        return [[PLAIN_VIEW]] * len(images)
-    names = ("augmentation_color", "augmentation_blur", "augmentation_flip", "augmentation_weight")
-    given = {name: tensor for name, tensor in zip(names, augmentation, strict=True) if tensor is not None}
-    if len(given) < len(names):
-        missing = ", ".join(name for name in names if name not in given)
-        raise ValueError(f"Expected all of {names} or none, but got no {missing}. Pass all that the processor made.")
-    color, blur, flip, weight = given.values()
-    views = weight.shape[-1]
-    for (name, tensor), tail in zip(given.items(), ((3, 3), blur.shape[2:], (2,), ()), strict=True):
-        _expect_shape(name, tensor, (len(images), views, *tail))
-    if blur.shape[2] % 2 == 0:
-        raise ValueError(f"Expected `augmentation_blur` kernels of odd length, but got {blur.shape[2]}. Add a 0.")
-    return [read_views(*tensors) for tensors in zip(color, blur, flip, weight, strict=True)]
-
-
-def _choose_output_sizes(images: list[torch.Tensor], original_sizes: torch.Tensor | None) -> list[tuple[int, int]]:
-    if original_sizes is None:
-        return [_size(image) for image in images]
-    _expect_shape("original_sizes", original_sizes, (len(images), 2))
-    if original_sizes.min() < 1:
-        raise ValueError(f"Expected `original_sizes` to be positive, but got {original_sizes.tolist()}. Use pixels.")
-    return [(height, width) for height, width in original_sizes.tolist()]
-
-
-def _expect_shape(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != shape:
-        raise ValueError(
-            f"Expected `{name}` of shape {shape}, but got {tuple(tensor.shape)}. Pass what the processor made."
-        )
 
 
 def _lay_out(features: torch.Tensor, layout: WindowLayout) -> torch.Tensor:
@@ -426,7 +386,14 @@ def _compute_loss(logits: torch.Tensor | list[torch.Tensor], labels: torch.Tenso
             "Expected results of one size for a loss, but got several. Pass images of one original size, or leave out "
             "`labels`."
         )
-    _expect_shape("labels", labels, (len(logits), *logits.shape[-2:]))
+    expect_shape("labels", labels, (len(logits), *logits.shape[-2:]))
+    labels = labels.long()
+    largest = int(labels.masked_fill(labels == IGNORE_INDEX, 0).max())
+    if largest >= logits.shape[1]:
+        raise ValueError(
+            f"Expected `labels` from 0 to {logits.shape[1] - 1}, or {IGNORE_INDEX} to ignore, but got {largest}. Name "
+            "as many classes as there are labels."
+        )
     return nn.functional.nll_loss(logits, labels, ignore_index=IGNORE_INDEX)
 
 

@@ -49,7 +49,7 @@ class ITACLIPVisionEmbeddings(CLIPVisionEmbeddings):
         Sampled bicubically by the *scale factor* (n + 0.1) / √N per axis, as the published method does. Transformers'
         own interpolation to a *size* samples slightly other places.
         """
-        positions = self.position_embedding.weight
+        positions = self.position_embedding(self.position_ids)[0]  # called, so that offloaded weights are fetched
         side = self.image_size // self.patch_size
         if tuple(grid) == (side, side):
             return positions

@@ -150,10 +150,10 @@ def combine_views(features: torch.Tensor, views: Sequence[View]) -> torch.Tensor
 
 def _make_view(windows: torch.Tensor, view: View) -> torch.Tensor:
     if view.color is not None:
-        windows = torch.einsum("ij,njhw->nihw", view.color.to(windows.dtype), windows)
+        windows = torch.einsum("ij,njhw->nihw", view.color.to(windows), windows)
     if view.kernel is not None:
         height, width = windows.shape[-2:]
-        kernel = view.kernel.to(windows.dtype)
+        kernel = view.kernel.to(windows)
         windows = _blur_matrix(kernel, height) @ windows @ _blur_matrix(kernel, width).T
     return windows.flip(view.flip_axes)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["PLAIN_VIEW", "View", "compute_gaussian_kernel", "compute_views", "stack_views"]
+__all__ = ["View", "compute_gaussian_kernel", "compute_views", "stack_views"]
 
 # Luma weights of ITU-R BT.601. They act on normalised pixels and add up to 0.9999, both as in the published method.
 GRAYSCALE_WEIGHTS = (0.2989, 0.587, 0.114)
@@ -38,9 +38,6 @@ class View:
     blur: tuple[float, ...] = NO_BLUR
     flip_vertical: bool = False
     flip_horizontal: bool = False
-
-
-PLAIN_VIEW = View(weight=1.0)
 
 
 def compute_gaussian_kernel(size: int, sigma: float) -> tuple[float, ...]:

@@ -90,7 +90,8 @@ class ITACLIPImageProcessor(PilBackend):
             one does not exceed its own. One of the two suffices; `{"height": ..., "width": ...}` ignores proportions.
         resample: Interpolation, never antialiased: bilinear (default), bicubic or nearest.
         image_engineering, photometric_weight, score_threshold, area_threshold, closing: See
-            `ITACLIPImageProcessorKwargs`; every field can also be given per call.
+            `ITACLIPImageProcessorKwargs`. Fields about pixels and views can also be given per call, those about
+            label maps to `post_process_semantic_segmentation`.
 
     Example:
         >>> import numpy as np

@@ -148,6 +148,11 @@ class ITACLIPProcessor(ProcessorMixin):
 
     def _tokenize(self, prompts: list[str], owners: list[str], text_kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
         """Tokenize to one length; what is too long loses the end of its text and keeps the end token."""
+        if text_kwargs.get("padding_side") == "left":
+            raise ValueError(
+                "Expected padding on the right, as CLIP's positions count from the left, but got padding_side='left'. "
+                "Leave it out."
+            )
         padding = text_kwargs.get("padding")
         max_length = text_kwargs.get("max_length") or self._context_length
         tokens = self.tokenizer(
@@ -158,7 +163,8 @@ class ITACLIPProcessor(ProcessorMixin):
             max_length=max_length,
             return_attention_mask=True,
             return_tensors="np",
-            **{key: text_kwargs[key] for key in ("pad_to_multiple_of", "padding_side") if text_kwargs.get(key)},
+            padding_side="right",
+            pad_to_multiple_of=text_kwargs.get("pad_to_multiple_of"),
         )
         is_full = tokens["attention_mask"].sum(axis=1) == max_length
         self._warn_of_cut_prompts(prompts, owners, is_full, max_length)

@@ -443,7 +443,7 @@ def _check_keys(content: Any, required: set[str], optional: set[str], what: str)
 
 def _normalize_name(name: str) -> str:
     """What CLIP's tokenizer keeps of a name: lower case, single spaces."""
-    return " ".join(name.casefold().split())
+    return " ".join(name.lower().split())
 
 
 def _suggest(key: str, names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+from transformers import CLIPConfig, CLIPModel
 from typer.testing import CliRunner
 
 from itaclip_hf.cli.main import app
@@ -18,7 +18,7 @@ from itaclip_hf.demo import DEMO_CHECKPOINT
 def checkpoint(tmp_path_factory) -> Path:
     """Stock `CLIPModel` weights of twelve narrow layers, so that every default of the method applies."""
     folder = tmp_path_factory.mktemp("clip")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         shutil.copy(DEMO_CHECKPOINT / name, folder)
     text_config = CLIPConfig.from_pretrained(DEMO_CHECKPOINT).text_config.to_dict()
     narrow = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
@@ -28,7 +28,6 @@ def checkpoint(tmp_path_factory) -> Path:
         text_config={**text_config, **narrow, "num_hidden_layers": 1}, vision_config=vision, projection_dim=16
     )
     CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessor().save_pretrained(folder)
     return folder
 
 

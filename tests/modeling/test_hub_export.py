@@ -1,5 +1,6 @@
 """Folders that are written and read again: plain ones, and ones that bring their code."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -153,9 +154,53 @@ def test_folder_with_code_loads_as_an_ordinary_one_beside_the_package(baked, tmp
     assert ITACLIPConfig._auto_class is None
 
 
-@pytest.mark.parametrize("package", ["modeling", "processing"])
-def test_file_names_are_unique_over_both_packages(package):
+def test_saving_plainly_after_saving_with_code_is_plain(baked, tmp_path):
+    save_with_code(tmp_path / "code", *baked)
+    for saved in baked:
+        saved.save_pretrained(tmp_path / "plain")
+    assert not [path.name for path in (tmp_path / "plain").iterdir() if "auto_map" in path.read_text(errors="ignore")]
+
+
+def test_half_precision_survives_saving(baked, image, tmp_path):
+    model, processor = baked
+    model = copy.deepcopy(model).to(torch.bfloat16)
+    model.set_vocabulary(processor, VOCABULARY)
+    model.save_pretrained(tmp_path)
+    loaded = ITACLIPForSemanticSegmentation.from_pretrained(tmp_path, dtype="auto").eval()
+    assert loaded.query_embeddings.dtype == torch.bfloat16
+    with torch.inference_mode():
+        inputs = processor(images=image)
+        assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+
+
+def test_another_vocabulary_takes_the_place_of_the_first(baked, image):
+    model, processor = copy.deepcopy(baked[0]), baked[1]
+    other = Vocabulary(["tree", "car", "bus", "road", "house"])
+    model.set_vocabulary(processor, other)
+    with torch.inference_mode():
+        logits = model(**processor(images=image)).logits
+        per_call = baked[0](**processor(images=image, vocabulary=other)).logits
+    assert model.config.num_labels == 5
+    torch.testing.assert_close(logits, per_call)
+
+
+def test_baking_something_else_is_refused_and_changes_nothing(baked):
+    model, processor = baked
+    with pytest.raises(TypeError, match=r"Expected a Vocabulary, but got dict\. Make one with"):
+        model.set_vocabulary(processor, {"classes": [{"names": ["tree"]}]})
+    assert len(model.query_embeddings) == len(model.config.query_classes) == 5
+
+
+def test_pipeline_takes_many_images(baked, image, tmp_path):
+    for saved in baked:
+        saved.save_pretrained(tmp_path)
+    segment = pipeline("image-segmentation", model=str(tmp_path))
+    alone, both = segment(image), segment([image, image.rotate(90, expand=True)])
+    assert len(both) == 2
+    assert [result["label"] for result in both[0]] == [result["label"] for result in alone]
+
+
+def test_file_names_are_unique_over_both_packages():
     root = Path(sys.modules["itaclip_hf"].__file__).parent
-    names = [path.name for part in ("modeling", "processing") for path in (root / part).glob("*.py")]
-    own = {path.name for path in (root / package).glob("*.py")} - {"__init__.py"}
-    assert all(names.count(name) == 1 for name in own)
+    modeling, processing = ({path.name for path in (root / part).glob("*.py")} for part in ("modeling", "processing"))
+    assert modeling & processing == {"__init__.py"}

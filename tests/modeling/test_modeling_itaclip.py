@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 from transformers import CLIPModel
@@ -128,6 +129,43 @@ def test_return_dict_false_gives_a_tuple(tiny_model, texts):
     torch.testing.assert_close(found[0], model(_pixels(1, 3, 16, 16), **texts).logits)
 
 
+@torch.inference_mode()
+def test_outputs_follow_the_configuration(tiny_model, texts):
+    model = tiny_model()
+    expected = model(_pixels(1, 3, 16, 16), **texts).logits
+    model.config.output_hidden_states = True
+    assert len(model(_pixels(1, 3, 16, 16), **texts).hidden_states) == 4
+    for config in (model.config, model.config.text_config, model.config.vision_config):
+        config.return_dict = False
+    found = model(_pixels(1, 3, 16, 16), **texts)
+    assert isinstance(found, tuple)
+    assert torch.equal(found[0], expected)
+
+
+@torch.inference_mode()
+def test_autocast_leaves_everything_behind_the_towers_in_float32(tiny_model, texts, engineering):
+    model = tiny_model()
+    expected = model(_pixels(1, 3, 24, 24), **engineering, **texts).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(_pixels(1, 3, 24, 24), **engineering, **texts).logits
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@torch.inference_mode()
+def test_offloaded_weights_are_fetched(tiny_model, texts):
+    model, pixels = tiny_model(), _pixels(1, 3, 20, 28)
+    expected = model(pixels, **texts).logits
+    offloaded = cpu_offload(tiny_model(), execution_device=torch.device("cpu"))
+    torch.testing.assert_close(offloaded(pixels, **texts).logits, expected)
+
+
+@torch.inference_mode()
+def test_sizes_may_be_lists(tiny_model, texts):
+    logits = tiny_model()(_pixels(1, 3, 16, 20), image_sizes=[[16, 18]], original_sizes=[(9, 10)], **texts).logits
+    assert logits.shape == (1, 3, 9, 10)
+
+
 def test_loss_is_the_mean_negative_log_score_and_reaches_the_weights(tiny_model, texts):
     model = tiny_model()
     labels = torch.randint(0, 3, (1, 16, 16), generator=torch.Generator().manual_seed(4))
@@ -135,6 +173,7 @@ def test_loss_is_the_mean_negative_log_score_and_reaches_the_weights(tiny_model,
     outputs = model(_pixels(1, 3, 16, 16), labels=labels, **texts)
     picked = [outputs.logits[0, labels[0, y, x], y, x] for y in range(4, 16) for x in range(16)]
     torch.testing.assert_close(outputs.loss, -torch.stack(picked).mean())
+    torch.testing.assert_close(model(_pixels(1, 3, 16, 16), labels=labels.int(), **texts).loss, outputs.loss)
     outputs.loss.backward()
     for layer in model.vision_model.encoder.layers:
         assert layer.self_attn.q_proj.weight.grad.abs().sum() > 0
@@ -251,6 +290,10 @@ def test_other_model_types_are_refused(tmp_path):
         ({"window_stride": 300}, "`window_stride` <= `window_size`, but got 300 > 224. Use a stride of at most 224"),
         ({"window_stride": 0}, "`window_stride` > 0"),
         ({"window_size": -1}, "`window_size` >= 0"),
+        (
+            {"window_size": 28, "vision_config": {"patch_size": 32}},
+            r"`window_size` of at least one patch \(32\), or 0",
+        ),
         ({"intermediate_layers": (12,)}, "`intermediate_layers` to count blocks from 1 to 11"),
         ({"intermediate_weight": 1.5}, "`intermediate_weight` from 0 to 1"),
         ({"attention_maps": ("kq",)}, "`attention_maps` to name one or more of"),
@@ -266,6 +309,12 @@ def test_other_model_types_are_refused(tmp_path):
 def test_configuration_out_of_range_is_named(field, message):
     with pytest.raises(ValueError, match=message):
         ITACLIPConfig(**field)
+
+
+@pytest.mark.parametrize("field", ["intermediate_layers", "pamr_dilations", "attention_maps", "query_classes"])
+def test_number_where_a_tuple_is_expected_is_named(field):
+    with pytest.raises(TypeError, match=f"`{field}` to be a tuple, but got 7"):
+        ITACLIPConfig(**{field: 7})
 
 
 def test_field_changed_after_loading_is_checked_again(tiny_model, texts):
@@ -295,6 +344,10 @@ def test_field_changed_after_loading_is_checked_again(tiny_model, texts):
         ({"augmentation_flip": torch.zeros(1, 4, 2, dtype=torch.bool)}, r"`augmentation_flip` of shape \(1, 5, 2\)"),
         ({"augmentation_blur": torch.zeros(1, 5, 4)}, "odd length"),
         ({"labels": torch.zeros(1, 8, 8, dtype=torch.long)}, r"`labels` of shape \(1, 16, 16\)"),
+        ({"labels": torch.full((1, 16, 16), 3)}, "`labels` from 0 to 2, or 255 to ignore, but got 3"),
+        ({"pixel_values": torch.zeros(0, 3, 16, 16)}, r"but got \(0, 3, 16, 16\)"),
+        ({"input_ids": None, "query_embeddings": torch.zeros(4, 7)}, r"`query_embeddings` of shape \(4, 24\)"),
+        ({"input_ids": None, "query_embeddings": torch.zeros(0, 24)}, r"`query_embeddings` of shape \(1, 24\)"),
     ],
 )
 def test_inputs_that_do_not_fit_are_named(tiny_model, texts, engineering, change, message):

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from itaclip_hf.processing.augmentation import PLAIN_VIEW, compute_gaussian_kernel, compute_views, stack_views
+from itaclip_hf.processing.augmentation import View, compute_gaussian_kernel, compute_views, stack_views
 
 
 def test_five_views_with_the_weights_of_the_paper():
@@ -47,4 +47,4 @@ def test_views_without_weight_are_left_out(weight, count):
 
 
 def test_kernels_are_only_as_long_as_needed():
-    assert stack_views([PLAIN_VIEW], 1)["augmentation_blur"].tolist() == [[[1.0]]]
+    assert stack_views([View(weight=1.0)], 1)["augmentation_blur"].tolist() == [[[1.0]]]

@@ -261,3 +261,8 @@ class TestFields:
     def test_survives_pickling(self, processor):
         copy = pickle.loads(pickle.dumps(processor))
         assert torch.equal(copy(text=TEXT)["input_ids"], processor(text=TEXT)["input_ids"])
+
+
+def test_padding_on_the_left_is_refused(processor):
+    with pytest.raises(ValueError, match="Expected padding on the right"):
+        processor(text=["cat"], padding="max_length", padding_side="left")

@@ -1,16 +1,11 @@
 import hashlib
-import json
 import os
 import pickle
-import subprocess
-import sys
 from dataclasses import FrozenInstanceError
-from pathlib import Path
 
 import pytest
 
 from itaclip_hf.processing import Vocabulary, VocabularyClass, load_auxiliary_texts
-from itaclip_hf.processing import vocabulary as vocabulary_module
 
 
 @pytest.fixture
@@ -250,10 +245,3 @@ def test_a_file_that_is_not_text_is_named(tmp_path):
     path.write_bytes(b"\xff\xfe\x00cat")
     with pytest.raises(ValueError, match=r"words.txt: Expected UTF-8"):
         Vocabulary.from_file(path)
-
-
-def test_reading_a_vocabulary_needs_no_torch():
-    source = Path(vocabulary_module.__file__).as_posix()
-    code = f"import runpy, sys; runpy.run_path({json.dumps(source)}); print('torch' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "False"
