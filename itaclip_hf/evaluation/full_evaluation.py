@@ -118,11 +118,10 @@ def evaluate_and_report(
     accelerator = accelerator or make_accelerator()
     target = Path(folder)
     result = run_evaluation(dataset, predictor, target / "progress", settings, accelerator)
+    pictures = _draw(target, dataset, predictor, result, title) if plots and accelerator.is_main_process else []
     description = describe_run(dataset, predictor, settings)
-    report = build_report(title, result, description, predictor.vocabulary, benchmark, command)
+    report = build_report(title, result, description, predictor.vocabulary, benchmark, command, pictures)
     if accelerator.is_main_process:
-        if plots:
-            _draw(target, dataset, predictor, result, title)
         write_report(target, report, result, predictor.vocabulary)
     accelerator.wait_for_everyone()
     return result, report
@@ -146,15 +145,16 @@ def _draw(
     predictor: Predictor,
     result: EvaluationResult,
     title: str,
-) -> None:
-    labels = predictor.vocabulary.labels
+) -> list[str]:
+    """Draws the pictures that there is something for, and names them."""
     if not result.confusion.any():
-        return  # nothing was scored, so there is nothing to draw
+        return []
+    labels = predictor.vocabulary.labels
     plot_classes(folder / "per_class_iou.png", labels, result.confusion, title)
     plot_confusion(folder / "confusion.png", labels, result.confusion, title)
     rows = _gallery_rows(dataset, predictor, result)
-    if rows:
-        plot_gallery(folder / "gallery.png", labels, rows, bool(predictor.vocabulary.background))
+    plot_gallery(folder / "gallery.png", labels, rows, bool(predictor.vocabulary.background))
+    return ["gallery.png", "per_class_iou.png", "confusion.png"]
 
 
 def _gallery_rows(

@@ -29,7 +29,7 @@ REPORT_FILE = "report.json"
 PER_IMAGE_FILE = "per_image.npz"
 VOCABULARY_FILE = "vocabulary.json"
 
-_PACKAGES = ("itaclip_hf", "torch", "transformers", "accelerate", "numpy", "pillow")
+_PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pillow")
 
 
 def build_report(
@@ -39,6 +39,7 @@ def build_report(
     vocabulary: Vocabulary,
     benchmark: Benchmark | None = None,
     command: Sequence[str] = (),
+    pictures: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The content of `report.json`.
 
@@ -49,6 +50,7 @@ def build_report(
         vocabulary: The words that were used.
         benchmark: The benchmark, where it is one.
         command: How to run it again.
+        pictures: Files that were drawn.
 
     Returns:
         JSON values; fractions in [0, 1], null for what does not occur.
@@ -84,6 +86,7 @@ def build_report(
             "metadata": vocabulary.metadata,
             "file": VOCABULARY_FILE,
         },
+        "pictures": list(pictures),
         "timing": {
             "seconds": round(result.seconds, 3),
             "images_per_second": round(result.images_per_second, 4),
@@ -136,6 +139,9 @@ def format_markdown(report: Mapping[str, Any]) -> str:
         f"# {report['title']}\n",
         _format_scores(report),
         _format_run(report),
+        "\n".join(f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in report["pictures"]) + "\n"
+        if report["pictures"]
+        else "",
         _format_classes(report["classes"]),
         _format_problems(report["images"]["problems"]),
     ]
@@ -181,12 +187,14 @@ def _cpu_name() -> str:
 
 
 def _describe_versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+    from .. import __version__
+
+    versions = {"python": platform.python_version(), "itaclip_hf": __version__}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # used from its source folder
-            versions[package] = "not installed"
+        except metadata.PackageNotFoundError:  # another way of installing than by distributions
+            versions[package] = "unknown"
     return versions
 
 
@@ -215,7 +223,9 @@ def _format_run(report: Mapping[str, Any]) -> str:
         "vocabulary": f"{vocabulary['classes']} classes, {vocabulary['queries']} queries, "
         f"{len(vocabulary['background'])} background words, {vocabulary['auxiliary_texts']} auxiliary texts, "
         f"SHA-256 {vocabulary['sha256'][:16]}…",
-        "speed": f"{timing['images_per_second']:.2f} images/s, {timing['seconds']:.0f} s, "
+        "speed": "all images are of earlier runs"
+        if report["images"]["of_earlier_runs"] == report["images"]["scored"]
+        else f"{timing['images_per_second']:.2f} images/s, {timing['seconds']:.0f} s, "
         f"peak memory {timing['peak_memory_bytes'] / 2**30:.2f} GiB",
         "hardware": f"{hardware['processes']} process(es), "
         f"{', '.join(hardware['gpus_of_main_machine']) or hardware['cpu']}",

@@ -20,7 +20,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 from .class_scores import Queries, compute_class_logits
 from .configuration_itaclip import ITACLIPConfig
 from .model_inputs import choose_output_sizes, choose_views, crop_images, expect_shape
-from .pixel_refinement import compute_refinement_matrix
+from .pixel_refinement import compute_refinement_matrix, resize_guide
 from .stitching import plan_stitching
 from .vision_itaclip import ITACLIPVisionModel
 from .window_views import View, WindowLayout, batch_windows, combine_views, make_views, plan_windows
@@ -342,8 +342,8 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         patch_grid = self.vision_model.compute_grid(*layout.size)
         stitcher = plan_stitching(layout, patch_grid, _size(image), output_size, image.device)
         if self.config.pamr_steps:
-            guide = nn.functional.interpolate(image[None].float(), output_size, mode="bilinear", align_corners=False)
-            refinement = compute_refinement_matrix(guide[0], self.config.pamr_dilations)
+            guide = resize_guide(image.float(), output_size)
+            refinement = compute_refinement_matrix(guide, self.config.pamr_dilations)
         chunk = max(1, MAP_ELEMENTS_PER_CHUNK // (output_size[0] * output_size[1]))
         for embeddings in queries.embeddings.split(chunk):
             maps = stitcher.stitch(grid @ embeddings.T)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-__all__ = ["RefinementMatrix", "compute_refinement_matrix"]
+__all__ = ["RefinementMatrix", "compute_refinement_matrix", "resize_guide"]
 
 STD_SHARE = 0.1  # the published softness: differences are measured in tenths of the local standard deviation
 EPSILON = 1e-8
@@ -35,6 +35,28 @@ class RefinementMatrix(NamedTuple):
         for _ in range(steps):
             rows = nn.functional.embedding_bag(self.neighbours, rows, per_sample_weights=self.weights, mode="sum")
         return rows.view_as(maps)
+
+
+def resize_guide(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize the guide bilinearly (half-pixel centres, not antialiased); equal pixels stay equal to the last bit.
+
+    Where the image is flat, the refinement divides by a standard deviation of almost 0, and rounding alone would
+    decide which neighbours look alike. `torch.nn.functional.interpolate` weighs both samples, `a * x + b * y`, and its
+    rounding depends on the number of threads; `x + b * (y - x)` is exact where x = y.
+
+    Args:
+        image: (3, height, width) float32.
+        size: (height, width) of the result.
+    """
+    for axis, target in ((-2, size[0]), (-1, size[1])):
+        source = image.shape[axis]
+        places = torch.arange(target, device=image.device, dtype=torch.float32)
+        places = ((places + 0.5) * (source / target) - 0.5).clamp(min=0)
+        before = places.long().clamp(max=source - 1)
+        share = (places - before)[:, None] if axis == -2 else places - before
+        lower = image.index_select(axis, before)
+        image = lower + share * (image.index_select(axis, (before + 1).clamp(max=source - 1)) - lower)
+    return image
 
 
 def compute_refinement_matrix(image: torch.Tensor, dilations: Sequence[int]) -> RefinementMatrix:

@@ -63,6 +63,8 @@ def test_markdown_shows_the_table_and_the_problems(root: Path) -> None:
     assert "| 0 | class 0 |" in text
     assert "## 1 images could not be scored" in text
     assert "`x y`" in text
+    assert "![per class iou](per_class_iou.png)" in text
+    assert ".png" not in (root / "b" / "report.md").read_text().replace("004.png", "")
 
 
 def test_pictures_are_drawn(root: Path) -> None:

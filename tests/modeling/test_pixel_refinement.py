@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d, interpolate, pad
 
-from itaclip_hf.modeling.pixel_refinement import compute_refinement_matrix
+from itaclip_hf.modeling.pixel_refinement import compute_refinement_matrix, resize_guide
 
 
 def _neighbours_by_convolution(maps, dilations, centre):
@@ -32,6 +32,18 @@ def test_refinement_equals_the_convolution_form(dilations, steps):
     expected = _refine_by_convolution(image, maps, steps, dilations)
     found = compute_refinement_matrix(image, dilations).refine(maps.permute(1, 2, 0), steps)
     torch.testing.assert_close(found.permute(2, 0, 1), expected, atol=3e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(24, 35), (50, 20), (13, 90), (1, 1)])
+def test_guide_is_resized_bilinearly(size):
+    image = torch.randn(3, 24, 35)
+    expected = interpolate(image[None], size, mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(resize_guide(image, size), expected, atol=2e-5, rtol=1e-5)
+
+
+def test_flat_parts_of_the_guide_stay_flat_to_the_last_bit():
+    image = torch.rand(3, 1, 1).expand(3, 90, 300).clone()
+    assert torch.equal(resize_guide(image, (151, 499)), image[:, :1, :1].expand(3, 151, 499))
 
 
 def test_weights_are_a_distribution_even_where_the_image_is_flat():
