@@ -58,5 +58,5 @@ $(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-lowest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache itaclip_demo itaclip_results
+	rm -rf .venv .venv-lowest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache itaclip_demo itaclip_evaluation itaclip_results
 	find . -name __pycache__ -type d -not -path "./.git/*" -prune -exec rm -rf {} +

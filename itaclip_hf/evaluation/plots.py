@@ -50,7 +50,7 @@ def check_plotting() -> None:
     except ImportError as error:
         raise ImportError(
             "Pictures of reports need matplotlib, which is not installed. Leave them out with `--no-plots`, or run "
-            "`pip install 'itaclip_hf[plots]'`."
+            "`pip install 'itaclip_hf[evaluation]'`."
         ) from error
 
 

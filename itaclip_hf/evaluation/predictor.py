@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
-from transformers import BatchFeature
 
 from ..modeling import ITACLIPForSemanticSegmentation
 from ..processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
@@ -84,7 +83,8 @@ class ITACLIPPredictor:
     @torch.inference_mode()
     def predict(self, prepared: Mapping[str, Any]) -> list[Prediction]:
         """Label and confidence maps of a batch."""
-        inputs = _move(prepared, self._model.device, self._model.dtype)
+        # Pixels stay in float32 whatever the model's format: they guide the refinement, too.
+        inputs = {key: value.to(self._model.device, non_blocking=True) for key, value in prepared.items()}
         outputs = self._model(**inputs)
         results = self._processor.post_process_semantic_segmentation(outputs, return_segmentation_scores=True)
         return [
@@ -97,11 +97,13 @@ class ITACLIPPredictor:
         config = self._model.config.to_diff_dict()
         for derived in ("id2label", "label2id", "query_classes", "transformers_version", "_name_or_path"):
             config.pop(derived, None)
+        # Defaults too: one that changes with a release changes results.
+        fields = {name: value for name, value in self._model.config.method_fields().items() if name != "query_classes"}
         return {
             "method": "ITACLIP",
             "model": self.name,
             "weights_sha256": self._weights_sha256,
-            "config": config | _method_fields(self._model.config),
+            "config": config | fields,
             "image_processor": _image_processor_fields(self._processor.image_processor),
             "auxiliary_weight": self._processor.auxiliary_weight,
             "templates": len(self._processor.templates),
@@ -124,39 +126,9 @@ def _prepare_images(image_processor: ITACLIPImageProcessor, images: list[Image.I
     return dict(image_processor(images, return_tensors="pt"))
 
 
-def _move(prepared: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> BatchFeature:
-    """The tensors on the model's device, those of numbers in its format; pinned ones travel while the host goes on."""
-    return BatchFeature(
-        {
-            key: value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
-            for key, value in prepared.items()
-        }
-    )
-
-
 def _pick_scores(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """(classes, height, width) scores at (height, width) labels."""
     return scores.gather(0, labels[None])[0]
-
-
-def _method_fields(config: Any) -> dict[str, Any]:
-    """The method's own fields, defaults too: a default that changes with a release changes results."""
-    names = (
-        "attention_maps",
-        "attention_prior_std",
-        "intermediate_layers",
-        "intermediate_weight",
-        "last_residual",
-        "last_feed_forward",
-        "window_size",
-        "window_stride",
-        "window_batch_size",
-        "pamr_steps",
-        "pamr_dilations",
-        "similarity_scale",
-    )
-    values = {name: getattr(config, name) for name in names}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _image_processor_fields(image_processor: ITACLIPImageProcessor) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
@@ -29,14 +31,6 @@ from .sample_batches import PreparedBatch, batch_source
 from .segmentation_datasets import SegmentationDataset, StreamedDataset
 
 __all__ = ["EvaluationResult", "Problem", "RunSettings", "check_process_count", "make_accelerator", "run_evaluation"]
-
-try:
-    from accelerate import Accelerator
-    from accelerate.utils import broadcast_object_list, gather_object
-except ImportError as error:
-    raise ImportError(
-        "Evaluations need Accelerate, which is not installed. Run `pip install 'itaclip_hf[evaluation]'`."
-    ) from error
 
 try:
     import resource

@@ -143,11 +143,15 @@ class ITACLIPConfig(CLIPConfig):
             "Bake vocabularies with `model.set_vocabulary(processor, vocabulary)`.",
         )
 
+    def method_fields(self) -> dict[str, Any]:
+        """The fields that this class adds to CLIP's, as JSON values: what one must know to repeat a result."""
+        values = {name: getattr(self, name) for name in METHOD_FIELDS}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Make a configuration from a dictionary; the method's fields among `kwargs` go in before the check."""
-        method_fields = {field.name for field in fields(cls)} - {field.name for field in fields(CLIPConfig)}
-        overrides = {name: kwargs.pop(name) for name in method_fields & kwargs.keys()}
+        overrides = {name: kwargs.pop(name) for name in METHOD_FIELDS if name in kwargs}
         return super().from_dict({**config_dict, **overrides}, **kwargs)
 
     @classmethod
@@ -168,6 +172,13 @@ class ITACLIPConfig(CLIPConfig):
             'Use a CLIP ViT checkpoint such as "openai/clip-vit-base-patch16".',
         )
         return {**config_dict, "model_type": cls.model_type}, kwargs
+
+
+METHOD_FIELDS = tuple(
+    field.name
+    for field in fields(ITACLIPConfig)
+    if field.name not in {inherited.name for inherited in fields(CLIPConfig)}
+)
 
 
 def _expect(condition: bool, expected: str, found: Any, advice: str = "") -> None:
