@@ -76,7 +76,7 @@ def test_pictures_are_drawn(root: Path) -> None:
 
 def test_matplotlib_is_asked_for_at_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"--no-plots.*pip install 'itaclip_hf\[plots\]'"):
+    with pytest.raises(ImportError, match=r"--no-plots.*pip install 'itaclip_hf\[evaluation\]'"):
         check_plotting()
 
 
