@@ -78,6 +78,7 @@ def export_checkpoint(
     contents = {"preprocessor_config.json": PREPROCESSING, "vocabulary.json": to_vocabulary_dict(world.classes)}
     for name, content in contents.items():
         (fresh / name).write_text(json.dumps(content, indent=2) + "\n")
+    (fresh / "model.safetensors").chmod(0o644)
     if card:
         (fresh / "README.md").write_text(card)
     shutil.rmtree(stale, ignore_errors=True)

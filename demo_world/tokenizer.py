@@ -7,10 +7,12 @@ just take more tokens. The end token has the largest id, because CLIP pools the 
 import argparse
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, normalizers, pre_tokenizers
 from transformers import CLIPTokenizer
 
 from .captions import CAPTION_JOINTS, CAPTION_OPENINGS, PROMPT_TEMPLATES
@@ -22,6 +24,7 @@ START_TOKEN, END_TOKEN = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 CLIP_SPLIT_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 MAX_TEXT_LENGTH = 77
+LEAST_PAIR_COUNT = 2
 
 
 def iterate_corpus() -> Iterator[str]:
@@ -51,31 +54,54 @@ def build_tokenizer(corpus: Iterable[str] | None = None, vocabulary_size: int = 
 
 
 def _train_byte_pairs(corpus: Iterable[str], vocabulary_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    trained = Tokenizer(models.BPE(end_of_word_suffix=WORD_END))
-    trained.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    trained.pre_tokenizer = pre_tokenizers.Sequence(
+    """Token ids and merges, in order.
+
+    The trainer of `tokenizers` merges pairs of equal frequency in an order that changes from process to process, and
+    with it the ids. Here ties go to the alphabet: every process trains the same tokenizer.
+    """
+    single_bytes = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*single_bytes, *(byte + WORD_END for byte in single_bytes)]
+    words = {(*word[:-1], word[-1] + WORD_END): count for word, count in _count_words(corpus).items()}
+    merges: list[tuple[str, str]] = []
+    while len(tokens) < vocabulary_size - 2:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, count in words.items():
+            for pair in pairwise(word):
+                pairs[pair] += count
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair), default=None)
+        if best is None or pairs[best] < LEAST_PAIR_COUNT:
+            break
+        merges.append(best)
+        tokens.append("".join(best))
+        words = {_merge(word, best): count for word, count in words.items()}
+    # Two ways to merge may lead to the same token.
+    ordered = dict.fromkeys([*tokens, START_TOKEN, END_TOKEN])
+    return {token: index for index, token in enumerate(ordered)}, merges
+
+
+def _count_words(corpus: Iterable[str]) -> Counter[str]:
+    """How often each word stands in the corpus, its bytes written as CLIP's tokenizer writes them."""
+    normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    splitter = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(CLIP_SPLIT_PATTERN), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    single_bytes = sorted(pre_tokenizers.ByteLevel.alphabet())
-    # Leaves room for two special tokens and for the bytes that end a word: the trainer knows only those of the corpus.
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size - len(single_bytes) - 2,
-        initial_alphabet=single_bytes,
-        end_of_word_suffix=WORD_END,
-        min_frequency=2,
-        show_progress=False,
+    return Counter(
+        word for text in corpus for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)) if word
     )
-    trained.train_from_iterator(corpus, trainer)
-    model = json.loads(trained.to_str())["model"]
-    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in model["merges"]]
-    learned = [token for token, _ in sorted(model["vocab"].items(), key=lambda item: item[1])]
-    ordered = dict.fromkeys(
-        [*single_bytes, *(byte + WORD_END for byte in single_bytes), *learned, START_TOKEN, END_TOKEN]
-    )
-    return {token: index for index, token in enumerate(ordered)}, merges
+
+
+def _merge(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    """The word with every occurrence of the pair joined, from left to right."""
+    merged: list[str] = []
+    for part in word:
+        if merged and (merged[-1], part) == pair:
+            merged[-1] += part
+        else:
+            merged.append(part)
+    return tuple(merged)
 
 
 def main() -> None:

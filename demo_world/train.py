@@ -3,9 +3,10 @@
     python -m demo_world.train RUN_FOLDER --scenes 370000
     python -m demo_world.train RUN_FOLDER --minutes 90 --init CHECKPOINT_FOLDER --device cuda
 
-The run folder holds `state.pt` (model, optimizers, step, curve), `curve.json` and `export/` (a checkpoint to use).
-With `--scenes` everything follows from the seed; with `--minutes` the schedule follows the clock, and the run ends on
-time however busy the machine is. Give a larger limit to a finished or stopped run to plan it anew from where it is.
+The run folder holds `tokenizer/`, `state.pt` (model, optimizers, step, curve), `curve.json` and `export/` (a
+checkpoint to use). With `--scenes` everything follows from the seed; with `--minutes` the schedule follows the clock,
+and the run ends on time however busy the machine is. Give a larger limit to a finished or stopped run to plan it anew
+from where it is.
 """
 
 import argparse
@@ -256,6 +257,14 @@ def _build_optimizers(model: CLIPModel, settings: TrainingSettings) -> list[torc
     return optimizers
 
 
+def _find_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The run's own tokenizer, if it has begun: words may have been added to the world since."""
+    own = folder / "tokenizer"
+    if not own.exists():
+        build_tokenizer().save_pretrained(own)
+    return CLIPTokenizer.from_pretrained(own)
+
+
 def _use_one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
@@ -284,7 +293,7 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
-    world, tokenizer = load_world_classes(small=not arguments.all_nouns), build_tokenizer()
+    world, tokenizer = load_world_classes(small=not arguments.all_nouns), _find_tokenizer(arguments.folder)
     model = build_model(tokenizer)
     if arguments.init:
         warm_start(model, tokenizer, arguments.init)

@@ -4,7 +4,7 @@ import pytest
 from transformers import CLIPTokenizer
 
 from demo_world.captions import PROMPT_TEMPLATES
-from demo_world.tokenizer import build_tokenizer
+from demo_world.tokenizer import _train_byte_pairs, build_tokenizer
 from demo_world.vocabulary import load_world_classes
 
 
@@ -35,6 +35,11 @@ def test_every_byte_has_a_token_alone_and_at_the_end_of_a_word(tokenizer):
     vocabulary = tokenizer.get_vocab()
     single = [token for token in vocabulary if len(token) == 1]
     assert len(single) == 256 and all(token + "</w>" in vocabulary for token in single)
+
+
+def test_the_most_frequent_pair_is_merged_first_and_ties_follow_the_alphabet():
+    _, merges = _train_byte_pairs(["dc ba ba", "dc xyz xyz xyz"], vocabulary_size=600)
+    assert merges == [("x", "y"), ("xy", "z</w>"), ("b", "a</w>"), ("d", "c</w>")]
 
 
 def test_words_of_the_world_are_single_tokens(tokenizer):
