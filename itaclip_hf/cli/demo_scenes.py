@@ -65,8 +65,8 @@ def demo_scenes(
 
     words = read_vocabulary(classes)
     names = load_demo_scene_labels()
-    scene_words = None if model == DEMO_MODEL else Vocabulary(names)
-    loaded, processor = load_model(model, scene_words, preset, device, dtype)
+    # Names alone: with synonyms the labels are the same, but the confidence is shared among them.
+    loaded, processor = load_model(model, Vocabulary(names), preset, device, dtype)
     if model == DEMO_MODEL:
         typer.echo(ABOUT_DEMO_CHECKPOINT.format(count=len(names)))
     typer.echo("\nDrawn scenes, in a style that the embedded checkpoint never saw:")
