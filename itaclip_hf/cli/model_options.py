@@ -1,7 +1,7 @@
 """From the options about the model to a model and its processor, without Transformers' chatter."""
 
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -80,27 +80,17 @@ def load_model(
         ValueError: If the checkpoint lacks weights, or there is no vocabulary, or the device is unknown.
         OSError: If the checkpoint cannot be loaded.
     """
+    from ..checkpoints import load_complete_model, resolve_checkpoint
     from ..demo import DEMO_CHECKPOINT
-    from ..modeling import ITACLIPForSemanticSegmentation
     from ..processing import ITACLIPProcessor, Vocabulary
 
     quiet_libraries()
     typer.echo(f"Loading {model} ...", err=True)
     place = _choose_device(device)
-    source = str(DEMO_CHECKPOINT) if model == DEMO_MODEL else model
     if vocabulary is None and model == DEMO_MODEL:
         vocabulary = Vocabulary.from_json_file(DEMO_CHECKPOINT / "vocabulary.json")
-    loaded, report = cast(
-        Any, ITACLIPForSemanticSegmentation.from_pretrained(source, dtype=dtype.value, output_loading_info=True)
-    )
-    if report["missing_keys"] or report["mismatched_keys"]:
-        lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        raise ValueError(
-            f"Expected a CLIP ViT checkpoint, but {model} lacks {len(lacking)} weights, among them {lacking[0]}. "
-            "Name another checkpoint."
-        )
-    processor = ITACLIPProcessor.from_pretrained(source)
-    loaded = loaded.to(place).eval()
+    loaded = load_complete_model(model, dtype.value, place)
+    processor = ITACLIPProcessor.from_pretrained(resolve_checkpoint(model))
     if vocabulary is not None:
         loaded.set_vocabulary(processor, vocabulary)
     elif not loaded.config.query_classes:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .model_options import DEFAULT_MODEL, DEMO_MODEL, quiet_libraries
+from .model_options import DEFAULT_MODEL, quiet_libraries
 
 __all__ = ["texts"]
 
@@ -47,7 +47,7 @@ def texts(
     """
     from transformers import AutoTokenizer
 
-    from ..demo import DEMO_CHECKPOINT
+    from ..checkpoints import resolve_checkpoint
     from ..evaluation.llm_texts import GenerationSettings, generate_texts, load_chat_model, make_length_check
     from ..processing import IMAGENET_TEMPLATES, Vocabulary
 
@@ -56,7 +56,7 @@ def texts(
     settings = GenerationSettings(batch_size=batch_size, attempts=attempts)
     if sample:
         settings = replace(settings, do_sample=True, temperature=temperature, top_p=top_p, seed=seed)
-    tokenizer = AutoTokenizer.from_pretrained(DEMO_CHECKPOINT if model == DEMO_MODEL else model)
+    tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(model))
     fits = make_length_check(tokenizer, IMAGENET_TEMPLATES)
     progress_file = out.with_name(f"{out.name}.progress.json")
     chat_model = load_chat_model(llm, settings, device=device)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ..demo import DEMO_CHECKPOINT
+from ..checkpoints import load_complete_model, resolve_checkpoint
 from ..modeling import ITACLIPForSemanticSegmentation
 from ..processing import ITACLIPImageProcessor, ITACLIPProcessor
 from .benchmarks import Benchmark, MethodSettings
@@ -51,17 +51,7 @@ def load_model(
     if window_stride is not None:
         overrides["window_stride"] = window_stride
     chosen = _choose_dtype(dtype, torch.device(device))
-    loaded: Any = ITACLIPForSemanticSegmentation.from_pretrained(
-        _resolve(name), dtype=chosen, output_loading_info=True, **overrides
-    )
-    model: ITACLIPForSemanticSegmentation = loaded[0]
-    loading: dict[str, Any] = loaded[1]
-    lacking = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
-    if lacking:
-        raise ValueError(
-            f"Expected a CLIP ViT checkpoint, but {name} lacks {len(lacking)} weights, among them {lacking[0]}."
-        )
-    return model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # the decorated method's type lacks self
+    return load_complete_model(name, chosen, torch.device(device), **overrides)
 
 
 def load_processor(name: str | os.PathLike[str], settings: MethodSettings | None = None) -> ITACLIPProcessor:
@@ -71,7 +61,7 @@ def load_processor(name: str | os.PathLike[str], settings: MethodSettings | None
         name: Folder or hub id, or "demo".
         settings: The benchmark's; the checkpoint's own if not given.
     """
-    processor = ITACLIPProcessor.from_pretrained(_resolve(name))
+    processor = ITACLIPProcessor.from_pretrained(resolve_checkpoint(name))
     if settings is not None:
         size = {**dict(processor.image_processor.size), "shortest_edge": settings.shortest_edge}
         fields = {
@@ -125,10 +115,6 @@ def evaluate_and_report(
         write_report(target, report, result, predictor.vocabulary)
     accelerator.wait_for_everyone()
     return result, report
-
-
-def _resolve(name: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    return DEMO_CHECKPOINT if name == "demo" else name
 
 
 def _choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
