@@ -20,7 +20,7 @@ class SegmentedImage:
     Attributes:
         image: The RGB image.
         labels: Label ids (height, width).
-        confidence: Score, between 0 and 1, of the class that each pixel was given, (height, width).
+        confidence: Highest class score of each pixel, between 0 and 1, before thresholds, (height, width).
         names: Name of each label.
         has_background: Whether label 0 is the background.
     """
@@ -62,11 +62,10 @@ def segment_image(
 
     inputs = processor(images=image, return_tensors="pt").to(model.device)
     with torch.inference_mode():
-        outputs = model(**inputs)
-        result = processor.post_process_semantic_segmentation(outputs, return_segmentation_scores=True)[0]
-        labels = result["segmentation"]
-        confidence = result["segmentation_scores"].gather(0, labels[None])[0]
+        outputs = model.predict_labels(**inputs, area_threshold=processor.image_processor.area_threshold)
+        labels = processor.post_process_label_maps(outputs)[0]
+        confidence = outputs.confidence[0]
     names = tuple(str(name) for _, name in sorted((model.config.id2label or {}).items()))
     return SegmentedImage(
-        image, labels.cpu().numpy(), confidence.float().cpu().numpy(), names, names[0] == "background"
+        image, labels.cpu().numpy(), confidence.cpu().numpy(), names, names[0] == "background"
     )

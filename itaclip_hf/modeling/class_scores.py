@@ -1,15 +1,16 @@
-"""Class scores from query maps: softmax over all queries, then the best query of each class, as logarithms.
+"""Class scores from query maps: softmax over all queries, then the best query of each class.
 
 Queries arrive in chunks, so that memory does not grow with their number: a running log-sum-exp stands for the
-softmax's denominator, and a class is written out once its last query has come.
+softmax's denominator. Either every class is written out once its last query has come, as logarithms, or the best class
+of each pixel alone is kept.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 
-__all__ = ["Queries", "compute_class_logits"]
+__all__ = ["Queries", "compute_best_classes", "compute_class_logits"]
 
 
 class Queries(NamedTuple):
@@ -61,6 +62,41 @@ def compute_class_logits(maps: Iterable[torch.Tensor], queries: Queries, size: t
         position += chunk.shape[-1]
     logits[class_id] = best
     return logits.sub_(log_sum)
+
+
+def compute_best_classes(
+    maps: Iterable[torch.Tensor], queries: Queries, size: tuple[int, int], dropped: Collection[int] = ()
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The class with the highest score of each pixel, and that score; never holds one map for every class.
+
+    Args:
+        maps: Chunks of scaled cosine maps, (height, width, n) each, in the order of `queries`.
+        queries: The queries.
+        size: (height, width) of the maps.
+        dropped: Classes that cannot win. Their queries stay in the softmax, so other scores stay as they are.
+
+    Returns:
+        Class ids int64 (of equal scores the lowest), and scores float32, both (height, width). Where no class is left,
+        class 0 with a score of 0.
+    """
+    device = queries.embeddings.device
+    class_of_query = torch.tensor(queries.classes, device=device)
+    can_win = torch.tensor([class_id not in dropped for class_id in queries.classes], device=device)
+    labels = torch.zeros(size, dtype=torch.int64, device=device)
+    best = torch.full(size, -torch.inf, device=device)
+    log_sum = torch.full(size, -torch.inf, device=device)
+    position = 0
+    for chunk in maps:
+        part = slice(position, position + chunk.shape[-1])
+        position = part.stop
+        log_sum = torch.logaddexp(log_sum, chunk.logsumexp(-1))
+        if dropped:
+            chunk = chunk.masked_fill(~can_win[part], -torch.inf)
+        candidate, index = chunk.max(-1)
+        is_better = candidate > best
+        labels = torch.where(is_better, class_of_query[part][index], labels)
+        best = torch.where(is_better, candidate, best)
+    return labels, (best - log_sum).exp_()
 
 
 def _best_per_class(maps: torch.Tensor, classes: list[int]) -> Iterator[tuple[int, torch.Tensor]]:

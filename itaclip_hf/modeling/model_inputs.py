@@ -3,17 +3,37 @@
 Keys, shapes and meanings are the data contract between processor and model; see [`ITACLIPForSemanticSegmentation`].
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from .window_views import PLAIN_VIEW, View, read_views
 
-__all__ = ["choose_output_sizes", "choose_views", "crop_images", "expect_shape"]
+__all__ = ["choose_output_sizes", "choose_views", "crop_images", "expect_shape", "split_inputs"]
 
 AUGMENTATION_NAMES = ("augmentation_color", "augmentation_blur", "augmentation_flip", "augmentation_weight")
+IMAGE_NAMES = ("pixel_values", "image_sizes", "original_sizes", *AUGMENTATION_NAMES)
+TEXT_NAMES = ("input_ids", "attention_mask", "text_weight", "query_embeddings", "query_classes")
 
 Size = tuple[int, int]
+
+
+def split_inputs(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tell inputs about images and views from those about texts.
+
+    Raises:
+        TypeError: If there are no images, or a name is none of the data contract.
+    """
+    unknown = sorted(set(inputs) - {*IMAGE_NAMES, *TEXT_NAMES})
+    if unknown or "pixel_values" not in inputs:
+        found = f"{unknown[0]!r}" if unknown else "no `pixel_values`"
+        raise TypeError(
+            f"Expected inputs out of {(*IMAGE_NAMES, *TEXT_NAMES)}, `pixel_values` among them, but got {found}. Pass "
+            "what the processor made."
+        )
+    images = {name: inputs[name] for name in IMAGE_NAMES if name in inputs}
+    return images, {name: inputs[name] for name in TEXT_NAMES if name in inputs}
 
 
 def crop_images(pixel_values: torch.Tensor, image_sizes: torch.Tensor | None, smallest: int) -> list[torch.Tensor]:

@@ -5,10 +5,9 @@ original sizes go out. Source: Aydın et al., "ITACLIP: Boosting Training-Free S
 and Architectural Enhancements" (CVPR Workshops 2025).
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -19,17 +18,29 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .class_scores import Queries, compute_class_logits
 from .configuration_itaclip import ITACLIPConfig
-from .model_inputs import choose_output_sizes, choose_views, crop_images, expect_shape
-from .pixel_refinement import compute_refinement_matrix, resize_guide
-from .stitching import plan_stitching
-from .vision_itaclip import ITACLIPVisionModel
+from .encoder_batches import choose_window_batch_size, group_prompts
+from .label_maps import find_best_classes, find_small_classes, reassign_classes_
+from .model_inputs import choose_output_sizes, choose_views, crop_images, expect_shape, split_inputs
+from .query_maps import DenseFeatures, QueryMaps
+from .vision_itaclip import EncodedBlocks, ITACLIPVisionModel
 from .window_views import View, WindowLayout, batch_windows, combine_views, make_views, plan_windows
 
-__all__ = ["ITACLIPForSemanticSegmentation", "ITACLIPSemanticSegmenterOutput"]
+__all__ = [
+    "DenseVariant",
+    "ITACLIPForSemanticSegmentation",
+    "ITACLIPLabelMapsOutput",
+    "ITACLIPSemanticSegmenterOutput",
+]
 
-PROMPTS_PER_BATCH = 256
-MAP_ELEMENTS_PER_CHUNK = 2**23  # query maps held at once: 32 MiB of float32 (a few such buffers are alive together)
 IGNORE_INDEX = 255
+LAST_BLOCK_FIELDS = (
+    "attention_maps",
+    "attention_prior_std",
+    "intermediate_layers",
+    "intermediate_weight",
+    "last_residual",
+    "last_feed_forward",
+)
 
 
 @dataclass
@@ -47,6 +58,31 @@ class ITACLIPSemanticSegmenterOutput(ModelOutput):
     loss: torch.Tensor | None = None
     logits: torch.Tensor | list[torch.Tensor] | None = None
     hidden_states: tuple[torch.Tensor, ...] | tuple[list[torch.Tensor], ...] | None = None
+
+
+@dataclass
+class ITACLIPLabelMapsOutput(ModelOutput):
+    """Output of [`~ITACLIPForSemanticSegmentation.predict_labels`], one entry for each image.
+
+    Attributes:
+        labels: (H₀, W₀) int64, the class with the highest score.
+        confidence: (H₀, W₀) float32, that score, between 0 and 1.
+    """
+
+    labels: list[torch.Tensor] | None = None
+    confidence: list[torch.Tensor] | None = None
+
+
+class DenseVariant(NamedTuple):
+    """One of several ways to end the encoding of the same windows.
+
+    Attributes:
+        method: Says what the last block does; only its fields about that block are read.
+        view_weights: Weight of each view; those that come with the images if `None`.
+    """
+
+    method: ITACLIPConfig
+    view_weights: tuple[float, ...] | None = None
 
 
 class ITACLIPForSemanticSegmentation(CLIPModel):
@@ -125,10 +161,29 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             query_embeddings = self.encode_queries(
                 inputs["input_ids"], inputs["attention_mask"], inputs["text_weight"]
             )
-        self._register_queries(query_embeddings.to(self.dtype))
-        self.config.id2label = dict(enumerate(vocabulary.labels))
+        self.set_queries(query_embeddings, inputs["query_classes"].tolist(), vocabulary.labels)
+
+    def set_queries(self, query_embeddings: torch.Tensor, query_classes: Sequence[int], labels: Sequence[str]) -> None:
+        """Bake query embeddings that are there already; [`set_vocabulary`] makes them from words.
+
+        Args:
+            query_embeddings: (queries, projection_dim) of [`encode_queries`].
+            query_classes: Class of each query.
+            labels: Name of each class.
+
+        Raises:
+            ValueError: If the three do not fit each other.
+        """
+        expect_shape("query_embeddings", query_embeddings, (len(query_classes), self.config.projection_dim))
+        if not (len(query_classes) > 0 and min(query_classes) >= 0 and max(query_classes) < len(labels)):
+            raise ValueError(
+                f"Expected `query_classes` to hold ids of `labels` (0 to {len(labels) - 1}), but got "
+                f"{sorted(set(query_classes))}. Name every class."
+            )
+        self._register_queries(query_embeddings.detach().to(self.dtype))
+        self.config.id2label = dict(enumerate(labels))
         self.config.label2id = {label: class_id for class_id, label in self.config.id2label.items()}
-        self.config.query_classes = tuple(inputs["query_classes"].tolist())
+        self.config.query_classes = tuple(query_classes)
 
     def encode_queries(
         self,
@@ -136,10 +191,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         attention_mask: torch.Tensor | None = None,
         text_weight: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Embed texts and mix them into queries.
-
-        Every prompt's embedding is normalised; a text is the normalised mean of its prompts; a query is a weighted sum
-        of texts and is *not* renormalised.
+        """Embed texts and mix them into queries: a weighted sum of texts, *not* renormalised.
 
         Args:
             input_ids: (texts, prompts, tokens) token ids of each text in each prompt template; (texts, tokens) for one
@@ -149,6 +201,25 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
 
         Returns:
             (queries, projection_dim) float32
+        """
+        unit_texts = self.encode_texts(input_ids, attention_mask)
+        if text_weight is None:
+            return unit_texts
+        expect_shape("text_weight", text_weight, (len(text_weight), len(unit_texts)))
+        with torch.autocast(unit_texts.device.type, enabled=False):
+            return text_weight.to(unit_texts) @ unit_texts
+
+    def encode_texts(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Embed texts: every prompt's embedding is normalised; a text is the normalised mean of its prompts.
+
+        Equal prompts are encoded once, and prompts of similar length together, without the padding.
+
+        Args:
+            input_ids: (texts, prompts, tokens), or (texts, tokens) for one prompt a text.
+            attention_mask: Same shape, 1 for tokens and 0 for padding at the end.
+
+        Returns:
+            (texts, projection_dim) float32, unit vectors.
         """
         if input_ids.ndim == 2:
             input_ids = input_ids[:, None]
@@ -160,23 +231,11 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             )
         if attention_mask is not None:
             expect_shape("attention_mask", attention_mask, tuple(input_ids.shape))
-            # Columns of padding alone, at the end, cost time and change nothing.
-            length = 1 + int(attention_mask.any((0, 1)).nonzero().max())
-            input_ids, attention_mask = input_ids[..., :length], attention_mask[..., :length].flatten(0, 1)
-        if text_weight is not None:
-            expect_shape("text_weight", text_weight, (len(text_weight), len(input_ids)))
-        prompts = input_ids.flatten(0, 1).split(PROMPTS_PER_BATCH)
-        masks = repeat(None) if attention_mask is None else attention_mask.split(PROMPTS_PER_BATCH)
-        embeddings = [
-            self.get_text_features(*batch, return_dict=True).pooler_output
-            for batch in zip(prompts, masks, strict=False)
-        ]
-        unit_prompts = nn.functional.normalize(torch.cat(embeddings).float(), dim=-1)
-        unit_texts = nn.functional.normalize(unit_prompts.unflatten(0, input_ids.shape[:2]).mean(1), dim=-1)
-        if text_weight is None:
-            return unit_texts
-        with torch.autocast(unit_texts.device.type, enabled=False):
-            return text_weight.to(unit_texts) @ unit_texts
+            attention_mask = attention_mask.flatten(0, 1)
+        groups, places = group_prompts(input_ids.flatten(0, 1), attention_mask)
+        embeddings = [self.get_text_features(group, return_dict=True).pooler_output for group in groups]
+        unit_prompts = nn.functional.normalize(torch.cat(embeddings).float(), dim=-1)[places]
+        return nn.functional.normalize(unit_prompts.unflatten(0, input_ids.shape[:2]).mean(1), dim=-1)
 
     @can_return_tuple
     def forward(
@@ -226,22 +285,114 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         self.config.validate_method()
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        queries = self._choose_queries(input_ids, attention_mask, text_weight, query_embeddings, query_classes)
-        queries = queries._replace(embeddings=queries.embeddings.to(pixel_values.device))
-        images = crop_images(pixel_values, image_sizes, smallest=cast(int, self.config.vision_config.patch_size))
-        views = choose_views(images, augmentation_color, augmentation_blur, augmentation_flip, augmentation_weight)
-        output_sizes = choose_output_sizes(images, original_sizes)
-        layouts = [plan_windows(_size(image), self.config.window_size, self.config.window_stride) for image in images]
-        grids, hidden_states = self._encode_windows(images, layouts, views, output_hidden_states)
-        results = [
-            self._score_classes(*image, queries) for image in zip(images, layouts, grids, output_sizes, strict=True)
-        ]
-        logits = results if len(set(output_sizes)) > 1 else _stack(results)
+        queries = self._choose_queries(
+            pixel_values.device, input_ids, attention_mask, text_weight, query_embeddings, query_classes
+        )
+        encoded, hidden_states = self._encode_images(
+            [DenseVariant(self.config)],
+            pixel_values,
+            image_sizes,
+            original_sizes,
+            augmentation_color,
+            augmentation_blur,
+            augmentation_flip,
+            augmentation_weight,
+            output_hidden_states,
+        )
+        results = [self._score_classes(features, queries) for (features,) in encoded]
+        logits = results if len({result.shape for result in results}) > 1 else _stack(results)
         return ITACLIPSemanticSegmenterOutput(
             loss=None if labels is None else _compute_loss(logits, labels),
             logits=logits,
             hidden_states=hidden_states,
         )
+
+    @torch.no_grad()
+    def predict_labels(self, *, area_threshold: float | None = None, **inputs: Any) -> ITACLIPLabelMapsOutput:
+        """Find the best class of each pixel, for any number of classes and any size of image.
+
+        The labels are those of `forward` and the processor's `post_process_semantic_segmentation`, but one score a
+        pixel is held instead of one for each class, and large images go by tiles. Finish the maps with the processor's
+        `post_process_label_maps`.
+
+        Args:
+            **inputs: Images, views and texts (or none of these, for the baked vocabulary), as for `forward`.
+            area_threshold: Classes 1, 2, … that cover at most this share of the predicted foreground lose their pixels
+                to the next best class. Pass the image processor's. It costs a second look at tiles with such pixels.
+
+        Returns:
+            [`ITACLIPLabelMapsOutput`]: `labels` and `confidence`, before score threshold and closing.
+
+        Example:
+        ```python
+        >>> import torch
+        >>> from PIL import Image
+        >>> from itaclip_hf import load_demo
+
+        >>> model, processor = load_demo()
+        >>> inputs = processor(images=Image.new("RGB", (448, 336)), return_tensors="pt")
+        >>> outputs = model.predict_labels(**inputs, area_threshold=processor.image_processor.area_threshold)
+        >>> processor.post_process_label_maps(outputs)[0].shape
+        torch.Size([336, 448])
+
+        ```
+        """
+        self.config.validate_method()
+        images, texts = split_inputs(inputs)
+        queries = self._choose_queries(images["pixel_values"].device, **texts)
+        results = [
+            self.label_dense(features, queries, area_threshold=area_threshold)
+            for (features,) in self.encode_dense(**images)
+        ]
+        labels, confidence = zip(*results, strict=True)
+        return ITACLIPLabelMapsOutput(labels=list(labels), confidence=list(confidence))
+
+    def encode_dense(
+        self, *, variants: Sequence[DenseVariant] | None = None, **images: Any
+    ) -> list[list[DenseFeatures]]:
+        """Encode images up to where queries come in, once for many uses.
+
+        Variants of the last block and of the weights of views share everything before them: windows, views and all
+        blocks but the last.
+
+        Args:
+            **images: Images and views, as for `forward`.
+            variants: What differs between the results; the model's own configuration alone by default.
+
+        Returns:
+            For each image, the [`DenseFeatures`] of each variant; see [`label_dense`].
+        """
+        if variants is None:
+            variants = [DenseVariant(self.config)]
+        for variant in variants:
+            variant.method.validate_method()
+        return self._encode_images(variants, **images)[0]
+
+    def label_dense(
+        self,
+        features: DenseFeatures,
+        queries: Queries,
+        method: ITACLIPConfig | None = None,
+        area_threshold: float | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Stitch, refine and score one encoded image, keeping the best class of each pixel alone.
+
+        Args:
+            features: Of [`encode_dense`].
+            queries: What to compare with, of [`choose_queries`].
+            method: Says how to refine and scale; the model's own configuration by default.
+            area_threshold: As for [`predict_labels`].
+
+        Returns:
+            Class ids (H₀, W₀) int64 and their scores (H₀, W₀) float32.
+        """
+        with torch.autocast(features.image.device.type, enabled=False):  # sums of many terms need float32
+            maps = QueryMaps(features, method or self.config)
+            labels, confidence = find_best_classes(maps, queries)
+            if area_threshold:
+                dropped = find_small_classes(labels, queries.num_classes, area_threshold)
+                reassign_classes_(labels, confidence, maps, queries, dropped)
+            return labels, confidence
 
     def encode_patches(
         self, pixel_values: torch.Tensor, output_hidden_states: bool | int | list[int] | None = None
@@ -256,18 +407,22 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             (batch, grid_h, grid_w, projection_dim) float32, and the hidden states or `None`.
         """
         outputs = self.vision_model(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
-        tokens = self.vision_model.post_layernorm(outputs.last_hidden_state[:, 1:])  # without the class token
-        patches = self.visual_projection(tokens).float()
         grid = self.vision_model.compute_grid(*pixel_values.shape[-2:])
-        return nn.functional.normalize(patches, dim=-1).unflatten(1, grid), outputs.hidden_states
+        return self._project_patches(outputs.last_hidden_state, grid), outputs.hidden_states
+
+    def _project_patches(self, hidden_states: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """(batch, 1 + grid_h * grid_w, dim) -> (batch, grid_h, grid_w, projection_dim) float32, unit vectors."""
+        tokens = self.vision_model.post_layernorm(hidden_states[:, 1:])  # without the class token
+        return nn.functional.normalize(self.visual_projection(tokens).float(), dim=-1).unflatten(1, grid)
 
     def _choose_queries(
         self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        text_weight: torch.Tensor | None,
-        query_embeddings: torch.Tensor | None,
-        query_classes: torch.Tensor | None,
+        device: torch.device,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        text_weight: torch.Tensor | None = None,
+        query_embeddings: torch.Tensor | None = None,
+        query_classes: torch.Tensor | None = None,
     ) -> Queries:
         num_classes = None
         if input_ids is not None:
@@ -288,72 +443,124 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             raise ValueError(
                 f"Expected `query_classes` of at least 0, but got {int(query_classes.min())}. Count classes from 0."
             )
-        return Queries.sort(query_embeddings.float(), query_classes, num_classes)
+        return Queries.sort(query_embeddings.float().to(device), query_classes, num_classes)
+
+    def _encode_images(
+        self,
+        variants: Sequence[DenseVariant],
+        pixel_values: torch.Tensor,
+        image_sizes: torch.Tensor | None = None,
+        original_sizes: torch.Tensor | None = None,
+        augmentation_color: torch.Tensor | None = None,
+        augmentation_blur: torch.Tensor | None = None,
+        augmentation_flip: torch.Tensor | None = None,
+        augmentation_weight: torch.Tensor | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+    ) -> tuple[list[list[DenseFeatures]], tuple | None]:
+        """Check and take apart the inputs, encode all windows, and lay their grids side by side."""
+        images = crop_images(pixel_values, image_sizes, smallest=cast(int, self.config.vision_config.patch_size))
+        views = choose_views(images, augmentation_color, augmentation_blur, augmentation_flip, augmentation_weight)
+        output_sizes = choose_output_sizes(images, original_sizes)
+        layouts = [plan_windows(_size(image), self.config.window_size, self.config.window_stride) for image in images]
+        grids, hidden_states = self._encode_windows(images, layouts, views, variants, output_hidden_states)
+        encoded = [
+            [
+                DenseFeatures(image, layout, grid, self.vision_model.compute_grid(*layout.size), output_size)
+                for grid in variant_grids
+            ]
+            for image, layout, variant_grids, output_size in zip(images, layouts, grids, output_sizes, strict=True)
+        ]
+        return encoded, hidden_states
 
     def _encode_windows(
         self,
         images: list[torch.Tensor],
         layouts: list[WindowLayout],
         views: list[list[View]],
+        variants: Sequence[DenseVariant],
         output_hidden_states: bool | int | list[int] | None,
-    ) -> tuple[list[torch.Tensor], tuple | None]:
+    ) -> tuple[list[list[torch.Tensor]], tuple | None]:
         """Encode all views of all windows of all images in shared batches.
 
         Returns:
-            Features of each image, (n_h * grid_h, n_w * grid_w, dim), window grids side by side; the hidden states.
+            Features of each image and variant, (n_h * grid_h, n_w * grid_w, dim), window grids side by side; the
+            hidden states.
         """
-        features: list[list[torch.Tensor]] = [[] for _ in images]
+        features: list[list[list[torch.Tensor]]] = [[[] for _ in variants] for _ in images]
         states: list[tuple[torch.Tensor | None, ...] | None] = []
-        for batch in batch_windows(layouts, max(1, self.config.window_batch_size // len(views[0]))):
+        views_of = [[_weigh_views(image_views, variant) for variant in variants] for image_views in views]
+        batch_size = self.config.window_batch_size or choose_window_batch_size(
+            self.config.vision_config, layouts[0].size, self.dtype, self.device
+        )
+        for batch in batch_windows(layouts, max(1, batch_size // len(views[0]))):
             parts = [
                 make_views(torch.stack([images[index][:, rows, columns] for rows, columns in boxes]), views[index])
                 for index, boxes in batch
             ]
-            encoded, batch_states = self.encode_patches(torch.cat(parts).flatten(0, 1), output_hidden_states)
-            encoded = encoded.unflatten(0, (-1, len(views[0]))).split([len(part) for part in parts])
-            for (index, _), part in zip(batch, encoded, strict=True):
-                features[index].append(combine_views(part, views[index]).to(images[index].device))
+            encoded, batch_states = self._encode_variants(
+                torch.cat(parts).flatten(0, 1), variants, output_hidden_states
+            )
             states.append(batch_states)
-        grids = [_lay_out(torch.cat(parts), layout) for parts, layout in zip(features, layouts, strict=True)]
+            for number, patches in enumerate(encoded):
+                of_image = patches.unflatten(0, (-1, len(views[0]))).split([len(part) for part in parts])
+                for (index, _), part in zip(batch, of_image, strict=True):
+                    combined = combine_views(part, views_of[index][number]).to(images[index].device)
+                    features[index][number].append(combined)
+        grids = [
+            [_lay_out(torch.cat(parts), layout) for parts in of_variants]
+            for of_variants, layout in zip(features, layouts, strict=True)
+        ]
         return grids, _merge_states(states)
 
-    def _score_classes(
+    def _encode_variants(
         self,
-        image: torch.Tensor,
-        layout: WindowLayout,
-        grid: torch.Tensor,
-        output_size: tuple[int, int],
-        queries: Queries,
-    ) -> torch.Tensor:
-        """Stitch, refine and score one image, a chunk of queries at a time: (classes, H₀, W₀) float32."""
-        with torch.autocast(image.device.type, enabled=False):  # sums over many windows and steps need float32
-            maps = self._compute_query_maps(image, layout, grid, output_size, queries)
-            return compute_class_logits(maps, queries, output_size)
+        pixel_values: torch.Tensor,
+        variants: Sequence[DenseVariant],
+        output_hidden_states: bool | int | list[int] | None,
+    ) -> tuple[list[torch.Tensor], tuple[torch.Tensor | None, ...] | None]:
+        """Unit patch embeddings under each variant; equal last blocks run once."""
+        if all(variant.method is self.config for variant in variants):
+            patches, states = self.encode_patches(pixel_values, output_hidden_states)
+            return [patches] * len(variants), states
+        layers = {layer for variant in variants for layer in variant.method.intermediate_layers}
+        blocks = self.vision_model.encode_blocks(pixel_values, layers)
+        done: dict[tuple[Any, ...], torch.Tensor] = {}
+        return [self._finish_variant(blocks, variant.method, done) for variant in variants], None
 
-    def _compute_query_maps(
-        self,
-        image: torch.Tensor,
-        layout: WindowLayout,
-        grid: torch.Tensor,
-        output_size: tuple[int, int],
-        queries: Queries,
-    ) -> Iterator[torch.Tensor]:
-        """Scaled cosines at the original size, (H₀, W₀, queries of the chunk) float32."""
-        patch_grid = self.vision_model.compute_grid(*layout.size)
-        stitcher = plan_stitching(layout, patch_grid, _size(image), output_size, image.device)
-        if self.config.pamr_steps:
-            guide = resize_guide(image.float(), output_size)
-            refinement = compute_refinement_matrix(guide, self.config.pamr_dilations)
-        chunk = max(1, MAP_ELEMENTS_PER_CHUNK // (output_size[0] * output_size[1]))
-        for embeddings in queries.embeddings.split(chunk):
-            maps = stitcher.stitch(grid @ embeddings.T)
-            if self.config.pamr_steps:
-                maps = refinement.refine(maps, self.config.pamr_steps)
-            yield maps * self.config.similarity_scale
+    def _finish_variant(
+        self, blocks: EncodedBlocks, method: ITACLIPConfig, done: dict[tuple[Any, ...], torch.Tensor]
+    ) -> torch.Tensor:
+        key = tuple(getattr(method, name) for name in LAST_BLOCK_FIELDS)
+        if key not in done:
+            done[key] = self._project_patches(self.vision_model.run_last_block(blocks, method), blocks.grid)
+        return done[key]
+
+    def _score_classes(self, features: DenseFeatures, queries: Queries) -> torch.Tensor:
+        """Stitch, refine and score one image, a tile and a chunk of queries at a time: (classes, H₀, W₀) float32."""
+        with torch.autocast(features.image.device.type, enabled=False):  # sums of many terms need float32
+            maps = QueryMaps(features, self.config)
+            if len(maps.tiles) == 1:  # nothing to put together, and no copy
+                return compute_class_logits(maps.compute(maps.tiles[0], queries.embeddings), queries, maps.size)
+            logits = torch.empty(queries.num_classes, *maps.size, device=features.image.device)
+            for tile in maps.tiles:
+                rows, columns = tile.core
+                tile_maps = maps.compute(tile, queries.embeddings)
+                logits[:, rows, columns] = compute_class_logits(tile_maps, queries, tile.size)
+            return logits
 
 
 def _size(image: torch.Tensor) -> tuple[int, int]:
     return image.shape[-2], image.shape[-1]
+
+
+def _weigh_views(views: list[View], variant: DenseVariant) -> list[View]:
+    if variant.view_weights is None:
+        return views
+    if len(variant.view_weights) != len(views):
+        raise ValueError(
+            f"Expected one of `view_weights` for each of {len(views)} views, but got {len(variant.view_weights)}."
+        )
+    return [view._replace(weight=weight) for view, weight in zip(views, variant.view_weights, strict=True)]
 
 
 def _stack(results: list[torch.Tensor]) -> torch.Tensor:

@@ -37,7 +37,9 @@ class RefinementMatrix(NamedTuple):
         return rows.view_as(maps)
 
 
-def resize_guide(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def resize_guide(
+    image: torch.Tensor, size: tuple[int, int], box: tuple[slice, slice] = (slice(None), slice(None))
+) -> torch.Tensor:
     """Resize the guide bilinearly (half-pixel centres, not antialiased); equal pixels stay equal to the last bit.
 
     Where the image is flat, the refinement divides by a standard deviation of almost 0, and rounding alone would
@@ -47,10 +49,11 @@ def resize_guide(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     Args:
         image: (3, height, width) float32.
         size: (height, width) of the result.
+        box: Rows and columns of the result that are wanted; all by default.
     """
-    for axis, target in ((-2, size[0]), (-1, size[1])):
+    for axis, target, part in ((-2, size[0], box[0]), (-1, size[1], box[1])):
         source = image.shape[axis]
-        places = torch.arange(target, device=image.device, dtype=torch.float32)
+        places = torch.arange(target, device=image.device, dtype=torch.float32)[part]
         places = ((places + 0.5) * (source / target) - 0.5).clamp(min=0)
         before = places.long().clamp(max=source - 1)
         share = (places - before)[:, None] if axis == -2 else places - before

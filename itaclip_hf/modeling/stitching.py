@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .window_views import WindowLayout
+from .window_views import Box, WindowLayout
 
 __all__ = ["Stitcher", "interpolation_matrix", "plan_stitching"]
 
@@ -24,6 +24,10 @@ class Stitcher(NamedTuple):
 
     rows: torch.Tensor
     columns: torch.Tensor
+
+    def cut(self, box: Box) -> "Stitcher":
+        """The stitcher of a part of the result, by its rows and columns."""
+        return Stitcher(self.rows[box[0]], self.columns[box[1]])
 
     def stitch(self, grids: torch.Tensor) -> torch.Tensor:
         """(n_h * grid_h, n_w * grid_w, channels) -> (H₀, W₀, channels)."""

@@ -4,8 +4,9 @@ Pixels come in, one feature vector per token goes out. Module names are those of
 are.
 """
 
+from collections.abc import Collection
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -25,7 +26,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_itaclip import ITACLIPConfig
 from .self_attention_maps import HeadProjections, attend_by_maps, compute_neighbourhood_prior, weigh_blocks
 
-__all__ = ["ITACLIPVisionModel"]
+__all__ = ["EncodedBlocks", "ITACLIPVisionModel"]
 
 
 class ITACLIPVisionEmbeddings(CLIPVisionEmbeddings):
@@ -103,15 +104,15 @@ class ITACLIPEncoderLayer(CLIPEncoderLayer):
 class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
     """The last block, rebuilt for dense features: other attention maps; residual and feed-forward by configuration."""
 
-    def __init__(self, config: CLIPVisionConfig, method: ITACLIPConfig) -> None:
-        super().__init__(config)
-        self.method = method
-
     def forward(
-        self, hidden_states: torch.Tensor, intermediate: list[HeadProjections], grid: tuple[int, int]
+        self,
+        hidden_states: torch.Tensor,
+        intermediate: list[HeadProjections],
+        grid: tuple[int, int],
+        method: ITACLIPConfig,
     ) -> torch.Tensor:
         """(batch, 1 + grid_h * grid_w, dim) and the projections of the intermediate blocks -> the same shape."""
-        method, attention = self.method, self.self_attn
+        attention = self.self_attn
         last = attention.project(self.layer_norm1(hidden_states))
         std = method.attention_prior_std
         prior = compute_neighbourhood_prior(grid, std, like=hidden_states) if std else None
@@ -122,6 +123,22 @@ class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
         if method.last_feed_forward:
             hidden_states = hidden_states + self.mlp(self.layer_norm2(hidden_states))
         return hidden_states
+
+
+class EncodedBlocks(NamedTuple):
+    """Images after all blocks but the last: what any variant of the last block starts from.
+
+    Attributes:
+        hidden_states: (batch, 1 + grid_h * grid_w, dim), class token first.
+        projections: Queries, keys and values of the intermediate blocks that were asked for, by number from 1.
+        grid: Patch grid (height, width).
+        states: The states that were asked for, before the first block and after each one; `None` for the others.
+    """
+
+    hidden_states: torch.Tensor
+    projections: dict[int, HeadProjections]
+    grid: tuple[int, int]
+    states: list[torch.Tensor | None]
 
 
 class ITACLIPVisionModel(CLIPVisionModel):
@@ -141,7 +158,7 @@ class ITACLIPVisionModel(CLIPVisionModel):
         self.method = method
         self.embeddings = ITACLIPVisionEmbeddings(config)
         self.encoder.layers = nn.ModuleList(ITACLIPEncoderLayer(config) for _ in range(config.num_hidden_layers - 1))
-        self.encoder.layers.append(ITACLIPLastEncoderLayer(config, method))
+        self.encoder.layers.append(ITACLIPLastEncoderLayer(config))
         self.post_init()
 
     def compute_grid(self, height: int, width: int) -> tuple[int, int]:
@@ -172,24 +189,40 @@ class ITACLIPVisionModel(CLIPVisionModel):
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        grid = self.compute_grid(*pixel_values.shape[-2:])
-        hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
         selected = _select_states(output_hidden_states, 1 + len(self.encoder.layers))
-        states = [hidden_states if 0 in selected else None]
-        intermediate: list[HeadProjections] = []
-        *blocks, last_block = self.encoder.layers
-        for number, block in enumerate(blocks, start=1):
-            hidden_states, projections = block(hidden_states)
-            if number in self.method.intermediate_layers:
-                intermediate.append(projections)
-            states.append(hidden_states if number in selected else None)
-        hidden_states = last_block(hidden_states, intermediate, grid)
-        states.append(hidden_states if len(states) in selected else None)
+        encoded = self.encode_blocks(pixel_values, self.method.intermediate_layers, selected)
+        hidden_states = self.run_last_block(encoded, self.method)
+        states = [*encoded.states, hidden_states if len(encoded.states) in selected else None]
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states,
             pooler_output=self.post_layernorm(hidden_states[:, 0]),
             hidden_states=cast(tuple[torch.Tensor, ...], tuple(states)) if selected else None,
         )
+
+    def encode_blocks(
+        self, pixel_values: torch.Tensor, layers: Collection[int], selected_states: Collection[int] = ()
+    ) -> EncodedBlocks:
+        """Run all blocks but the last, the part that variants of the last block share.
+
+        Args:
+            pixel_values: (batch, 3, height, width), CLIP-normalised.
+            layers: Intermediate blocks, counted from 1, whose projections are kept.
+            selected_states: Indices of the states to keep: 0 before the first block, n after block n.
+        """
+        hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
+        states = [hidden_states if 0 in selected_states else None]
+        projections = {}
+        for number, block in enumerate(self.encoder.layers[:-1], start=1):
+            hidden_states, block_projections = block(hidden_states)
+            if number in layers:
+                projections[number] = block_projections
+            states.append(hidden_states if number in selected_states else None)
+        return EncodedBlocks(hidden_states, projections, self.compute_grid(*pixel_values.shape[-2:]), states)
+
+    def run_last_block(self, encoded: EncodedBlocks, method: ITACLIPConfig) -> torch.Tensor:
+        """Run the last block as `method` says: (batch, 1 + grid_h * grid_w, dim), class token first."""
+        intermediate = [encoded.projections[layer] for layer in method.intermediate_layers]
+        return self.encoder.layers[-1](encoded.hidden_states, intermediate, encoded.grid, method)
 
 
 def _select_states(output_hidden_states: bool | int | list[int] | None, count: int) -> set[int]:

@@ -13,6 +13,7 @@ import torch
 
 __all__ = [
     "PLAIN_VIEW",
+    "Box",
     "View",
     "WindowLayout",
     "batch_windows",
@@ -143,6 +144,8 @@ def combine_views(features: torch.Tensor, views: Sequence[View]) -> torch.Tensor
     """
     combined = torch.zeros_like(features[:, 0])
     for index, view in enumerate(views):
+        if view.weight == 0:
+            continue
         # The grid is (-3, -2) here where pixels were (-2, -1).
         combined = combined + view.weight * features[:, index].flip([axis - 1 for axis in view.flip_axes])
     return combined

@@ -321,6 +321,32 @@ class ITACLIPImageProcessor(PilBackend):
                 results.append(labels)
         return results
 
+    def post_process_label_maps(
+        self, outputs: Any, score_threshold: float | None = None, closing: bool | None = None
+    ) -> list[torch.Tensor]:
+        """Finish the label maps of `ITACLIPForSemanticSegmentation.predict_labels`.
+
+        Args:
+            outputs: Its outputs: `labels` and `confidence`, lists of (height, width); the area
+                threshold has been applied there.
+            score_threshold: Pixels whose best score is lower get class 0. Default: the image processor's.
+            closing: Whether to close the maps with a 3x3 neighbourhood. Default: the image processor's.
+
+        Returns:
+            One map of class ids (height, width) per image, int64.
+
+        Raises:
+            ValueError: If the threshold is no share.
+        """
+        score_threshold = self.score_threshold if score_threshold is None else score_threshold
+        closing = self.closing if closing is None else closing
+        _check_share("score_threshold", score_threshold)
+        results = []
+        for labels, confidence in zip(outputs.labels, outputs.confidence, strict=True):
+            labels = labels.masked_fill(confidence < (score_threshold or 0.0), 0)
+            results.append(close_label_map(labels) if closing else labels)
+        return results
+
 
 def _select_pixel_fields(values: dict[str, Any]) -> dict[str, Any]:
     """Of another model's fields, those about pixels; CLIP's mean and std give way to the published rounding."""

@@ -196,6 +196,10 @@ class ITACLIPProcessor(ProcessorMixin):
         """Turn model outputs into label maps; see `ITACLIPImageProcessor.post_process_semantic_segmentation`."""
         return self.image_processor.post_process_semantic_segmentation(*args, **kwargs)
 
+    def post_process_label_maps(self, *args: Any, **kwargs: Any) -> Any:
+        """Finish label maps of `predict_labels`; see `ITACLIPImageProcessor.post_process_label_maps`."""
+        return self.image_processor.post_process_label_maps(*args, **kwargs)
+
 
 def _check_templates(templates: Sequence[str]) -> list[str]:
     if isinstance(templates, str):

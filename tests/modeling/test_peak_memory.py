@@ -29,7 +29,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in KiB on Linux only")
 def test_peak_memory_does_not_grow_with_the_number_of_queries():
     peaks = []
-    for queries in (40, 400):  # all their maps at once would be 58 MB and 576 MB
+    for queries in (80, 400):  # all their maps at once would be 115 MB and 576 MB
         command = [sys.executable, "-c", SCRIPT, str(queries)]
         done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -1,0 +1,98 @@
+"""What is encoded once for many uses: variants of the last block, weights of views, prompts."""
+
+import pytest
+import torch
+from transformers import CLIPVisionConfig
+
+from itaclip_hf.modeling.class_scores import Queries
+from itaclip_hf.modeling.encoder_batches import choose_window_batch_size, group_prompts
+from itaclip_hf.modeling.modeling_itaclip import DenseVariant
+from tests.modeling.conftest import make_tiny_config
+
+METHODS = (
+    {},
+    {"attention_maps": ("qk",), "intermediate_layers": (), "last_feed_forward": True},
+    {"attention_maps": ("kk",), "attention_prior_std": 2.0, "intermediate_layers": (2,), "last_residual": False},
+)
+
+
+@torch.inference_mode()
+def test_variants_of_the_last_block_share_a_pass_and_equal_models_of_their_own(tiny_model, engineering):
+    pixels = torch.randn(1, 3, 24, 32, generator=torch.Generator().manual_seed(3))
+    model = tiny_model()
+    blocks_run = []
+    model.vision_model.encoder.layers[0].register_forward_hook(lambda *call: blocks_run.append(call))
+    variants = [DenseVariant(make_tiny_config(**method)) for method in METHODS]
+    (found,) = model.encode_dense(pixel_values=pixels, **engineering, variants=[*variants, variants[1]])
+    assert len(blocks_run) == -(-6 // (32 // 5))  # 2 x 3 windows, 5 views each, whatever the number of variants
+    for method, features in zip((*METHODS, METHODS[1]), found, strict=True):
+        ((expected,),) = tiny_model(**method).encode_dense(pixel_values=pixels, **engineering)
+        torch.testing.assert_close(features.grid, expected.grid, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_weights_of_views_can_differ_between_variants(tiny_model, engineering):
+    pixels = torch.randn(1, 3, 24, 32, generator=torch.Generator().manual_seed(3))
+    model = tiny_model()
+    plain = DenseVariant(model.config, (1.0, 0.0, 0.0, 0.0, 0.0))
+    ((found, engineered),) = model.encode_dense(
+        pixel_values=pixels, **engineering, variants=[plain, DenseVariant(model.config)]
+    )
+    torch.testing.assert_close(found.grid, model.encode_dense(pixel_values=pixels)[0][0].grid, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(found.grid, engineered.grid, atol=1e-3)
+    with pytest.raises(ValueError, match="for each of 5 views, but got 2"):
+        model.encode_dense(pixel_values=pixels, **engineering, variants=[DenseVariant(model.config, (0.5, 0.5))])
+
+
+@torch.inference_mode()
+def test_later_stages_can_differ_on_one_encoding(tiny_model, texts):
+    pixels = torch.randn(1, 3, 24, 32, generator=torch.Generator().manual_seed(3))
+    model = tiny_model()
+    embeddings = model.encode_queries(texts["input_ids"], texts["attention_mask"], texts["text_weight"])
+    queries = Queries.sort(embeddings, texts["query_classes"])
+    ((features,),) = model.encode_dense(pixel_values=pixels)
+    for method in ({"pamr_steps": 0}, {"similarity_scale": 5.0}, {"pamr_dilations": (3,)}):
+        labels, confidence = model.label_dense(features, queries, make_tiny_config(**method))
+        expected = tiny_model(**method).predict_labels(pixel_values=pixels, **texts)
+        assert torch.equal(labels, expected.labels[0])
+        torch.testing.assert_close(confidence, expected.confidence[0], atol=1e-5, rtol=1e-5)
+
+
+def test_prompts_are_encoded_once_and_without_padding():
+    input_ids = torch.tensor([[5, 6, 9, 9], [5, 9, 9, 9], [5, 6, 9, 9], [7, 8, 6, 9]])
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]])
+    batches, places = group_prompts(input_ids, mask)
+    rows = [row.tolist() for batch in batches for row in batch]
+    assert rows == [[5, 9, 9, 9], [5, 6, 9, 9], [7, 8, 6, 9]]
+    assert places.tolist() == [1, 0, 1, 2]
+    batches, places = group_prompts(input_ids[:3], mask[:3])
+    assert [tuple(batch.shape) for batch in batches] == [(2, 3)]
+
+
+def test_groups_of_prompts_hold_similar_lengths(monkeypatch):
+    monkeypatch.setattr("itaclip_hf.modeling.encoder_batches.PROMPTS_PER_BATCH", 2)
+    lengths = torch.tensor([4, 2, 3, 2])
+    mask = (torch.arange(4) < lengths[:, None]).long()
+    batches, places = group_prompts(torch.arange(16).view(4, 4), mask)
+    assert [batch.shape[1] for batch in batches] == [2, 4]
+    assert places.tolist() == [3, 0, 2, 1]
+
+
+@torch.inference_mode()
+def test_padding_of_others_does_not_change_a_text(tiny_model, texts):
+    model = tiny_model()
+    together = model.encode_texts(texts["input_ids"], texts["attention_mask"])
+    longer = torch.nn.functional.pad(texts["input_ids"], (0, 3), value=98)
+    padded = model.encode_texts(longer, torch.nn.functional.pad(texts["attention_mask"], (0, 3)))
+    torch.testing.assert_close(padded, together, atol=1e-6, rtol=1e-5)
+    for text, expected in zip(texts["input_ids"], together, strict=True):
+        torch.testing.assert_close(model.encode_texts(text[None])[0], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_number_of_window_views_follows_the_free_memory_of_a_gpu(monkeypatch):
+    config = CLIPVisionConfig()
+    assert choose_window_batch_size(config, (224, 224), torch.float32, torch.device("cpu")) == 32
+    for free, expected in ((1, 1), (8 * 2**30, 177), (200 * 2**30, 1024)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
+        config.patch_size = 16
+        assert choose_window_batch_size(config, (224, 224), torch.bfloat16, torch.device("cuda")) == expected
