@@ -3,13 +3,13 @@
     python -m demo_world.ablation_table CHECKPOINT_FOLDER --scenes 32 --out table.json
 
 Every row keeps the parts of the rows above. The interval is a bootstrap over scenes (95 %): the world's randomness,
-not that of training.
+not that of training. All rows share one pass of the encoder a scene, up to the last block.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
+from itaclip_hf import ITACLIPConfig, ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
+from itaclip_hf.modeling.class_scores import Queries
+from itaclip_hf.modeling.modeling_itaclip import DenseVariant, ITACLIPLabelMapsOutput
 
 from .dataset import BENCHMARK_NAMES, BenchmarkName, compose_benchmark_scene, vocabulary_dict
 from .scenes import Scene
@@ -41,6 +43,7 @@ class Variant:
     config: dict[str, Any] = field(default_factory=dict)
     image_engineering: bool = False
     has_definitions: bool = False
+    has_synonyms: bool = False
 
 
 def _add_parts() -> tuple[Variant, ...]:
@@ -61,9 +64,11 @@ def _add_parts() -> tuple[Variant, ...]:
     return tuple(variants)
 
 
+_ALL = _add_parts()[-1]
 VARIANTS = (
     *_add_parts(),
-    Variant("all but image engineering", {**_add_parts()[-1].config}, False, True),
+    replace(_ALL, name="all, synonyms instead of definitions", has_definitions=False, has_synonyms=True),
+    replace(_ALL, name="all but image engineering", image_engineering=False),
 )
 
 
@@ -71,33 +76,46 @@ def score_checkpoint(
     folder: Path, scenes: Sequence[Scene], vocabulary: Vocabulary, variants: Sequence[Variant], stride: int
 ) -> dict[str, np.ndarray]:
     """Confusion matrix of every scene for every variant, (scenes, classes, classes), truth in rows."""
-    model = ITACLIPForSemanticSegmentation.from_pretrained(folder, dtype=torch.float32).eval()
+    model = ITACLIPForSemanticSegmentation.from_pretrained(folder, dtype=torch.float32, window_stride=stride).eval()
     processor = ITACLIPProcessor.from_pretrained(folder)
-    # Labels alone: synonyms are texts, too, and would hide what the definitions do.
-    classes = [{"names": [entry.label], "auxiliary_texts": entry.auxiliary_texts} for entry in vocabulary.classes]
-    vocabulary = Vocabulary.from_dict({"background": vocabulary.background, "classes": classes})
-    matrices = {}
-    for variant in variants:
-        for name, value in {**variant.config, "window_stride": stride}.items():
-            setattr(model.config, name, value)
-        processor.auxiliary_weight = 0.2 if variant.has_definitions else 0.0
-        model.set_vocabulary(processor, vocabulary)
-        counts = [_count(model, processor, scene, variant.image_engineering) for scene in scenes]
-        matrices[variant.name] = np.stack(counts)
-        print(f"{variant.name}: {_mean_iou(matrices[variant.name].sum(0)):.1f}", flush=True)
-    return matrices
+    fields = model.config.to_dict()
+    methods = [ITACLIPConfig.from_dict({**fields, **variant.config}) for variant in variants]
+    queries = [_encode_queries(model, processor, vocabulary, variant) for variant in variants]
+    classes = len(vocabulary.labels)
+    matrices: dict[str, list[np.ndarray]] = {variant.name: [] for variant in variants}
+    for scene in scenes:
+        inputs = processor(images=scene.image, return_tensors="pt")
+        plain = (1.0, *[0.0] * (inputs["augmentation_weight"].shape[1] - 1))  # the plain view comes first
+        ends = [
+            DenseVariant(method, None if variant.image_engineering else plain)
+            for method, variant in zip(methods, variants, strict=True)
+        ]
+        with torch.inference_mode():
+            (encoded,) = model.encode_dense(**inputs, variants=ends)
+            for variant, method, words, features in zip(variants, methods, queries, encoded, strict=True):
+                outputs = ITACLIPLabelMapsOutput(*([maps] for maps in model.label_dense(features, words, method)))
+                prediction = processor.post_process_label_maps(outputs)[0].numpy()
+                pairs = scene.label.astype(np.int64) * classes + prediction
+                matrices[variant.name].append(np.bincount(pairs.ravel(), minlength=classes**2))
+    return {name: np.stack(counts).reshape(-1, classes, classes) for name, counts in matrices.items()}
 
 
-@torch.inference_mode()
-def _count(
-    model: ITACLIPForSemanticSegmentation, processor: ITACLIPProcessor, scene: Scene, image_engineering: bool
-) -> np.ndarray:
-    processor.image_processor.image_engineering = image_engineering
-    inputs = processor(images=scene.image, return_tensors="pt")
-    prediction = processor.post_process_semantic_segmentation(model(**inputs))[0].numpy()
-    classes = 1 + max(model.config.query_classes)
-    pairs = scene.label.astype(np.int64) * classes + prediction
-    return np.bincount(pairs.ravel(), minlength=classes**2).reshape(classes, classes)
+def _encode_queries(
+    model: ITACLIPForSemanticSegmentation, processor: ITACLIPProcessor, vocabulary: Vocabulary, variant: Variant
+) -> Queries:
+    """Labels alone, or with synonyms, or with definitions: synonyms would hide what the definitions do."""
+    classes = [
+        {
+            "names": entry.names if variant.has_synonyms else [entry.label],
+            "auxiliary_texts": entry.auxiliary_texts if variant.has_definitions else [],
+        }
+        for entry in vocabulary.classes
+    ]
+    chosen = Vocabulary.from_dict({"background": vocabulary.background, "classes": classes})
+    inputs = processor(vocabulary=chosen, return_tensors="pt")
+    with torch.inference_mode():
+        embeddings = model.encode_queries(inputs["input_ids"], inputs["attention_mask"], inputs["text_weight"])
+    return Queries.sort(embeddings, inputs["query_classes"], len(vocabulary.labels))
 
 
 def _mean_iou(confusion: np.ndarray) -> float:
@@ -123,17 +141,21 @@ def main() -> None:
     parser.add_argument("--benchmark", choices=BENCHMARK_NAMES, default="world-stuff")
     parser.add_argument("--scenes", type=int, default=32)
     parser.add_argument("--stride", type=int, default=56)
+    parser.add_argument("--seed", type=int, default=2026, help="of the scenes")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seen", action="store_true", help="the training styles instead of the held-out family")
     parser.add_argument("--rows", type=int, nargs="*", help="numbers of the rows to compute, from 0")
     parser.add_argument("--title", default="Scores", help="heading in the model card")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     logging.disable_progress_bar()
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
 
     benchmark: BenchmarkName = arguments.benchmark
     styles = TRAINING_STYLES if arguments.seen else HELD_OUT_STYLES
-    scenes = [compose_benchmark_scene(benchmark, number, styles=styles) for number in range(arguments.scenes)]
+    scenes = [
+        compose_benchmark_scene(benchmark, number, arguments.seed, styles=styles) for number in range(arguments.scenes)
+    ]
     vocabulary = Vocabulary.from_dict(vocabulary_dict(benchmark))
     variants = [VARIANTS[row] for row in arguments.rows] if arguments.rows else VARIANTS
     matrices = score_checkpoint(arguments.checkpoint, scenes, vocabulary, variants, arguments.stride)

