@@ -1,13 +1,20 @@
 """ITACLIP for Hugging Face: open-vocabulary semantic segmentation with CLIP weights and no training.
 
-Importing the package makes Transformers' Auto classes and pipelines know it.
+Importing the package makes Transformers' Auto classes and pipelines know it. What it offers is loaded when it is asked
+for, so that the import itself takes no time and no torch.
 """
 
+from typing import TYPE_CHECKING
+
 from .auto_registration import register_auto_classes
-from .demo import load_demo
-from .hub_export import save_with_code
-from .modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
-from .processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
+from .lazy_names import load_lazily
+
+if TYPE_CHECKING:
+    from .demo import load_demo
+    from .hub_export import save_with_code
+    from .method_loading import load_method
+    from .modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
+    from .processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
 
 __all__ = [
     "ITACLIPConfig",
@@ -16,9 +23,22 @@ __all__ = [
     "ITACLIPProcessor",
     "Vocabulary",
     "load_demo",
+    "load_method",
     "save_with_code",
 ]
 
 __version__ = "0.1.0"
+
+__getattr__, __dir__ = load_lazily(
+    __name__,
+    {
+        "demo": ["load_demo"],
+        "evaluation": [],
+        "hub_export": ["save_with_code"],
+        "method_loading": ["load_method"],
+        "modeling": ["ITACLIPConfig", "ITACLIPForSemanticSegmentation"],
+        "processing": ["ITACLIPImageProcessor", "ITACLIPProcessor", "Vocabulary"],
+    },
+)
 
 register_auto_classes()

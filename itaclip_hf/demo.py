@@ -4,6 +4,7 @@ from pathlib import Path
 
 from .modeling import ITACLIPForSemanticSegmentation
 from .processing import ITACLIPProcessor, Vocabulary
+from .text_cache import bake_vocabulary
 
 __all__ = ["DEMO_CHECKPOINT", "load_demo"]
 
@@ -30,5 +31,5 @@ def load_demo() -> tuple[ITACLIPForSemanticSegmentation, ITACLIPProcessor]:
     """
     model = ITACLIPForSemanticSegmentation.from_pretrained(DEMO_CHECKPOINT, dtype="float32")
     processor = ITACLIPProcessor.from_pretrained(DEMO_CHECKPOINT)
-    model.set_vocabulary(processor, Vocabulary.from_json_file(DEMO_CHECKPOINT / "vocabulary.json"))
+    bake_vocabulary(model, processor, Vocabulary.from_json_file(DEMO_CHECKPOINT / "vocabulary.json"))
     return model.eval(), processor

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..number_formats import NumberFormat
+from .method_options import MethodOption
 from .model_options import (
     DEFAULT_MODEL,
     DEMO_MODEL,
     DeviceOption,
-    Dtype,
     DtypeOption,
     ModelOption,
     Preset,
@@ -45,19 +46,22 @@ def demo_scenes(
         str | None, typer.Option(help='Classes for the image: "cat; dog, puppy; sky"; by default those of the scenes.')
     ] = None,
     model: ModelOption = DEMO_MODEL,
-    preset: PresetOption = Preset.balanced,
+    method: MethodOption = None,
+    preset: PresetOption = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures; those of an earlier demo are replaced.")] = Path(
         "itaclip_demo"
     ),
     device: DeviceOption = "auto",
-    dtype: DtypeOption = Dtype.float32,
+    dtype: DtypeOption = NumberFormat.auto,
 ) -> None:
     """Show the method at work: six drawn scenes with known truth, and one image.
 
     Prints mIoU against the truth and the classes found; writes a gallery (scene, truth, prediction, confidence).
+    Windows are moved by 56 pixels (balanced) unless --preset or --method says otherwise.
     """
     from ..processing import Vocabulary
     from ..sample_images import load_demo_scene_labels
+    from ..text_cache import bake_vocabulary
     from .image_files import read_rgb_image
     from .picture_files import save_png
     from .segmented_image import segment_image
@@ -66,9 +70,13 @@ def demo_scenes(
     words = read_vocabulary(classes)
     names = load_demo_scene_labels()
     # Names alone: with synonyms the labels are the same, but the confidence is shared among them.
-    loaded, processor = load_model(model, Vocabulary(names), preset, device, dtype)
+    if preset is None and method is None:
+        preset = Preset.balanced
+    loaded, processor = load_model(model, Vocabulary(names), preset, device, dtype, method)
     if model == DEMO_MODEL:
         typer.echo(ABOUT_DEMO_CHECKPOINT.format(count=len(names)))
+    if method is not None:
+        typer.echo(f"Method: {_describe_method(loaded.config)}")
     typer.echo("\nDrawn scenes, in a style that the embedded checkpoint never saw:")
     gallery = _segment_scenes(loaded, processor, names)
     save_png(out / "scenes.png", gallery)
@@ -76,7 +84,7 @@ def demo_scenes(
     if image is None and words is None and model != DEMO_MODEL:
         words = read_vocabulary(PHOTO_CLASSES, PHOTO_BACKGROUND)
     if words is not None:
-        loaded.set_vocabulary(processor, words)
+        bake_vocabulary(loaded, processor, words)
     path = image or _sample_photo()
     result = segment_image(read_rgb_image(path), loaded, processor)
     typer.echo(f"\n{path.name}: {result.summarize()}")
@@ -84,6 +92,12 @@ def demo_scenes(
     typer.echo(f"\nPictures: {out / 'scenes.png'} and {out / 'image.png'}")
     if model == DEMO_MODEL:
         _explain_photographs(path)
+
+
+def _describe_method(config: Any) -> str:
+    entry = config.identify_method()
+    windows = f"windows every {config.window_stride} pixels" if config.window_size else "the whole image at once"
+    return f"{entry.title if entry else 'custom'}, {windows}"
 
 
 def _sample_photo() -> Path:

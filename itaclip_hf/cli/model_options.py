@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..number_formats import NumberFormat, choose_dtype
+from .method_options import resolve_method
+
 if TYPE_CHECKING:
     import torch
 
@@ -15,7 +18,6 @@ __all__ = [
     "DEFAULT_MODEL",
     "DEMO_MODEL",
     "DeviceOption",
-    "Dtype",
     "DtypeOption",
     "ModelOption",
     "Preset",
@@ -41,14 +43,6 @@ class Preset(str, Enum):
         return {"paper": 28, "balanced": 56, "fast": 112}[self.value]
 
 
-class Dtype(str, Enum):
-    """Number format of the model."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
 ModelOption = Annotated[
     str, typer.Option("--model", help=f"CLIP checkpoint: a folder, a hub id, or '{DEMO_MODEL}' for the embedded one.")
 ]
@@ -61,38 +55,54 @@ PresetOption = Annotated[
 DeviceOption = Annotated[
     str, typer.Option("--device", help="'auto', 'cpu', 'cuda', 'cuda:1', …; auto: the GPU if any.")
 ]
-DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Number format; half precision is for GPUs.")]
+DtypeOption = Annotated[
+    NumberFormat,
+    typer.Option("--dtype", help="Number format; auto: bfloat16 where the device is fast in it, else float32."),
+]
 
 
 def load_model(
-    model: str, vocabulary: "Vocabulary | None", preset: Preset | None, device: str, dtype: Dtype
+    model: str,
+    vocabulary: "Vocabulary | None",
+    preset: Preset | None,
+    device: str,
+    dtype: NumberFormat,
+    method: str | None = None,
 ) -> tuple["ITACLIPForSemanticSegmentation", "ITACLIPProcessor"]:
     """Load a model with a vocabulary baked in, on its device.
 
     Args:
         model: Folder, hub id, or "demo".
         vocabulary: What to segment; by default what the checkpoint brings along.
-        preset: Window stride; by default the checkpoint's.
+        preset: Window stride; by default the method's.
         device: "auto" or a device of torch.
         dtype: Number format.
+        method: As the user names it, see `resolve_method`; by default what the checkpoint says.
 
     Raises:
-        ValueError: If the checkpoint lacks weights, or there is no vocabulary, or the device is unknown.
+        ValueError: If the checkpoint lacks weights, or there is no vocabulary, or the device or method is unknown.
         OSError: If the checkpoint cannot be loaded.
     """
     from ..checkpoints import load_complete_model, resolve_checkpoint
     from ..demo import DEMO_CHECKPOINT
+    from ..method_loading import set_processor_fields
+    from ..modeling import get_method
     from ..processing import ITACLIPProcessor, Vocabulary
+    from ..text_cache import bake_vocabulary
 
     quiet_libraries()
-    typer.echo(f"Loading {model} ...", err=True)
+    entry = None if method is None else get_method(resolve_method(method))
     place = _choose_device(device)
+    chosen_dtype = choose_dtype(dtype.value, place)
+    typer.echo(f"Loading {model} in {str(chosen_dtype).removeprefix('torch.')} on {place} ...", err=True)
     if vocabulary is None and model == DEMO_MODEL:
         vocabulary = Vocabulary.from_json_file(DEMO_CHECKPOINT / "vocabulary.json")
-    loaded = load_complete_model(model, dtype.value, place)
+    loaded = load_complete_model(model, chosen_dtype, place, **({} if entry is None else entry.config_fields()))
     processor = ITACLIPProcessor.from_pretrained(resolve_checkpoint(model))
+    if entry is not None:
+        set_processor_fields(processor, entry.processor_fields())
     if vocabulary is not None:
-        loaded.set_vocabulary(processor, vocabulary)
+        bake_vocabulary(loaded, processor, vocabulary)
     elif not loaded.config.query_classes:
         raise ValueError(
             f'Expected classes, as {model} has none of its own, but got none. Add --classes "cat; dog; sky".'

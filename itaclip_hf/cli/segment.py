@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..number_formats import NumberFormat
+from .method_options import MethodOption
 from .model_options import (
     DEFAULT_MODEL,
     DeviceOption,
-    Dtype,
     DtypeOption,
     ModelOption,
     PresetOption,
@@ -76,6 +77,7 @@ def segment(
         Path | None, typer.Option(help="The whole vocabulary as a file, instead of --classes.")
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
+    method: MethodOption = None,
     preset: PresetOption = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("itaclip_results"),
     confidence: Annotated[
@@ -90,7 +92,7 @@ def segment(
         typer.Option(help="Earlier results in --out: refuse to begin, overwrite them, or skip what is finished."),
     ] = Existing.refuse,
     device: DeviceOption = "auto",
-    dtype: DtypeOption = Dtype.float32,
+    dtype: DtypeOption = NumberFormat.auto,
 ) -> None:
     """Segment images into classes that you name.
 
@@ -105,11 +107,12 @@ def segment(
     files = find_images(images, out)
     if existing is Existing.refuse:
         _refuse_existing(files, out)
-    loaded, processor = load_model(model, words, preset, device, dtype)
+    loaded, processor = load_model(model, words, preset, device, dtype, method)
     settings = {
         "model": model,
+        "method": method,
         "window_stride": loaded.config.window_stride,
-        "dtype": dtype.value,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
         "vocabulary": None if words is None else words.fingerprint,
         "confidence": confidence,
     }

@@ -12,8 +12,10 @@ import torch
 from accelerate import Accelerator
 
 from ..checkpoints import load_complete_model, resolve_checkpoint
-from ..modeling import ITACLIPForSemanticSegmentation
-from ..processing import ITACLIPImageProcessor, ITACLIPProcessor
+from ..method_loading import set_processor_fields
+from ..modeling import ITACLIPForSemanticSegmentation, get_method
+from ..number_formats import choose_dtype
+from ..processing import ITACLIPProcessor
 from .benchmarks import Benchmark, MethodSettings
 from .plots import GalleryRow, check_plotting, choose_gallery_images, plot_classes, plot_confusion, plot_gallery
 from .predictor import Predictor
@@ -21,9 +23,7 @@ from .report import build_report, write_report
 from .runner import EvaluationResult, RunSettings, describe_run, make_accelerator, run_evaluation
 from .segmentation_datasets import Sample, SegmentationDataset, StreamedDataset
 
-__all__ = ["DTYPES", "evaluate_and_report", "load_model", "load_processor"]
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+__all__ = ["evaluate_and_report", "load_model", "load_processor"]
 
 
 def load_model(
@@ -32,46 +32,54 @@ def load_model(
     window_stride: int | None = None,
     dtype: str = "auto",
     device: torch.device | str = "cpu",
+    method: str | None = None,
+    benchmark: str | None = None,
 ) -> ITACLIPForSemanticSegmentation:
-    """A checkpoint as ITACLIP model with a benchmark's settings.
+    """A checkpoint as ITACLIP model with the settings of a method and a benchmark.
 
     Args:
         name: Folder or hub id of a CLIP checkpoint, or "demo" for the embedded one.
         settings: The benchmark's; the checkpoint's own if not given.
         window_stride: Pixels between windows; the checkpoint's own if not given.
-        dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on CUDA devices that compute in it, else float32.
+        dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the device is fast in it, else float32.
         device: Where it shall run.
+        method: Name of a method; what is given above wins over its fields. The checkpoint's own if not given.
+        benchmark: Name of the benchmark whose settings of the method count.
 
     Raises:
-        ValueError: The checkpoint lacks weights, or the dtype is unknown.
+        ValueError: The checkpoint lacks weights, or the dtype, method or benchmark is unknown.
     """
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = {} if method is None else get_method(method).config_fields(benchmark)
     if settings is not None:
         overrides["similarity_scale"] = settings.similarity_scale
     if window_stride is not None:
         overrides["window_stride"] = window_stride
-    chosen = _choose_dtype(dtype, torch.device(device))
+    chosen = choose_dtype(dtype, device)
     return load_complete_model(name, chosen, torch.device(device), **overrides)
 
 
-def load_processor(name: str | os.PathLike[str], settings: MethodSettings | None = None) -> ITACLIPProcessor:
-    """The processor that goes with a checkpoint, with a benchmark's settings.
+def load_processor(
+    name: str | os.PathLike[str],
+    settings: MethodSettings | None = None,
+    method: str | None = None,
+    benchmark: str | None = None,
+) -> ITACLIPProcessor:
+    """The processor that goes with a checkpoint, with the settings of a method and a benchmark.
 
     Args:
         name: Folder or hub id, or "demo".
         settings: The benchmark's; the checkpoint's own if not given.
+        method: Name of a method; `settings` win over its fields. The checkpoint's own if not given.
+        benchmark: Name of the benchmark whose settings of the method count.
+
+    Raises:
+        ValueError: The method or benchmark is unknown.
     """
     processor = ITACLIPProcessor.from_pretrained(resolve_checkpoint(name))
+    fields = {} if method is None else get_method(method).processor_fields(benchmark)
     if settings is not None:
-        size = {**dict(processor.image_processor.size), "shortest_edge": settings.shortest_edge}
-        fields = {
-            "size": size,
-            "photometric_weight": settings.photometric_weight,
-            "score_threshold": settings.score_threshold,
-            "area_threshold": settings.area_threshold,
-        }
-        processor.image_processor = ITACLIPImageProcessor.from_dict({**processor.image_processor.to_dict(), **fields})
-        processor.auxiliary_weight = settings.auxiliary_weight
+        fields.update(settings.processor_fields())
+    set_processor_fields(processor, fields)
     return processor
 
 
@@ -115,14 +123,6 @@ def evaluate_and_report(
         write_report(target, report, result, predictor.vocabulary)
     accelerator.wait_for_everyone()
     return result, report
-
-
-def _choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    if dtype not in DTYPES:
-        raise ValueError(f"Expected a dtype out of auto, {', '.join(DTYPES)}, but got {dtype!r}.")
-    return DTYPES[dtype]
 
 
 def _draw(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
-__all__ = ["ITACLIPConfig"]
+from .attention_map_registry import attention_map_names
+from .methods import Method, get_method, identify_method
 
-ATTENTION_MAPS = ("qk", "qq", "kk", "vv", "identity")
+__all__ = ["ITACLIPConfig"]
 
 
 class ITACLIPConfig(CLIPConfig):
@@ -18,8 +19,9 @@ class ITACLIPConfig(CLIPConfig):
 
     Args:
         attention_maps (`tuple[str, ...]`, *optional*, defaults to `("qq", "kk")`):
-            Attention maps of a block, summed: `softmax(x yᵀ / √d)` for `"qk"`, `"qq"`, `"kk"`, `"vv"`, and the
-            identity matrix for `"identity"` (each patch keeps its own value). Rows add up to the number of maps.
+            Attention maps of a block, summed: `softmax(x yᵀ / √d)` for any two letters out of q, k, v such as `"qk"`,
+            `"qq"`, `"kk"`; the identity matrix for `"identity"` (each patch keeps its own value); and what
+            `register_attention_map` made known. Rows add up to the number of maps.
         attention_prior_std (`float`, *optional*, defaults to 0.0):
             Standard deviation, in patches, of a Gaussian of the distance between two patches, peak 1, that is added
             to the scaled products before each softmax of the last block; 0 for none.
@@ -36,8 +38,9 @@ class ITACLIPConfig(CLIPConfig):
             Side of the square sliding window in pixels; 0 encodes the whole image in one piece.
         window_stride (`int`, *optional*, defaults to 28):
             Step between windows in pixels, at most `window_size`.
-        window_batch_size (`int`, *optional*, defaults to 32):
-            Number of window views that go through the encoder at once; bounds memory, changes no result.
+        window_batch_size (`int`, *optional*):
+            Number of window views that go through the encoder at once; bounds memory, changes no result. Chosen by
+            device and memory if left out.
         pamr_steps (`int`, *optional*, defaults to 10):
             Iterations of the pixel-adaptive refinement; 0 for none.
         pamr_dilations (`tuple[int, ...]`, *optional*, defaults to `(8, 16)`):
@@ -77,7 +80,7 @@ class ITACLIPConfig(CLIPConfig):
     last_feed_forward: bool = False
     window_size: int = 224
     window_stride: int = 28
-    window_batch_size: int = 32
+    window_batch_size: int | None = None
     pamr_steps: int = 10
     pamr_dilations: tuple[int, ...] = (8, 16)
     similarity_scale: float = 40.0
@@ -99,9 +102,10 @@ class ITACLIPConfig(CLIPConfig):
             ValueError: Naming the field, what was expected, what came, and what to do.
         """
         _expect(
-            len(self.attention_maps) > 0 and set(self.attention_maps) <= set(ATTENTION_MAPS),
-            f"`attention_maps` to name one or more of {ATTENTION_MAPS}",
+            len(self.attention_maps) > 0 and set(self.attention_maps) <= set(attention_map_names()),
+            f"`attention_maps` to name one or more of {attention_map_names()}",
             self.attention_maps,
+            "Make a map of your own known by `register_attention_map` first.",
         )
         last = self.vision_config.num_hidden_layers
         _expect(
@@ -126,7 +130,12 @@ class ITACLIPConfig(CLIPConfig):
             f"{self.window_stride} > {self.window_size}",
             f"Use a stride of at most {self.window_size}, or pixels between windows get no label.",
         )
-        _expect(self.window_batch_size > 0, "`window_batch_size` > 0", self.window_batch_size)
+        _expect(
+            self.window_batch_size is None or self.window_batch_size > 0,
+            "`window_batch_size` > 0",
+            self.window_batch_size,
+            "Leave it out to have it chosen.",
+        )
         _expect(self.pamr_steps >= 0, "`pamr_steps` >= 0", self.pamr_steps, "Use 0 for no refinement.")
         _expect(
             self.pamr_steps == 0 or (len(self.pamr_dilations) > 0 and min(self.pamr_dilations) > 0),
@@ -147,6 +156,40 @@ class ITACLIPConfig(CLIPConfig):
         """The fields that this class adds to CLIP's, as JSON values: what one must know to repeat a result."""
         values = {name: getattr(self, name) for name in METHOD_FIELDS}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_method(cls, name: str, benchmark: str | None = None, **overrides: Any) -> "ITACLIPConfig":
+        """Make the configuration of a training-free method.
+
+        For a checkpoint's weights, use [`load_method`], or pass `get_method(name).config_fields()` to
+        `from_pretrained`.
+
+        Args:
+            name: "clip", "maskclip", "sclip", "clearclip", "naclip", "itaclip", or what `register_method` made known.
+            benchmark: A benchmark whose settings to take, such as "voc21"; the method's general ones if left out.
+            **overrides: Fields that win over the method's, and those of CLIP, such as `vision_config`.
+
+        Raises:
+            ValueError: If there is no such method or benchmark; the message lists those that there are.
+
+        Example:
+        ```python
+        >>> from itaclip_hf import ITACLIPConfig
+
+        >>> config = ITACLIPConfig.from_method("naclip", window_stride=56)
+        >>> config.attention_maps, config.attention_prior_std, config.last_residual, config.window_stride
+        (('kk',), 5.0, False, 56)
+
+        ```
+        """
+        return cls(**{**get_method(name).config_fields(benchmark), **overrides})
+
+    def identify_method(self) -> Method | None:
+        """The method whose last block this is, or `None` if it is of no registered one.
+
+        Windows, refinement and scale may differ: they are settings, and make no other method.
+        """
+        return identify_method(self)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

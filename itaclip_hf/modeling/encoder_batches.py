@@ -8,7 +8,7 @@ __all__ = ["choose_window_batch_size", "group_prompts"]
 PROMPTS_PER_BATCH = 256
 CPU_WINDOW_VIEWS = 32  # beyond this products do not run faster on a CPU, and memory grows
 MOST_WINDOW_VIEWS = 1024
-MEMORY_SHARE = 0.25  # of a GPU's free memory
+MEMORY_SHARE = 0.2  # of a GPU's memory, free or not: the same batches, and with them the same rounding, in every run
 # Vectors of a token alive at once: the widened half of a feed-forward twice, projections of a block and of the
 # intermediate ones, residuals and the float32 result.
 VECTORS_PER_TOKEN = 40
@@ -30,8 +30,8 @@ def choose_window_batch_size(
     patch_size: int = vision_config.patch_size  # type: ignore[assignment]
     tokens = 1 + (window_size[0] // patch_size) * (window_size[1] // patch_size)
     bytes_per_view = tokens * vision_config.hidden_size * dtype.itemsize * VECTORS_PER_TOKEN
-    free, _ = torch.cuda.mem_get_info(device)
-    return max(1, min(int(MEMORY_SHARE * free) // bytes_per_view, MOST_WINDOW_VIEWS))
+    _, total = torch.cuda.mem_get_info(device)
+    return max(1, min(int(MEMORY_SHARE * total) // bytes_per_view, MOST_WINDOW_VIEWS))
 
 
 def group_prompts(

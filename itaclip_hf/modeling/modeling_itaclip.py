@@ -20,6 +20,7 @@ from .class_scores import Queries, compute_class_logits
 from .configuration_itaclip import ITACLIPConfig
 from .encoder_batches import choose_window_batch_size, group_prompts
 from .label_maps import find_best_classes, find_small_classes, reassign_classes_
+from .methods import LAST_BLOCK_FIELDS
 from .model_inputs import choose_output_sizes, choose_views, crop_images, expect_shape, split_inputs
 from .query_maps import DenseFeatures, QueryMaps
 from .vision_itaclip import EncodedBlocks, ITACLIPVisionModel
@@ -33,14 +34,6 @@ __all__ = [
 ]
 
 IGNORE_INDEX = 255
-LAST_BLOCK_FIELDS = (
-    "attention_maps",
-    "attention_prior_std",
-    "intermediate_layers",
-    "intermediate_weight",
-    "last_residual",
-    "last_feed_forward",
-)
 
 
 @dataclass
@@ -60,8 +53,7 @@ class ITACLIPSemanticSegmenterOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | tuple[list[torch.Tensor], ...] | None = None
 
 
-@dataclass
-class ITACLIPLabelMapsOutput(ModelOutput):
+class ITACLIPLabelMapsOutput(NamedTuple):
     """Output of [`~ITACLIPForSemanticSegmentation.predict_labels`], one entry for each image.
 
     Attributes:
@@ -69,8 +61,8 @@ class ITACLIPLabelMapsOutput(ModelOutput):
         confidence: (H₀, W₀) float32, that score, between 0 and 1.
     """
 
-    labels: list[torch.Tensor] | None = None
-    confidence: list[torch.Tensor] | None = None
+    labels: list[torch.Tensor]
+    confidence: list[torch.Tensor]
 
 
 class DenseVariant(NamedTuple):
@@ -345,7 +337,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             for (features,) in self.encode_dense(**images)
         ]
         labels, confidence = zip(*results, strict=True)
-        return ITACLIPLabelMapsOutput(labels=list(labels), confidence=list(confidence))
+        return ITACLIPLabelMapsOutput(list(labels), list(confidence))
 
     def encode_dense(
         self, *, variants: Sequence[DenseVariant] | None = None, **images: Any

@@ -5,25 +5,18 @@ some intermediate blocks. A blend of maps times the values is the blend of ordin
 so no (tokens, tokens) map is ever stored and any attention kernel of Transformers will do.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
-from typing import NamedTuple
 
 import torch
+
+from .attention_map_registry import Attend, HeadProjections, get_attention_map
 
 __all__ = ["HeadProjections", "attend_by_maps", "compute_neighbourhood_prior", "weigh_blocks"]
 
 
-class HeadProjections(NamedTuple):
-    """Queries, keys and values of one block, each (batch, heads, tokens, head_dim)."""
-
-    query: torch.Tensor
-    key: torch.Tensor
-    value: torch.Tensor
-
-
 def attend_by_maps(
-    attend: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    attend: Attend,
     blocks: Sequence[tuple[float, HeadProjections]],
     attention_maps: Sequence[str],
     value: torch.Tensor,
@@ -34,19 +27,20 @@ def attend_by_maps(
         attend: Ordinary attention: (query, key, value), each (batch, heads, tokens, head_dim), to
             (batch, tokens, heads, head_dim).
         blocks: Weight and projections of each block whose map takes part.
-        attention_maps: Kinds of maps that are summed: "qk", "qq", "kk", "vv", "identity".
+        attention_maps: Names of the registered maps that are summed.
         value: Values of the last block, (batch, heads, tokens, head_dim).
 
     Returns:
-        (batch, tokens, heads, head_dim): the sum over blocks b and kinds xy of
-        `weight_b * softmax(x_b y_bᵀ / √d) @ value`.
+        (batch, tokens, heads, head_dim): the sum over blocks b and maps m of `weight_b * m_b @ value`, where a map
+        named xy is `softmax(x_b y_bᵀ / √d)`.
+
+    Raises:
+        ValueError: If a name is not registered.
     """
     terms = []
     for weight, projections in blocks:
-        letters = {"q": projections.query, "k": projections.key, "v": projections.value}
-        for kind in attention_maps:
-            is_identity = kind == "identity"
-            term = value.transpose(1, 2) if is_identity else attend(letters[kind[0]], letters[kind[1]], value)
+        for name in attention_maps:
+            term = get_attention_map(name)(attend, projections, value)
             terms.append(term if weight == 1 else weight * term)
     return reduce(torch.add, terms)
 

@@ -36,6 +36,7 @@ def test_public_names_are_these_and_no_others():
         "ITACLIPProcessor",
         "Vocabulary",
         "load_demo",
+        "load_method",
         "save_with_code",
     ]
     assert all(hasattr(itaclip_hf, name) for name in itaclip_hf.__all__)

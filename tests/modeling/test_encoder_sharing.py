@@ -89,10 +89,10 @@ def test_padding_of_others_does_not_change_a_text(tiny_model, texts):
         torch.testing.assert_close(model.encode_texts(text[None])[0], expected, atol=1e-6, rtol=1e-5)
 
 
-def test_number_of_window_views_follows_the_free_memory_of_a_gpu(monkeypatch):
+def test_number_of_window_views_follows_the_memory_of_a_gpu_and_not_what_is_free_of_it(monkeypatch):
     config = CLIPVisionConfig()
     assert choose_window_batch_size(config, (224, 224), torch.float32, torch.device("cpu")) == 32
-    for free, expected in ((1, 1), (8 * 2**30, 177), (200 * 2**30, 1024)):
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
+    for total, expected in ((1, 1), (10 * 2**30, 177), (200 * 2**30, 1024)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, total=total: (12345, total))
         config.patch_size = 16
         assert choose_window_batch_size(config, (224, 224), torch.bfloat16, torch.device("cuda")) == expected

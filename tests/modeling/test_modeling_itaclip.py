@@ -52,7 +52,7 @@ def test_batch_of_one_size_is_one_tensor(tiny_model, texts):
 @torch.inference_mode()
 def test_encoder_batch_size_and_query_chunks_change_nothing(tiny_model, texts, engineering, monkeypatch):
     expected = tiny_model()(_pixels(1, 3, 24, 32), **engineering, **texts).logits
-    monkeypatch.setattr("itaclip_hf.modeling.modeling_itaclip.MAP_ELEMENTS_PER_CHUNK", 1)
+    monkeypatch.setattr("itaclip_hf.modeling.query_maps.MAP_ELEMENTS_PER_CHUNK", 1)
     found = tiny_model(window_batch_size=1)(_pixels(1, 3, 24, 32), **engineering, **texts).logits
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
 
@@ -296,7 +296,7 @@ def test_other_model_types_are_refused(tmp_path):
         ),
         ({"intermediate_layers": (12,)}, "`intermediate_layers` to count blocks from 1 to 11"),
         ({"intermediate_weight": 1.5}, "`intermediate_weight` from 0 to 1"),
-        ({"attention_maps": ("kq",)}, "`attention_maps` to name one or more of"),
+        ({"attention_maps": ("xy",)}, "`attention_maps` to name one or more of"),
         ({"attention_maps": ()}, "`attention_maps` to name one or more of"),
         ({"attention_prior_std": -1}, "`attention_prior_std` >= 0"),
         ({"pamr_steps": -1}, "`pamr_steps` >= 0"),

@@ -56,6 +56,7 @@ def _written_out_tower(clip: CLIPModel, pixels, maps, layers, weight, residual, 
         (("qk",), (2,), 0.3, True, False),
         (("vv", "qq"), (1,), 0.5, False, False),
         (("identity",), (), 0.5, True, True),
+        (("kq", "qv", "identity"), (2,), 0.5, True, False),
     ],
 )
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

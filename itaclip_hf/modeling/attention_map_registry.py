@@ -1,0 +1,129 @@
+"""Attention maps by name: the terms whose sum weighs the values of the last block.
+
+Built in are `softmax(x yᵀ / √d)` for any two letters x, y out of q, k, v, and the identity. A new term is a function
+and a name; configurations then accept that name. Nothing here needs torch to be imported.
+"""
+
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Attend",
+    "AttentionMap",
+    "HeadProjections",
+    "attention_map_names",
+    "get_attention_map",
+    "register_attention_map",
+]
+
+LETTERS = "qkv"
+
+
+class HeadProjections(NamedTuple):
+    """Queries, keys and values of one block, each (batch, heads, tokens, head_dim)."""
+
+    query: "torch.Tensor"
+    key: "torch.Tensor"
+    value: "torch.Tensor"
+
+
+class Attend(Protocol):
+    """Ordinary attention by the configured kernel, with the last block's neighbourhood prior where there is one."""
+
+    def __call__(self, query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor", /) -> "torch.Tensor":
+        """`softmax(query keyᵀ / √d + prior) @ value`.
+
+        Three (batch, heads, tokens, head_dim) -> (batch, tokens, heads, head_dim).
+        """
+        ...
+
+
+class AttentionMap(Protocol):
+    """One term: an attention map of a block, already multiplied by the values of the last block."""
+
+    def __call__(self, attend: Attend, projections: HeadProjections, value: "torch.Tensor", /) -> "torch.Tensor":
+        """Weigh the last block's values by a map of this block.
+
+        Args:
+            attend: Ordinary attention; calling it with other queries and keys is all that most terms need.
+            projections: Of the block whose map takes part: the last one or an intermediate one.
+            value: Values of the last block, (batch, heads, tokens, head_dim), class token first.
+
+        Returns:
+            (batch, tokens, heads, head_dim)
+        """
+        ...
+
+
+def register_attention_map(name: str, attention_map: AttentionMap, exist_ok: bool = False) -> None:
+    """Make a new term known by a name, for `ITACLIPConfig.attention_maps`.
+
+    A configuration stores the name alone: whoever loads it registers the term first.
+
+    Args:
+        name: What configurations call it; a Python name.
+        attention_map: The function.
+        exist_ok: Whether to replace a term that was registered before, as when the cell of a notebook runs again.
+
+    Raises:
+        ValueError: If the name is no Python name, is built in, or is taken and `exist_ok` is off.
+
+    Example:
+    ```python
+    >>> from itaclip_hf import ITACLIPConfig
+    >>> from itaclip_hf.modeling import register_attention_map
+
+    >>> def attend_sharply(attend, projections, value):
+    ...     return attend(2 * projections.key, projections.key, value)
+    >>> register_attention_map("sharp_kk", attend_sharply)
+    >>> ITACLIPConfig(attention_maps=("qq", "sharp_kk")).attention_maps
+    ('qq', 'sharp_kk')
+
+    ```
+    """
+    if not name.isidentifier():
+        raise ValueError(f"Expected a name for the attention map like 'kk_cosine', but got {name!r}.")
+    if name in _BUILT_IN or (name in _MAPS and not exist_ok):
+        advice = "Choose another name." if name in _BUILT_IN else "Choose another, or pass `exist_ok=True`."
+        raise ValueError(f"Expected a new name for the attention map, but {name!r} is taken. {advice}")
+    _MAPS[name] = attention_map
+
+
+def get_attention_map(name: str) -> AttentionMap:
+    """The term of that name.
+
+    Raises:
+        ValueError: If none of that name is registered.
+    """
+    if name not in _MAPS:
+        raise ValueError(
+            f"Expected an attention map out of {attention_map_names()}, but got {name!r}. Make a new one known by "
+            "`register_attention_map`."
+        )
+    return _MAPS[name]
+
+
+def attention_map_names() -> tuple[str, ...]:
+    """Names of all terms, the built-in ones first."""
+    return tuple(_MAPS)
+
+
+def _attend_by_pair(
+    first: int, second: int, attend: Attend, projections: HeadProjections, value: "torch.Tensor"
+) -> "torch.Tensor":
+    return attend(projections[first], projections[second], value)
+
+
+def _keep_own_value(attend: Attend, projections: HeadProjections, value: "torch.Tensor") -> "torch.Tensor":
+    """Each token keeps its own value: the identity map."""
+    return value.transpose(1, 2)
+
+
+_MAPS: dict[str, AttentionMap] = {
+    x + y: partial(_attend_by_pair, LETTERS.index(x), LETTERS.index(y)) for x in LETTERS for y in LETTERS
+}
+_MAPS["identity"] = _keep_own_value
+_BUILT_IN = attention_map_names()

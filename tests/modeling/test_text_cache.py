@@ -1,0 +1,181 @@
+"""Text embeddings on the disk: the same bits with and without, shared by content, and never in the way."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from huggingface_hub import constants
+from transformers import CLIPTokenizer
+
+from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
+from itaclip_hf.demo import DEMO_CHECKPOINT
+from itaclip_hf.text_cache import CACHE_VARIABLE, TextCache, bake_vocabulary, find_cache_folder
+
+from .conftest import make_tiny_config
+
+PETS = Vocabulary.from_dict(
+    {"background": ["sky", "wall"], "classes": [{"names": ["cat"], "auxiliary_texts": ["a pet"]}, {"names": ["dog"]}]}
+)
+STREET = Vocabulary(["dog", "car", ["road", "street"]])
+
+
+@pytest.fixture(scope="module")
+def processor():
+    tokenizer = CLIPTokenizer.from_pretrained(DEMO_CHECKPOINT)
+    return ITACLIPProcessor(ITACLIPImageProcessor(), tokenizer, templates=["{}", "a photo of a {}.", "the {}."])
+
+
+@pytest.fixture
+def model(processor):
+    torch.manual_seed(0)
+    config = make_tiny_config()
+    config.text_config.vocab_size = len(processor.tokenizer)
+    config.text_config.eos_token_id = processor.tokenizer.eos_token_id
+    return ITACLIPForSemanticSegmentation(config).eval()
+
+
+@pytest.fixture
+def encoded(model, monkeypatch):
+    """Shapes of the token ids that the model is asked to encode."""
+    shapes = []
+    encode_texts = model.encode_texts
+
+    def encode(input_ids, attention_mask):
+        shapes.append(tuple(input_ids.shape[:2]))
+        return encode_texts(input_ids, attention_mask)
+
+    monkeypatch.setattr(model, "encode_texts", encode)
+    return shapes
+
+
+def bake(model, processor, vocabulary, cache):
+    bake_vocabulary(model, processor, vocabulary, cache)
+    return model.query_embeddings.clone()
+
+
+def test_results_are_the_same_bits_with_and_without_and_from_the_cache(model, processor, tmp_path):
+    for vocabulary in (PETS, STREET):
+        without, first, second = (
+            bake(model, processor, vocabulary, cache) for cache in (False, tmp_path / "a", tmp_path / "a")
+        )
+        assert torch.equal(without, first)
+        assert torch.equal(without, second)
+
+
+def test_baking_is_set_vocabulary(model, processor, tmp_path):
+    baked = bake(model, processor, PETS, tmp_path)
+    labels, classes = dict(model.config.id2label), model.config.query_classes
+    model.set_vocabulary(processor, PETS)
+    torch.testing.assert_close(baked, model.query_embeddings)
+    assert (labels, classes) == (model.config.id2label, model.config.query_classes)
+
+
+def test_known_texts_are_not_encoded_again(model, processor, encoded, tmp_path):
+    bake(model, processor, PETS, tmp_path)
+    assert encoded == [(1, 3)] * 5
+    bake(model, processor, PETS, tmp_path)
+    assert len(encoded) == 5
+    bake(model, processor, STREET, tmp_path)  # "dog" is known
+    assert len(encoded) == 5 + 3
+
+
+def test_other_templates_are_other_texts(model, processor, encoded, tmp_path):
+    bake(model, processor, PETS, tmp_path)
+    one = ITACLIPProcessor(ITACLIPImageProcessor(), processor.tokenizer, templates=["{}"])
+    bake(model, one, PETS, tmp_path)
+    assert len(encoded) == 10
+
+
+@pytest.mark.parametrize("what", ["weights", "number format", "configuration"])
+def test_another_text_tower_has_a_file_of_its_own(what, model, processor, tmp_path):
+    first = bake(model, processor, PETS, tmp_path)
+    if what == "weights":
+        model.text_model.final_layer_norm.weight.data[0] += 1
+    elif what == "number format":
+        model.to(torch.bfloat16)
+    else:
+        model.config.text_config.layer_norm_eps *= 2
+    second = bake(model, processor, PETS, tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    assert what == "configuration" or not torch.equal(first.float(), second.float())
+
+
+def test_changes_outside_the_text_tower_share_the_file(model, processor, encoded, tmp_path):
+    bake(model, processor, PETS, tmp_path)
+    model.config.window_stride = 4
+    model.visual_projection.weight.data += 1
+    bake(model, processor, PETS, tmp_path)
+    assert len(encoded) == 5
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "foreign", "empty"])
+def test_a_damaged_file_is_said_and_replaced(damage, model, processor, encoded, tmp_path, caplog):
+    expected = bake(model, processor, PETS, tmp_path)
+    (path,) = tmp_path.glob("*.safetensors")
+    content = path.read_bytes()
+    damaged = {
+        "cut": content[:-10],
+        "flipped": content[:-1] + bytes([content[-1] ^ 1]),
+        "foreign": b"not a file of tensors",
+        "empty": b"",
+    }
+    path.write_bytes(damaged[damage])
+    with caplog.at_level(logging.WARNING, logger="itaclip_hf"):
+        assert torch.equal(bake(model, processor, PETS, tmp_path), expected)
+    (message,) = caplog.messages
+    assert "damaged or foreign" in message
+    assert len(encoded) == 10
+    assert torch.equal(bake(model, processor, PETS, tmp_path), expected)
+    assert len(encoded) == 10
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_does_not_stop_the_work(model, processor, tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    expected = bake(model, processor, PETS, False)
+    with caplog.at_level(logging.WARNING, logger="itaclip_hf"):
+        assert torch.equal(bake(model, processor, PETS, tmp_path / "file"), expected)
+    assert "cannot be kept" in caplog.messages[-1]
+
+
+def test_nothing_of_what_many_add_at_once_is_lost(tmp_path):
+    cache = TextCache(tmp_path, "tower")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda index: cache.add({str(index): torch.full((4,), float(index))}), range(24)))
+    known = cache.load()
+    assert known.keys() == {str(index) for index in range(24)}
+    assert all(torch.equal(vector, torch.full((4,), float(name))) for name, vector in known.items())
+    assert {path.name for path in tmp_path.iterdir()} == {"tower.safetensors", "tower.lock"}
+
+
+def test_the_oldest_texts_leave_a_full_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("itaclip_hf.text_cache.MOST_TEXTS", 2)
+    cache = TextCache(tmp_path, "tower")
+    for name in "abc":
+        cache.add({name: torch.zeros(4)})
+    assert list(cache.load()) == ["b", "c"]
+
+
+def test_the_environment_moves_the_cache_or_turns_it_off(monkeypatch, tmp_path):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    assert find_cache_folder() == tmp_path
+    assert find_cache_folder(tmp_path / "other") == tmp_path / "other"
+    assert find_cache_folder(False) is None
+    for off in ("off", "0", ""):
+        monkeypatch.setenv(CACHE_VARIABLE, off)
+        assert find_cache_folder() is None
+    monkeypatch.delenv(CACHE_VARIABLE)
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
+    assert find_cache_folder() == tmp_path / "itaclip_hf" / "text_embeddings"
+
+
+def test_turned_off_nothing_is_written(model, processor, monkeypatch, tmp_path):
+    monkeypatch.setenv(CACHE_VARIABLE, "off")
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
+    bake_vocabulary(model, processor, PETS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_vocabularies_are_baked(model, processor):
+    with pytest.raises(TypeError, match=r"Expected a Vocabulary, but got list\. Make one with"):
+        bake_vocabulary(model, processor, ["cat", "dog"])
