@@ -11,16 +11,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from .ablate import ablate
 from .compare import compare
 from .convert import convert
 from .demo_scenes import demo_scenes
 from .evaluate import evaluate
 from .segment import segment
 from .texts import texts
+from .tune import tune
 
 __all__ = ["COMMANDS", "app", "main"]
 
-COMMANDS: tuple[Callable[..., None], ...] = (segment, demo_scenes, evaluate, compare, convert, texts)
+COMMANDS: tuple[Callable[..., None], ...] = (segment, demo_scenes, evaluate, tune, ablate, compare, convert, texts)
 
 
 class ErrorReportingGroup(TyperGroup):

@@ -66,6 +66,4 @@ def segment_image(
         labels = processor.post_process_label_maps(outputs)[0]
         confidence = outputs.confidence[0]
     names = tuple(str(name) for _, name in sorted((model.config.id2label or {}).items()))
-    return SegmentedImage(
-        image, labels.cpu().numpy(), confidence.cpu().numpy(), names, names[0] == "background"
-    )
+    return SegmentedImage(image, labels.cpu().numpy(), confidence.cpu().numpy(), names, names[0] == "background")

@@ -45,14 +45,17 @@ def texts(
     Answers are kept in OUT.progress.json until all classes were asked for; a run that was stopped goes on. Classes
     without a usable answer are listed, keep the texts they had, and the exit code is 1.
     """
+    from ..processing import IMAGENET_TEMPLATES, Vocabulary
+
+    words = Vocabulary.from_file(classes, background_first_line=background_first_line)
+
+    # Not before: these take seconds, and a wrong file is told at once.
     from transformers import AutoTokenizer
 
     from ..checkpoints import resolve_checkpoint
     from ..evaluation.llm_texts import GenerationSettings, generate_texts, load_chat_model, make_length_check
-    from ..processing import IMAGENET_TEMPLATES, Vocabulary
 
     quiet_libraries()
-    words = Vocabulary.from_file(classes, background_first_line=background_first_line)
     settings = GenerationSettings(batch_size=batch_size, attempts=attempts)
     if sample:
         settings = replace(settings, do_sample=True, temperature=temperature, top_p=top_p, seed=seed)

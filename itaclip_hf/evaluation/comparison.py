@@ -5,7 +5,7 @@ ones for both methods: a paired bootstrap over the images' counts. Intervals are
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .image_counts import ImageCounts
 from .report import PER_IMAGE_FILE, load_report
 
-__all__ = ["Comparison", "bootstrap_mean_iou_difference", "compare_reports"]
+__all__ = ["Comparison", "bootstrap_mean_iou_difference", "compare_counts", "compare_reports"]
 
 _REPLICATES_AT_ONCE = 100
 
@@ -115,7 +115,34 @@ def compare_reports(
             f"Expected reports of the same classes, but got {len(labels[0])} and {len(labels[1])} that differ "
             f"({_first_difference(*labels)}). Compare evaluations of one benchmark."
         )
-    areas = _align(*counts)
+    titles = (_title(reports[0]), _title(reports[1]))
+    return compare_counts(counts[0], counts[1], labels[0], titles, replicates, confidence, seed)
+
+
+def compare_counts(
+    first: ImageCounts,
+    second: ImageCounts,
+    class_labels: Sequence[str],
+    titles: tuple[str, str],
+    replicates: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Compares two evaluations by their counts, over the images that both have scored.
+
+    Args:
+        first: Counts of the one.
+        second: Counts of the other.
+        class_labels: Labels of both.
+        titles: What is compared.
+        replicates: Number of resamplings.
+        confidence: Level of the interval.
+        seed: Of the resampling.
+
+    Raises:
+        ValueError: The two have no image in common, or other labels for one.
+    """
+    areas = _align(first, second)
     intersections = [intersection for intersection, _ in areas]
     unions = [union for _, union in areas]
     differences = bootstrap_mean_iou_difference(intersections, unions, replicates=replicates, seed=seed)
@@ -124,14 +151,14 @@ def compare_reports(
     means = [float(np.nanmean(iou)) for iou in class_iou]
     low, high = np.quantile(differences, [tail, 1 - tail])
     return Comparison(
-        titles=(_title(reports[0]), _title(reports[1])),
+        titles=titles,
         num_images=len(intersections[0]),
         mean_iou=(means[0], means[1]),
         interval=(float(low), float(high)),
         confidence=confidence,
         share_better=float((differences > 0).mean()),
         replicates=replicates,
-        class_labels=labels[0],
+        class_labels=tuple(class_labels),
         class_iou=class_iou,
     )
 

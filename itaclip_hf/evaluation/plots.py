@@ -4,7 +4,7 @@ Matplotlib is asked for when a picture is made, not before.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,15 @@ from ..rendering import draw_gallery, draw_label_map, draw_named_regions, make_p
 from .atomic_files import write_atomically
 from .confusion_matrix import IGNORED, compute_segmentation_scores
 
-__all__ = ["GalleryRow", "check_plotting", "choose_gallery_images", "plot_classes", "plot_confusion", "plot_gallery"]
+__all__ = [
+    "GalleryRow",
+    "check_plotting",
+    "choose_gallery_images",
+    "plot_classes",
+    "plot_confusion",
+    "plot_differences",
+    "plot_gallery",
+]
 
 _ROW_INCHES = 0.2
 
@@ -118,6 +126,43 @@ def plot_confusion(
     axes.set_ylabel("labelled")
     axes.set_title(f"{title}\nshare of the labelled pixels (%)", fontsize=9)
     figure.colorbar(picture, ax=axes, fraction=0.03, pad=0.02)
+    _save(figure, path)
+
+
+def plot_differences(
+    path: str | os.PathLike[str],
+    names: Sequence[str],
+    differences: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    published: Mapping[str, Sequence[float | None]],
+    title: str,
+) -> None:
+    """Differences to a reference row with their intervals, and published ones beside them.
+
+    Args:
+        path: The PNG file.
+        names: Of the rows, first at the top.
+        differences: Of each row, in points of mIoU.
+        intervals: Lower and upper bound of each.
+        published: By source, the published difference of each row, None where there is none.
+        title: Its heading.
+    """
+    figure, axes = _make_figure(7.0, 1.4 + 2 * _ROW_INCHES * len(names))
+    places = np.arange(len(names))
+    lows, highs = np.array(intervals).T
+    axes.hlines(places, lows, highs, color="#4878a8", linewidth=1.5)
+    axes.plot(differences, places, "o", color="#4878a8", label="here")
+    for (source, values), marker in zip(published.items(), "Dsv^", strict=False):
+        there = [(value, place) for value, place in zip(values, places, strict=True) if value is not None]
+        axes.plot(*zip(*there, strict=True), marker, color="#c44e52", mfc="none", label=f"paper, {source}")
+    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.set_yticks(places, names, fontsize=8)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel("difference (points of mIoU)")
+    axes.grid(axis="x", linewidth=0.4)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=7)
+    axes.set_title(title, fontsize=9)
     _save(figure, path)
 
 

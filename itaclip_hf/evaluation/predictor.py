@@ -11,10 +11,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from PIL import Image
 
-from ..modeling import ITACLIPForSemanticSegmentation
+from ..modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from ..processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
+from ..text_cache import bake_vocabulary
 
-__all__ = ["ITACLIPPredictor", "Prediction", "Predictor", "hash_weights"]
+__all__ = ["ITACLIPPredictor", "Prediction", "Predictor", "describe_itaclip", "hash_weights"]
+
+CUSTOM_METHOD = "custom"  # a last block that no registered method has
 
 
 class Prediction(NamedTuple):
@@ -22,7 +25,7 @@ class Prediction(NamedTuple):
 
     Args:
         labels: (height, width) class ids at the image's own size, on any device.
-        confidence: (height, width) scores in [0, 1] of those classes, where the method has such.
+        confidence: (height, width) highest scores in [0, 1], before thresholds, where the method has such.
     """
 
     labels: torch.Tensor
@@ -78,39 +81,57 @@ class ITACLIPPredictor:
         self._model = model.eval()
         self._processor = processor
         self._weights_sha256 = hash_weights(model)
-        model.set_vocabulary(processor, vocabulary)
+        bake_vocabulary(model, processor, vocabulary)
 
     @torch.inference_mode()
     def predict(self, prepared: Mapping[str, Any]) -> list[Prediction]:
         """Label and confidence maps of a batch."""
         # Pixels stay in float32 whatever the model's format: they guide the refinement, too.
         inputs = {key: value.to(self._model.device, non_blocking=True) for key, value in prepared.items()}
-        outputs = self._model(**inputs)
-        results = self._processor.post_process_semantic_segmentation(outputs, return_segmentation_scores=True)
-        return [
-            Prediction(result["segmentation"], _pick_scores(result["segmentation_scores"], result["segmentation"]))
-            for result in results
-        ]
+        area_threshold = self._processor.image_processor.area_threshold
+        outputs = self._model.predict_labels(**inputs, area_threshold=area_threshold)
+        labels = self._processor.post_process_label_maps(outputs)
+        return [Prediction(*maps) for maps in zip(labels, outputs.confidence, strict=True)]
 
     def describe(self) -> dict[str, Any]:
-        """Weights, configuration, processor settings, vocabulary, number format and device kind."""
-        config = self._model.config.to_diff_dict()
-        for derived in ("id2label", "label2id", "query_classes", "transformers_version", "_name_or_path"):
-            config.pop(derived, None)
-        # Defaults too: one that changes with a release changes results.
-        fields = {name: value for name, value in self._model.config.method_fields().items() if name != "query_classes"}
-        return {
-            "method": "ITACLIP",
-            "model": self.name,
-            "weights_sha256": self._weights_sha256,
-            "config": config | fields,
-            "image_processor": _image_processor_fields(self._processor.image_processor),
-            "auxiliary_weight": self._processor.auxiliary_weight,
-            "templates": len(self._processor.templates),
-            "templates_sha256": hashlib.sha256("\n".join(self._processor.templates).encode()).hexdigest(),
-            "dtype": str(self._model.dtype).removeprefix("torch."),
-            "device": self._model.device.type,
-        }
+        """Method, weights, configuration, processor settings, number format and device kind."""
+        return describe_itaclip(self.name, self._weights_sha256, self._model, self._model.config, self._processor)
+
+
+def describe_itaclip(
+    name: str,
+    weights_sha256: str,
+    model: ITACLIPForSemanticSegmentation,
+    config: ITACLIPConfig,
+    processor: ITACLIPProcessor,
+) -> dict[str, Any]:
+    """Everything but the vocabulary that determines the results of a model under a configuration.
+
+    Args:
+        name: What reports call the model.
+        weights_sha256: Of `hash_weights`.
+        model: Says number format and device.
+        config: The configuration that is run, which may be another than the model's own.
+        processor: The processor that goes with it.
+    """
+    method = config.identify_method()
+    values = config.to_diff_dict()
+    for derived in ("id2label", "label2id", "query_classes", "transformers_version", "_name_or_path"):
+        values.pop(derived, None)
+    # Defaults too: one that changes with a release changes results.
+    fields = {field: value for field, value in config.method_fields().items() if field != "query_classes"}
+    return {
+        "method": CUSTOM_METHOD if method is None else method.title,
+        "model": name,
+        "weights_sha256": weights_sha256,
+        "config": values | fields,
+        "image_processor": _image_processor_fields(processor.image_processor),
+        "auxiliary_weight": processor.auxiliary_weight,
+        "templates": len(processor.templates),
+        "templates_sha256": hashlib.sha256("\n".join(processor.templates).encode()).hexdigest(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+    }
 
 
 def hash_weights(model: torch.nn.Module) -> str:
@@ -124,11 +145,6 @@ def hash_weights(model: torch.nn.Module) -> str:
 
 def _prepare_images(image_processor: ITACLIPImageProcessor, images: list[Image.Image]) -> dict[str, torch.Tensor]:
     return dict(image_processor(images, return_tensors="pt"))
-
-
-def _pick_scores(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(classes, height, width) scores at (height, width) labels."""
-    return scores.gather(0, labels[None])[0]
 
 
 def _image_processor_fields(image_processor: ITACLIPImageProcessor) -> dict[str, Any]:

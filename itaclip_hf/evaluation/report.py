@@ -13,17 +13,25 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..processing import Vocabulary
 from .atomic_files import write_json, write_text
 from .benchmarks import Benchmark
 from .confusion_matrix import SegmentationScores, compute_segmentation_scores
-from .runner import EvaluationResult
 
-__all__ = ["REPORT_FILE", "build_report", "format_markdown", "load_report", "write_report"]
+if TYPE_CHECKING:
+    from .runner import EvaluationResult
+
+__all__ = [
+    "REPORT_FILE",
+    "build_report",
+    "describe_hardware",
+    "describe_versions",
+    "format_markdown",
+    "load_report",
+    "write_report",
+]
 
 REPORT_FILE = "report.json"
 PER_IMAGE_FILE = "per_image.npz"
@@ -34,7 +42,7 @@ _PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pillow")
 
 def build_report(
     title: str,
-    result: EvaluationResult,
+    result: "EvaluationResult",
     description: Mapping[str, Any],
     vocabulary: Vocabulary,
     benchmark: Benchmark | None = None,
@@ -93,13 +101,13 @@ def build_report(
             "peak_memory_bytes": result.peak_memory_bytes,
             "peak_device_memory_bytes": result.peak_device_memory_bytes,
         },
-        "hardware": _describe_hardware(result.num_processes),
-        "versions": _describe_versions(),
+        "hardware": describe_hardware(result.num_processes),
+        "versions": describe_versions(),
     }
 
 
 def write_report(
-    folder: str | os.PathLike[str], report: Mapping[str, Any], result: EvaluationResult, vocabulary: Vocabulary
+    folder: str | os.PathLike[str], report: Mapping[str, Any], result: "EvaluationResult", vocabulary: Vocabulary
 ) -> Path:
     """Writes JSON, Markdown, vocabulary and per-image counts; pictures come from `plots`.
 
@@ -149,7 +157,7 @@ def format_markdown(report: Mapping[str, Any]) -> str:
 
 
 def _describe_classes(
-    scores: SegmentationScores, result: EvaluationResult, vocabulary: Vocabulary
+    scores: SegmentationScores, result: "EvaluationResult", vocabulary: Vocabulary
 ) -> list[dict[str, Any]]:
     return [
         {
@@ -164,7 +172,10 @@ def _describe_classes(
     ]
 
 
-def _describe_hardware(num_processes: int) -> dict[str, Any]:
+def describe_hardware(num_processes: int) -> dict[str, Any]:
+    """What the run ran on, as JSON values."""
+    import torch  # not above: two reports are compared without it
+
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "processes": num_processes,
@@ -186,7 +197,8 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor()
 
 
-def _describe_versions() -> dict[str, str]:
+def describe_versions() -> dict[str, str]:
+    """Versions of Python, this package and what results depend on."""
     from .. import __version__
 
     versions = {"python": platform.python_version(), "itaclip_hf": __version__}

@@ -1,4 +1,4 @@
-"""Runs a predictor over a dataset, on one process or many, and counts.
+"""Runs one predictor or a family of them over a dataset, on one process or many, and counts.
 
 The unit of work is a batch of neighbouring images whose make-up depends on the dataset alone, never on the number of
 processes: every image is predicted in the same company however the work is dealt out. Each process counts its own
@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +25,23 @@ from torch.utils.data import DataLoader
 
 from .confusion_matrix import compute_segmentation_scores, decode_pair_counts, encode_pair_counts
 from .image_counts import ImageCounts
-from .predictor import Predictor
+from .predictor import Prediction, Predictor
+from .predictor_family import PredictorFamily, SinglePredictor
 from .progress import ProgressFolder
 from .sample_batches import PreparedBatch, batch_source
 from .segmentation_datasets import SegmentationDataset, StreamedDataset
 
-__all__ = ["EvaluationResult", "Problem", "RunSettings", "check_process_count", "make_accelerator", "run_evaluation"]
+__all__ = [
+    "EvaluationResult",
+    "Problem",
+    "RunSettings",
+    "check_process_count",
+    "describe_run",
+    "describe_runs",
+    "make_accelerator",
+    "run_evaluation",
+    "run_family",
+]
 
 try:
     import resource
@@ -161,61 +172,103 @@ def run_evaluation(
         OSError: Another run uses the folder, or not all processes see it.
         SampleError: A sample is unusable and `strict` is on.
     """
+    return run_family(dataset, SinglePredictor(predictor), [progress_folder], settings, accelerator)[0]
+
+
+def run_family(
+    dataset: SegmentationDataset | StreamedDataset,
+    family: PredictorFamily,
+    progress_folders: Sequence[str | os.PathLike[str]],
+    settings: RunSettings | None = None,
+    accelerator: Accelerator | None = None,
+) -> list[EvaluationResult]:
+    """Scores a family of predictors on a dataset in one go; every process calls it with the same arguments.
+
+    Args:
+        dataset: Images and labels.
+        family: The methods.
+        progress_folders: One for each method. They may have come to different points; each image is predicted for
+            those methods that lack it.
+        settings: How to go about it.
+        accelerator: The processes; made here if not given.
+
+    Returns:
+        The result of each method, on every process; times and memory are those of all together.
+
+    Raises:
+        ValueError: As `run_evaluation`.
+        OSError: As `run_evaluation`.
+        SampleError: As `run_evaluation`.
+    """
     settings = settings or RunSettings()
     accelerator = accelerator or make_accelerator()
     check_process_count(accelerator)
-    num_classes = _check_classes(dataset, predictor)
-    progress = ProgressFolder(progress_folder)
+    num_classes = _check_classes(dataset, family)
+    progress = [ProgressFolder(folder) for folder in progress_folders]
     try:
         before = _start_progress(
-            accelerator, progress, describe_run(dataset, predictor, settings), settings, num_classes
+            accelerator, progress, describe_runs(dataset, family, settings), settings, num_classes
         )
-        share = _Share(dataset, predictor, settings, accelerator, frozenset(before.indices.tolist()))
+        share = _Share(dataset, family, settings, accelerator, before)
         started = time.perf_counter()
         share.run(progress)
         seconds = time.perf_counter() - started
         return _collect(accelerator, progress, before, share, seconds)
     finally:
-        progress.finish()
+        for folder in progress:
+            folder.finish()
 
 
 def describe_run(
     dataset: SegmentationDataset | StreamedDataset, predictor: Predictor, settings: RunSettings
 ) -> dict[str, Any]:
     """Everything that determines the counts; the number of processes does not."""
-    return {
-        "dataset": dataset.describe(),
-        "predictor": predictor.describe(),
-        "vocabulary_sha256": predictor.vocabulary.fingerprint,
-        "batch_size": settings.batch_size,
-        "limit": settings.limit,
-    }
+    return describe_runs(dataset, SinglePredictor(predictor), settings)[0]
 
 
-def _check_classes(dataset: SegmentationDataset | StreamedDataset, predictor: Predictor) -> int:
-    num_classes = len(predictor.vocabulary.labels)
-    if dataset.mapping.num_classes != num_classes:
-        raise ValueError(
-            f"Expected as many classes in the vocabulary as in the dataset's labels ({dataset.mapping.num_classes}), "
-            f"but got {num_classes}. Check the vocabulary and its background."
-        )
-    return num_classes
+def describe_runs(
+    dataset: SegmentationDataset | StreamedDataset, family: PredictorFamily, settings: RunSettings
+) -> list[dict[str, Any]]:
+    """`describe_run` of each method of a family."""
+    dataset_description = dataset.describe()
+    return [
+        {
+            "dataset": dataset_description,
+            "predictor": description,
+            "vocabulary_sha256": vocabulary.fingerprint,
+            "batch_size": settings.batch_size,
+            "limit": settings.limit,
+        }
+        for description, vocabulary in zip(family.describe_each(), family.vocabularies, strict=True)
+    ]
+
+
+def _check_classes(dataset: SegmentationDataset | StreamedDataset, family: PredictorFamily) -> int:
+    expected = dataset.mapping.num_classes
+    for vocabulary in family.vocabularies:
+        if len(vocabulary.labels) != expected:
+            raise ValueError(
+                f"Expected as many classes in the vocabulary as in the dataset's labels ({expected}), but got "
+                f"{len(vocabulary.labels)}. Check the vocabulary and its background."
+            )
+    return expected
 
 
 def _start_progress(
     accelerator: Accelerator,
-    progress: ProgressFolder,
-    description: Mapping[str, Any],
+    progress: Sequence[ProgressFolder],
+    descriptions: Sequence[Mapping[str, Any]],
     settings: RunSettings,
     num_classes: int,
-) -> ImageCounts:
-    """Opens the folder on the main process; all processes get what is done, or its error."""
-    token_path = progress.folder / f".run-{uuid.uuid4().hex[:8]}"
+) -> list[ImageCounts]:
+    """Opens the folders on the main process; all processes get what is done, or its error."""
+    token_path = progress[0].folder / f".run-{uuid.uuid4().hex[:8]}"
     outcome: list[Any] = [None, None, None]  # token, counts done, error
     if accelerator.is_main_process:
         try:
-            progress.start(description, restart=settings.restart)
-            outcome[1] = progress.read(num_classes)
+            for folder, description in zip(progress, descriptions, strict=True):
+                folder.start(description, restart=settings.restart)
+            outcome[1] = [folder.read(num_classes) for folder in progress]
             token_path.touch()
             outcome[0] = token_path.name
         except (OSError, ValueError) as error:
@@ -224,18 +277,42 @@ def _start_progress(
     token, before, failure = outcome
     if failure is not None:
         raise failure
-    sees_token = (progress.folder / token).exists()
+    sees_token = (progress[0].folder / token).exists()
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         token_path.unlink()
     if not sees_token:
         raise OSError(
-            f"Expected {progress.folder} to be one folder for all processes, but process "
+            f"Expected {progress[0].folder} to be one folder for all processes, but process "
             f"{accelerator.process_index} does not see what the main process writes there. "
             "Choose an `--out` on a file system that all machines share."
         )
-    done: ImageCounts = before
+    done: list[ImageCounts] = before
     return done
+
+
+class _UnsavedImages:
+    """Scored images of each method that are not on disk yet."""
+
+    def __init__(self, progress: Sequence[ProgressFolder], num_classes: int, save_interval: float) -> None:
+        self._progress = progress
+        self._num_classes = num_classes
+        self._save_interval = save_interval
+        self._images: list[list[_ScoredImage]] = [[] for _ in progress]
+        self._saved_at = time.monotonic()
+
+    def add(self, position: int, images: Sequence[_ScoredImage]) -> None:
+        """Adds images of one method, and saves all if it is time."""
+        self._images[position].extend(images)
+        if time.monotonic() - self._saved_at >= self._save_interval:
+            self.save()
+
+    def save(self) -> None:
+        """Writes a part of each method that has something new."""
+        for folder, images in zip(self._progress, self._images, strict=True):
+            folder.write_part(ImageCounts.from_images(self._num_classes, images))
+            images.clear()
+        self._saved_at = time.monotonic()
 
 
 class _Share:
@@ -244,23 +321,24 @@ class _Share:
     def __init__(
         self,
         dataset: SegmentationDataset | StreamedDataset,
-        predictor: Predictor,
+        family: PredictorFamily,
         settings: RunSettings,
         accelerator: Accelerator,
-        done: frozenset[int],
+        before: Sequence[ImageCounts],
     ) -> None:
-        self.num_classes = len(predictor.vocabulary.labels)
-        self.confusion = np.zeros((self.num_classes, self.num_classes), dtype=np.int64)
+        self.num_classes = dataset.mapping.num_classes
+        self.confusion = np.zeros((len(before), self.num_classes, self.num_classes), dtype=np.int64)
         self.problems: list[Problem] = []
-        self._predictor = predictor
+        self._family = family
         self._settings = settings
         self._accelerator = accelerator
+        self._done = [frozenset(counts.indices.tolist()) for counts in before]
         source, self._num_images = batch_source(
             dataset,
-            predictor.prepare_images,
+            family.prepare_images,
             batch_size=settings.batch_size,
             limit=settings.limit,
-            done=done,
+            done=frozenset.intersection(*self._done),
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
         )
@@ -271,35 +349,40 @@ class _Share:
             pin_memory=accelerator.device.type == "cuda",
         )
 
-    def run(self, progress: ProgressFolder) -> None:
-        """Predicts, counts and saves; a kill loses at most the images since the last part."""
-        unsaved: list[_ScoredImage] = []
-        saved_at = time.monotonic()
-        with _ProgressBar(self._num_images, self._accelerator, self._settings.show_progress) as bar:
+    def run(self, progress: Sequence[ProgressFolder]) -> None:
+        """Predicts, counts and saves; a kill loses at most what was scored since the last parts."""
+        unsaved = _UnsavedImages(progress, self.num_classes, self._settings.save_interval)
+        bar = _ProgressBar(self._num_images, len(progress), self._accelerator, self._settings.show_progress)
+        with bar:
             try:
                 for batch in self._batches:
                     self._note_problems(batch)
-                    unsaved.extend(self._score(batch))
-                    bar.advance(len(batch.names) + len(batch.errors), self.confusion)
-                    if time.monotonic() - saved_at >= self._settings.save_interval:
-                        progress.write_part(ImageCounts.from_images(self.num_classes, unsaved))
-                        unsaved, saved_at = [], time.monotonic()
+                    for position, images in self._score(batch):
+                        unsaved.add(position, images)
+                    bar.advance(len(batch.names) + len(batch.errors), self.confusion[0])
             finally:  # an error or Ctrl-C loses nothing
-                progress.write_part(ImageCounts.from_images(self.num_classes, unsaved))
+                unsaved.save()
 
-    def _score(self, batch: PreparedBatch) -> list[_ScoredImage]:
+    def _score(self, batch: PreparedBatch) -> Iterator[tuple[int, list[_ScoredImage]]]:
+        """Counts of a batch for each method that lacks any of its images."""
         if batch.inputs is None:
-            return []
-        predictions = self._predictor.predict(batch.inputs)
+            return
+        wanted = [position for position, done in enumerate(self._done) if not done.issuperset(batch.indices)]
+        for position, predictions in self._family.predict_each(batch.inputs, wanted):
+            yield position, self._count(position, batch, predictions)
+
+    def _count(self, position: int, batch: PreparedBatch, predictions: Sequence[Prediction]) -> list[_ScoredImage]:
         scored = []
         for index, name, labels, prediction in zip(batch.indices, batch.names, batch.labels, predictions, strict=True):
+            if index in self._done[position]:
+                continue
             predicted = prediction.labels.cpu().numpy()
             try:
                 codes, counts = encode_pair_counts(labels, predicted, self.num_classes)
             except ValueError as error:
                 raise ValueError(f"The predictor's result for {name} does not fit: {error}") from error
             scored.append((index, name, codes, counts))
-            self.confusion += decode_pair_counts(codes, counts, self.num_classes)
+            self.confusion[position] += decode_pair_counts(codes, counts, self.num_classes)
         return scored
 
     def _note_problems(self, batch: PreparedBatch) -> None:
@@ -311,16 +394,20 @@ class _Share:
 
 
 class _ProgressBar:
-    """Images, speed and mIoU so far, on the main process alone; of its own share where there are many."""
+    """Images, speed and mIoU so far, on the main process alone; of its own share where there are many.
 
-    def __init__(self, total: int | None, accelerator: Accelerator, is_wanted: bool) -> None:
+    Of several methods the mIoU of the first is shown.
+    """
+
+    def __init__(self, total: int | None, num_methods: int, accelerator: Accelerator, is_wanted: bool) -> None:
         processes = accelerator.num_processes
+        self._score_name = "mIoU so far" if num_methods == 1 else f"mIoU of the first of {num_methods} so far"
         self._progress = Progress(
             TextColumn("evaluate" if processes == 1 else f"evaluate (1 of {processes} processes)"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[speed]:.2f} images/s"),
-            TextColumn("mIoU so far {task.fields[score]:.1f} %"),
+            TextColumn(f"{self._score_name} {{task.fields[score]:.1f}} %"),
             TimeRemainingColumn(),
             disable=not (is_wanted and accelerator.is_main_process),
         )
@@ -350,36 +437,43 @@ class _ProgressBar:
             self._printed = now
             of_all = "" if self._total is None else f" of {self._total}"
             self._progress.console.print(
-                f"{self._done}{of_all} images, {speed:.2f} images/s, mIoU so far {score:.1f} %"
+                f"{self._done}{of_all} images, {speed:.2f} images/s, {self._score_name} {score:.1f} %"
             )
 
 
 def _collect(
-    accelerator: Accelerator, progress: ProgressFolder, before: ImageCounts, share: _Share, seconds: float
-) -> EvaluationResult:
+    accelerator: Accelerator,
+    progress: Sequence[ProgressFolder],
+    before: Sequence[ImageCounts],
+    share: _Share,
+    seconds: float,
+) -> list[EvaluationResult]:
     """Adds the matrices of all processes and holds them against what lies on disk."""
-    matrix = accelerator.reduce(torch.from_numpy(share.confusion).to(accelerator.device), "sum")
-    confusion = before.confusion() + matrix.cpu().numpy()
+    new = accelerator.reduce(torch.from_numpy(share.confusion).to(accelerator.device), "sum").cpu().numpy()
     accelerator.wait_for_everyone()  # all parts are on disk now
-    counts = progress.read(share.num_classes)
-    if not np.array_equal(counts.confusion(), confusion):
-        raise RuntimeError(
-            f"Expected the counts in {progress.folder} to add up to those of the processes, but they do not. "
-            "Run again with `--restart`, and report this."
-        )
     reports = gather_object([(share.problems, seconds, _peak_memory_bytes(), _peak_device_memory_bytes(accelerator))])
     problems = sorted((problem for found, *_ in reports for problem in found), key=lambda problem: problem.index)
     device_peaks = [peak for *_, peak in reports if peak is not None]
-    return EvaluationResult(
-        counts=counts,
-        confusion=confusion,
-        problems=tuple(problems),
-        resumed=len(before),
-        seconds=max(took for _, took, *_ in reports),
-        num_processes=accelerator.num_processes,
-        peak_memory_bytes=max(peak for _, _, peak, _ in reports),
-        peak_device_memory_bytes=max(device_peaks) if device_peaks else None,
-    )
+    results = []
+    for folder, done, matrix in zip(progress, before, new, strict=True):
+        counts, confusion = folder.read(share.num_classes), done.confusion() + matrix
+        if not np.array_equal(counts.confusion(), confusion):
+            raise RuntimeError(
+                f"Expected the counts in {folder.folder} to add up to those of the processes, but they do not. "
+                "Run again with `--restart`, and report this."
+            )
+        result = EvaluationResult(
+            counts=counts,
+            confusion=confusion,
+            problems=tuple(problems),
+            resumed=len(done),
+            seconds=max(took for _, took, *_ in reports),
+            num_processes=accelerator.num_processes,
+            peak_memory_bytes=max(peak for _, _, peak, _ in reports),
+            peak_device_memory_bytes=max(device_peaks) if device_peaks else None,
+        )
+        results.append(result)
+    return results
 
 
 def _peak_memory_bytes() -> int:

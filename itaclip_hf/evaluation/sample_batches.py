@@ -43,10 +43,7 @@ class PreparedBatch:
     def pin_memory(self) -> "PreparedBatch":
         """Called by the `DataLoader` where a GPU is used: pinned tensors are copied while the host goes on."""
         if self.inputs is not None:
-            self.inputs = {
-                key: value.pin_memory() if isinstance(value, torch.Tensor) else value
-                for key, value in self.inputs.items()
-            }
+            self.inputs = _pin(self.inputs)
         return self
 
 
@@ -143,6 +140,13 @@ class _StreamedBatches(IterableDataset[PreparedBatch]):
                 batch.append((index, functools.partial(self._dataset.load_row, index, row)))
         if batch:
             yield _prepare_batch(batch, self._prepare_images)
+
+
+def _pin(value: Any) -> Any:
+    """The value with its tensors pinned, in mappings of mappings, too."""
+    if isinstance(value, Mapping):
+        return {key: _pin(item) for key, item in value.items()}
+    return value.pin_memory() if isinstance(value, torch.Tensor) else value
 
 
 def _prepare_batch(

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from itaclip_hf import (
 from itaclip_hf.demo import DEMO_CHECKPOINT
 from itaclip_hf.evaluation.label_mapping import LabelMapping
 from itaclip_hf.evaluation.predictor import Prediction
-from itaclip_hf.evaluation.runner import RunSettings, run_evaluation
+from itaclip_hf.evaluation.runner import RunSettings, run_evaluation, run_family
 from itaclip_hf.evaluation.segmentation_datasets import FolderDataset, load_folder_dataset
 
 NUM_CLASSES = 5
@@ -53,6 +53,27 @@ class PixelPredictor:
 
     def describe(self) -> dict[str, Any]:
         return {"method": "pixels", "classes": len(self.vocabulary.labels)}
+
+
+class PixelFamily:
+    """Several methods: number n predicts what `PixelPredictor` does, plus n. Keeps what was predicted for which."""
+
+    def __init__(self, size: int, seconds_per_image: float = 0.0) -> None:
+        self.predictor = PixelPredictor(seconds_per_image)
+        self.vocabularies = (self.predictor.vocabulary,) * size
+        self.prepare_images = prepare_images
+        self.predicted: list[int] = []
+
+    def predict_each(
+        self, prepared: Mapping[str, Any], wanted: Sequence[int]
+    ) -> Iterator[tuple[int, list[Prediction]]]:
+        for position in wanted:
+            predictions = self.predictor.predict(prepared)
+            self.predicted.extend([position] * len(predictions))
+            yield position, [Prediction((each.labels + position) % NUM_CLASSES) for each in predictions]
+
+    def describe_each(self) -> list[dict[str, Any]]:
+        return [{"method": "pixels", "number": number} for number in range(len(self.vocabularies))]
 
 
 def prepare_images(images: Sequence[Image.Image]) -> dict[str, Any]:
@@ -92,8 +113,8 @@ def write_folders(root: Path, num_images: int) -> None:
         write_labels(root / "labels" / f"{index:03d}.png", ids)
 
 
-def save_tiny_checkpoint(folder: Path) -> Path:
-    """A random ITACLIP checkpoint of three small blocks, with the embedded checkpoint's tokenizer."""
+def save_tiny_checkpoint(folder: Path, num_layers: int = 3) -> Path:
+    """A random ITACLIP checkpoint of a few small blocks, with the embedded checkpoint's tokenizer."""
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
     tokenizer = AutoTokenizer.from_pretrained(DEMO_CHECKPOINT)
     torch.manual_seed(0)
@@ -105,7 +126,7 @@ def save_tiny_checkpoint(folder: Path) -> Path:
             "vocab_size": len(tokenizer),
             "eos_token_id": tokenizer.eos_token_id,
         },
-        vision_config={**tower, "num_hidden_layers": 3, "image_size": 32, "patch_size": 8},
+        vision_config={**tower, "num_hidden_layers": num_layers, "image_size": 32, "patch_size": 8},
         intermediate_layers=(1, 2),
         window_size=32,
         window_stride=16,
@@ -113,7 +134,7 @@ def save_tiny_checkpoint(folder: Path) -> Path:
         pamr_dilations=(1, 2),
     )
     model = ITACLIPForSemanticSegmentation(config)
-    for parameter in model.parameters():  # the default initialisation hardly tells patches apart
+    for parameter in model.vision_model.parameters():  # the default initialisation hardly tells patches apart
         parameter.data.mul_(5)
     model.save_pretrained(folder)
     image_processor = ITACLIPImageProcessor(size={"shortest_edge": 40})
@@ -121,15 +142,15 @@ def save_tiny_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def expected_confusion(root: Path, names: Sequence[str]) -> np.ndarray:
-    """Confusion matrix by a plain loop over pixels."""
+def expected_confusion(root: Path, names: Sequence[str], number: int = 0) -> np.ndarray:
+    """Confusion matrix by a plain loop over pixels, of the method of that number in a family."""
     matrix = np.zeros((NUM_CLASSES, NUM_CLASSES), dtype=np.int64)
     for name in names:
         image = np.array(Image.open(root / "images" / f"{name}.png"))
         labels = np.array(Image.open(root / "labels" / f"{name}.png"))
         for label, prediction in zip(labels.ravel(), predict_pixels(image).ravel(), strict=True):
             if label != 255:
-                matrix[label, prediction] += 1
+                matrix[label, (prediction + number) % NUM_CLASSES] += 1
     return matrix
 
 
@@ -137,7 +158,9 @@ def load_folders(root: Path) -> FolderDataset:
     return load_folder_dataset(root / "images", root / "labels", LabelMapping.shifted(NUM_CLASSES), title="scripted")
 
 
-def fork_processes(root: Path, num_processes: int, seconds_per_image: float = 0.0) -> list[BaseProcess]:
+def fork_processes(
+    root: Path, num_processes: int, seconds_per_image: float = 0.0, family_size: int = 1
+) -> list[BaseProcess]:
     """Processes that evaluate together, like torchrun's, but without importing everything anew."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -148,6 +171,7 @@ def fork_processes(root: Path, num_processes: int, seconds_per_image: float = 0.
         environment = {
             "SCRIPTED_ROOT": str(root),
             "SCRIPTED_SECONDS": str(seconds_per_image),
+            "SCRIPTED_FAMILY": str(family_size),
             "OMP_NUM_THREADS": "1",
             "ACCELERATE_USE_CPU": "1",
             "MASTER_ADDR": "127.0.0.1",
@@ -176,19 +200,30 @@ def run_forked(environment: dict[str, str]) -> None:
 
 def main() -> None:
     root = Path(os.environ["SCRIPTED_ROOT"])
-    predictor = PixelPredictor(float(os.environ.get("SCRIPTED_SECONDS", "0")))
+    seconds, size = float(os.environ.get("SCRIPTED_SECONDS", "0")), int(os.environ.get("SCRIPTED_FAMILY", "1"))
     settings = RunSettings(batch_size=2, num_workers=0, save_interval=0.0, show_progress=False)
-    result = run_evaluation(load_folders(root), predictor, root / "progress", settings)
+    predictor = PixelPredictor(seconds)
+    if size == 1:
+        results = [run_evaluation(load_folders(root), predictor, root / "progress", settings)]
+    else:
+        family = PixelFamily(size, seconds)
+        predictor = family.predictor
+        results = run_family(load_folders(root), family, family_folders(root, size), settings)
     rank = os.environ.get("RANK", "0")
     content = {
-        "confusion": result.confusion.tolist(),
-        "num_processes": result.num_processes,
-        "resumed": result.resumed,
-        "images": len(result.counts),
+        "confusion": results[0].confusion.tolist(),
+        "confusions": [result.confusion.tolist() for result in results],
+        "num_processes": results[0].num_processes,
+        "resumed": results[0].resumed,
+        "images": len(results[0].counts),
         "predicted_here": sum(predictor.batches),
-        "problems": len(result.problems),
+        "problems": len(results[0].problems),
     }
     (root / f"result-{rank}.json").write_text(json.dumps(content))
+
+
+def family_folders(root: Path, size: int) -> list[Path]:
+    return [root / "family" / str(number) for number in range(size)]
 
 
 if __name__ == "__main__":

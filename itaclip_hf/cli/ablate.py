@@ -1,0 +1,172 @@
+"""`itaclip ablate`: the paper's ablation tables, or one's own, on any data."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..number_formats import NumberFormat
+from .dataset_options import (
+    BackgroundFirstLineOption,
+    DataOption,
+    DatasetChoice,
+    DatasetConfigOption,
+    DatasetOption,
+    DefinitionsOption,
+    IgnoreIndexOption,
+    ImageColumnOption,
+    ImagesOption,
+    LabelColumnOption,
+    LabelsOption,
+    ReduceLabelsOption,
+    SplitOption,
+    StreamingOption,
+    TextsOption,
+    VocabularyOption,
+)
+from .model_options import DEFAULT_MODEL, DtypeOption, ModelOption, quiet_libraries
+from .process_options import CpuOption, ProcessesOption, join_processes
+
+if TYPE_CHECKING:
+    from ..evaluation.ablation_tables import AblationTable
+    from ..processing import Vocabulary
+
+__all__ = ["ablate"]
+
+
+def ablate(
+    tables: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TABLE...",
+            help="attention, feed-forward, intermediate, pamr, engineering, stride, weights, background, methods, "
+            "backbones, or their numbers in the paper (2 to 8, 11, 1, 10); 'all'; or a YAML file of your own.",
+        ),
+    ],
+    benchmark: Annotated[
+        str | None, typer.Option(help="Benchmark, as for `itaclip evaluate`; with --data or another source of images.")
+    ] = None,
+    data: DataOption = None,
+    split: SplitOption = "val",
+    images: ImagesOption = None,
+    labels: LabelsOption = None,
+    dataset: DatasetOption = None,
+    dataset_config: DatasetConfigOption = None,
+    image_column: ImageColumnOption = "image",
+    label_column: LabelColumnOption = "label",
+    streaming: StreamingOption = False,
+    ignore_index: IgnoreIndexOption = None,
+    reduce_labels: ReduceLabelsOption = False,
+    vocabulary: VocabularyOption = None,
+    background_first_line: BackgroundFirstLineOption = False,
+    definitions: DefinitionsOption = None,
+    texts: TextsOption = None,
+    model: ModelOption = DEFAULT_MODEL,
+    models: Annotated[
+        str | None, typer.Option(help="Checkpoints for the table of backbones, separated by commas.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Setting of the full method that all rows start from, such as window_stride=56; may be repeated.",
+        ),
+    ] = None,
+    dtype: DtypeOption = NumberFormat.auto,
+    cpu: CpuOption = False,
+    processes: ProcessesOption = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images that are predicted together.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that decode and resize, per evaluating process.")] = 2,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be scored.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw earlier progress away.")] = False,
+    replicates: Annotated[int, typer.Option(min=1, help="Resamplings of the images for the intervals.")] = 2000,
+    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Whether to draw pictures.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Folder for the tables; default: itaclip_ablation/NAME.")] = None,
+) -> None:
+    """Compute ablation tables: every row's mIoU with the interval of its difference, beside the paper's figures.
+
+    Rows share passes through the encoder, label maps and texts where they may; each gives what `itaclip evaluate`
+    would give. Writes NAME.md, NAME.csv, NAME.json and NAME.png for each table, and tables.md with all of them. A run
+    that was stopped goes on where it was; another table in the same folder computes only what is new. Many processes
+    as for `itaclip evaluate`.
+    """
+    from ..evaluation.ablation import run_ablations
+    from ..evaluation.ablation_files import parse_setting
+    from ..evaluation.ablation_report import format_table
+    from ..evaluation.ablation_tables import check_settings
+    from ..evaluation.ablation_variants import AblationBase
+    from ..evaluation.benchmarks import get_benchmark
+    from ..evaluation.runner import RunSettings
+    from ..number_formats import choose_dtype
+
+    quiet_libraries()
+    settings = dict(parse_setting(setting) for setting in set_ or [])
+    check_settings(settings)
+    chosen = None if benchmark is None else get_benchmark(benchmark)
+    choice = DatasetChoice(
+        chosen, data, split, images, labels, dataset, dataset_config, image_column, label_column, streaming,
+        ignore_index, reduce_labels, vocabulary, background_first_line, definitions, texts,
+    )  # fmt: skip
+    words = choice.read_vocabulary()
+    found, left_out = _choose_tables(tables, models, words)
+    samples = choice.open_dataset(len(words.labels))
+    accelerator = join_processes(cpu, processes, "ablate")
+    folder = out or Path("itaclip_ablation") / Path(benchmark or samples.title).name
+    reports, results = run_ablations(
+        found,
+        AblationBase(model, words, benchmark, settings),
+        samples,
+        folder,
+        choose_dtype(dtype.value, accelerator.device),
+        RunSettings(batch_size=batch_size, num_workers=workers, limit=limit, strict=strict, restart=restart),
+        accelerator,
+        left_out,
+        plots,
+        replicates,
+        ["itaclip", *sys.argv[1:]],
+    )
+    if accelerator.is_main_process:
+        for report in reports:
+            typer.echo(f"{report['title']}\n\n{format_table(report)}")
+        for name, reason in left_out.items():
+            typer.secho(f"Left out: {name}: {reason}", fg="yellow", err=True)
+        typer.echo(f"Tables: {folder}")
+    if accelerator.num_processes > 1:
+        accelerator.end_training()
+    problems = results[0].problems
+    if problems:
+        message = f"{len(problems)} images could not be scored; the first is {problems[0].path}: {problems[0].message}"
+        typer.secho(message, fg="red", err=True)
+        raise typer.Exit(1)
+
+
+def _choose_tables(
+    names: list[str], models: str | None, words: "Vocabulary"
+) -> tuple[list["AblationTable"], dict[str, str]]:
+    """The tables that were asked for, and of "all" those that do not fit, with the reason."""
+    from ..evaluation.ablation_files import load_table_file
+    from ..evaluation.ablation_tables import get_table, make_backbone_table, table_names
+
+    checkpoints = [] if models is None else [model.strip() for model in models.split(",") if model.strip()]
+    left_out = {}
+    if "all" in names:
+        if not checkpoints:
+            left_out["backbones"] = "name two or more checkpoints with --models"
+        if not words.background:
+            left_out["background"] = "the vocabulary has no background words"
+        known = [name for name in table_names() if name not in left_out]
+        names = [*known, *(name for name in names if name != "all" and name not in known)]
+    tables = []
+    for name in names:
+        if Path(name).suffix in (".yaml", ".yml"):
+            tables.append(load_table_file(name))
+        elif checkpoints and get_table(name).name == "backbones":
+            tables.append(make_backbone_table(checkpoints))
+        else:
+            tables.append(get_table(name))
+    if checkpoints and not any(table.name == "backbones" for table in tables):
+        raise ValueError("Expected the table backbones with `--models`, but it was not asked for. Add `backbones`.")
+    return tables, left_out
