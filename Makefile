@@ -3,6 +3,9 @@
 #   make demo                      segment the sample scenes and a photograph with the embedded checkpoint
 #   make demo IMAGE=cat.jpg MODEL=openai/clip-vit-base-patch16 CLASSES="cat; sofa; wall"
 #   make test                      all tests        (one file: make test TESTS=tests/cli/test_segment.py)
+#   make benchmark                 speed and memory of this machine, about a quarter of an hour; keep it idle
+#   make benchmark-presets         quality against seconds an image on the drawn scenes
+#   make ablations                 tables of docs/ablations/ on held-out scenes, about ten minutes on two cores
 #   make style / make quality      put the code in order / check it
 
 PYTHON      ?= python3
@@ -16,13 +19,20 @@ IMAGE       ?=
 MODEL       ?=
 CLASSES     ?=
 OUT         ?= itaclip_demo
+# What `make benchmark` measures; the options are those that all of its scripts know, such as "--device cuda".
+BENCHMARK_OUT     ?= itaclip_benchmarks
+BENCHMARK_MODEL   ?= vit-b16
+BENCHMARK_OPTIONS ?=
+SCENES            ?= 16
+# Such as "--scenes 48 --stride 28 --processes 2".
+ABLATION_OPTIONS  ?=
 
 BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/installed-from-$(notdir $(CONSTRAINTS))
 SOURCES   := itaclip_hf demo_world benchmarks tests
 PRESENT    = $(wildcard $(SOURCES))
 
-.PHONY: demo readme-picture test test-fast style quality install clean
+.PHONY: demo readme-picture test test-fast benchmark benchmark-presets ablations style quality install clean
 
 demo: $(INSTALLED)
 	$(BIN)/itaclip demo-scenes --out "$(OUT)" $(if $(IMAGE),--image "$(IMAGE)") $(if $(MODEL),--model "$(MODEL)") \
@@ -33,6 +43,18 @@ test: $(INSTALLED)
 
 test-fast: $(INSTALLED)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow" $(TESTS)
+
+benchmark: $(INSTALLED)
+	$(BIN)/python -m benchmarks.roofline --model $(BENCHMARK_MODEL) $(BENCHMARK_OPTIONS) --json $(BENCHMARK_OUT)/roofline.json
+	$(BIN)/python -m benchmarks.stages --model $(BENCHMARK_MODEL) $(BENCHMARK_OPTIONS) --json $(BENCHMARK_OUT)/stages.json
+	$(BIN)/python -m benchmarks.ratios --model $(BENCHMARK_MODEL) $(BENCHMARK_OPTIONS) --json $(BENCHMARK_OUT)/ratios.json
+	$(BIN)/python -m benchmarks.memory --model $(BENCHMARK_MODEL) $(BENCHMARK_OPTIONS) --json $(BENCHMARK_OUT)/memory.json
+
+benchmark-presets: $(INSTALLED)
+	$(BIN)/python -m benchmarks.presets --scenes $(SCENES) --out $(BENCHMARK_OUT)/presets
+
+ablations: $(INSTALLED)
+	$(BIN)/python docs/make_ablations.py $(ABLATION_OPTIONS)
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix $(PRESENT)
@@ -58,5 +80,5 @@ $(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-lowest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache itaclip_demo itaclip_evaluation itaclip_results
+	rm -rf .venv .venv-lowest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache itaclip_demo itaclip_evaluation itaclip_results itaclip_benchmarks itaclip_ablation itaclip_tuning
 	find . -name __pycache__ -type d -not -path "./.git/*" -prune -exec rm -rf {} +

@@ -1,0 +1,45 @@
+"""The benchmarks' formulas of the vision tower's work, against torch's own count of what runs."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.arithmetic import compute_resized_size, count_encoder_work, split_view_flops
+from itaclip_hf import ITACLIPImageProcessor
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {},
+        {"attention_maps": ("qk",), "intermediate_layers": (), "last_feed_forward": True},
+        {"attention_maps": ("identity",), "intermediate_layers": ()},
+    ],
+    ids=["paper", "clip", "identity"],
+)
+def test_formula_counts_what_torch_counts(tiny_model, method):
+    model = tiny_model(**method)
+    model.set_attn_implementation("eager")  # torch does not count every fused kernel
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model.encode_patches(torch.randn(1, 3, 16, 16))
+    expected = sum(split_view_flops(model.config, (16, 16)).values())
+    # The tower projects the class token for CLIP's pooled output nowhere, but queries and keys always.
+    assert counter.get_total_flops() == expected
+
+
+def test_image_of_the_paper_makes_175_window_views(tiny_model):
+    config = tiny_model(window_size=224, window_stride=28).config
+    assert count_encoder_work(config, compute_resized_size((586, 640), 336), views=5)[:2] == (35, 5)
+
+
+def test_small_image_is_one_window_of_its_size(tiny_model):
+    config = tiny_model(window_size=16).config
+    work = count_encoder_work(config, (12, 8), views=3)
+    assert work == (1, 3, sum(split_view_flops(config, (12, 8)).values()))
+    assert work.flops == 3 * work.view_flops
+
+
+@pytest.mark.parametrize("size", [(586, 640), (333, 500), (375, 375)])
+def test_resized_size_is_that_of_the_image_processor(size):
+    inputs = ITACLIPImageProcessor()(torch.zeros(3, *size, dtype=torch.uint8), return_tensors="pt")
+    assert compute_resized_size(size, 336) == tuple(inputs["image_sizes"][0].tolist())
