@@ -32,7 +32,7 @@ from .model_options import DEFAULT_MODEL, DtypeOption, ModelOption, PresetOption
 from .process_options import CpuOption, ProcessesOption, join_processes
 
 if TYPE_CHECKING:
-    from ..evaluation.benchmarks import MethodSettings
+    from ..modeling import ITACLIPForSemanticSegmentation
     from ..processing import ITACLIPProcessor
 
 __all__ = ["evaluate"]
@@ -91,30 +91,23 @@ def evaluate(
     processes: torchrun --nproc_per_node N -m itaclip_hf.cli evaluate … (on CPUs after ACCELERATE_USE_CPU=1).
     GroupViT and CLIPSeg checkpoints are recognised and run with the rules of their papers.
     """
-    from ..evaluation.benchmarks import MethodSettings, choose_settings, get_benchmark
+    from ..evaluation.benchmarks import choose_settings, get_benchmark
 
     chosen = None if benchmark is None else get_benchmark(benchmark)
-    general_settings = MethodSettings("definitions", 0.2)
+    settings = None if chosen is None else chosen.settings  # without a benchmark, the checkpoint's own
     if method is not None:
         method = resolve_method(method)
-        general_settings = choose_settings(method)
+        settings = choose_settings(method)
         is_refined = None if pamr_steps is None else pamr_steps > 0
-        chosen = None if chosen is None else chosen.for_method(method, is_refined)
+        if chosen is not None:
+            chosen = chosen.for_method(method, is_refined)
+            settings = chosen.settings
     choice = DatasetChoice(
         chosen, data, split, images, labels, dataset, dataset_config, image_column, label_column, streaming,
         ignore_index, reduce_labels, vocabulary, background_first_line, definitions, texts,
     )  # fmt: skip
     words = choice.read_vocabulary()
     samples = choice.open_dataset(len(words.labels))
-    settings = _override(
-        general_settings if chosen is None else chosen.settings,
-        shortest_edge=shortest_edge,
-        similarity_scale=similarity_scale,
-        auxiliary_weight=auxiliary_weight,
-        photometric_weight=photometric_weight,
-        score_threshold=score_threshold,
-        area_threshold=area_threshold,
-    )
     # Not before: these take seconds, and a wrong option is told at once.
     from ..evaluation.foreign_baselines import (
         FOREIGN_MODEL_TYPES,
@@ -151,9 +144,18 @@ def evaluate(
     else:
         stride = None if preset is None else preset.window_stride
         loaded = load_model(model, settings, stride, dtype.value, accelerator.device, method, benchmark)
-        if pamr_steps is not None:
-            loaded.config.pamr_steps = pamr_steps
         processor = load_processor(model, settings, method, benchmark)
+        _set_fields(
+            loaded,
+            processor,
+            pamr_steps=pamr_steps,
+            similarity_scale=similarity_scale,
+            shortest_edge=shortest_edge,
+            auxiliary_weight=auxiliary_weight,
+            photometric_weight=photometric_weight,
+            score_threshold=score_threshold,
+            area_threshold=area_threshold,
+        )
         _refuse_idle_options(processor, texts=texts, definitions=definitions, photometric_weight=photometric_weight)
         predictor = ITACLIPPredictor(loaded, processor, words, name=model)
     name = benchmark or samples.title
@@ -177,8 +179,17 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _override(settings: "MethodSettings", **changes: float | int | None) -> "MethodSettings":
-    return replace(settings, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+def _set_fields(
+    model: "ITACLIPForSemanticSegmentation", processor: "ITACLIPProcessor", **fields: float | int | None
+) -> None:
+    """Give model and processor what options say; `None` says nothing."""
+    from ..method_loading import set_processor_fields
+
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name in ("pamr_steps", "similarity_scale"):
+        setattr(model.config, name, given.pop(name, getattr(model.config, name)))
+    model.config.validate_method()
+    set_processor_fields(processor, given)
 
 
 def _refuse_idle_options(
