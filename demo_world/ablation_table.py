@@ -18,6 +18,7 @@ import torch
 from transformers.utils import logging
 
 from itaclip_hf import ITACLIPConfig, ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
+from itaclip_hf.evaluation.confusion_matrix import compute_segmentation_scores
 from itaclip_hf.modeling.class_scores import Queries
 from itaclip_hf.modeling.modeling_itaclip import DenseVariant, ITACLIPLabelMapsOutput
 
@@ -120,9 +121,7 @@ def _encode_queries(
 
 def _mean_iou(confusion: np.ndarray) -> float:
     """In percent, over the classes that are in the scenes or in the predictions."""
-    hits = confusion.diagonal(axis1=-2, axis2=-1).astype(float)
-    union = confusion.sum(-1) + confusion.sum(-2) - hits
-    return float(100 * (hits[union > 0] / union[union > 0]).mean())
+    return 100 * compute_segmentation_scores(confusion)["mean_iou"]
 
 
 def _summarize(matrices: np.ndarray, draws: int = 1000) -> dict[str, float]:

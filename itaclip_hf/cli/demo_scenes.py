@@ -143,9 +143,9 @@ def _count_confusion(truth: "np.ndarray", labels: "np.ndarray", count: int) -> "
 
 def _mean_iou(confusion: "np.ndarray") -> float:
     """Intersection over union, mean over the labels that occur in truth or prediction."""
-    intersections = confusion.diagonal()
-    unions = confusion.sum(0) + confusion.sum(1) - intersections
-    return float((intersections[unions > 0] / unions[unions > 0]).mean())
+    from ..evaluation.confusion_matrix import compute_segmentation_scores
+
+    return compute_segmentation_scores(confusion)["mean_iou"]
 
 
 def _draw_row(result: "SegmentedImage", truth: "np.ndarray") -> list["Image.Image"]:

@@ -11,7 +11,6 @@ classes of one name are treated exactly as published.
 """
 
 import functools
-import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +32,7 @@ from transformers import (
 from ..checkpoints import resolve_checkpoint
 from ..number_formats import choose_dtype
 from ..processing import BACKGROUND_LABEL, Vocabulary, VocabularyClass, read_image
-from .predictor import Prediction
+from .predictor import Prediction, hash_weights
 
 __all__ = [
     "FOREIGN_MODEL_TYPES",
@@ -116,7 +115,8 @@ class ForeignPredictor(ABC):
         self._background_threshold = background_threshold
         self._settings = dict(settings)
         self._names_per_class = [len(entry.names) for entry in vocabulary.classes]
-        self._weights_sha256 = _hash_state(model)
+        # GroupViT's projections keep statistics in buffers.
+        self._weights_sha256 = hash_weights(model, with_buffers=True)
         self._text_features = self._encode_names(tokenizer)
 
     @torch.inference_mode()
@@ -479,12 +479,3 @@ def _describe_pixels(image_processor: Any) -> dict[str, Any]:
         "image_std": list(image_processor.image_std),
         "resample": int(Image.Resampling.BILINEAR),
     }
-
-
-def _hash_state(model: torch.nn.Module) -> str:
-    """SHA-256 over parameters and buffers: GroupViT's projections keep statistics in buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode("utf-8"))
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -134,12 +134,13 @@ def describe_itaclip(
     }
 
 
-def hash_weights(model: torch.nn.Module) -> str:
-    """SHA-256 over names and values of all parameters, whatever the file they came from."""
+def hash_weights(model: torch.nn.Module, with_buffers: bool = False) -> str:
+    """SHA-256 over names and values of all parameters (and saved buffers), whatever the file they came from."""
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
+    tensors = model.state_dict() if with_buffers else dict(model.named_parameters())
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode("utf-8"))
-        digest.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

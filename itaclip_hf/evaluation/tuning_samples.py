@@ -22,6 +22,7 @@ from ..modeling import ITACLIPForSemanticSegmentation
 from ..modeling.modeling_itaclip import DenseVariant
 from ..modeling.query_maps import DenseFeatures, QueryMaps
 from ..processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
+from ..processing.segmentation_maps import find_small_classes
 from .confusion_matrix import IGNORED
 from .segmentation_datasets import SegmentationDataset
 
@@ -252,10 +253,7 @@ class MixedSample:
     def _drop_small(
         self, best: torch.Tensor, labels: torch.Tensor, area_threshold: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        counts = torch.bincount(labels, minlength=int(self._classes[-1]) + 1)
-        counts[0] = 0
-        is_small = counts <= area_threshold * counts.sum().double()
-        is_small[0] = False
+        is_small = find_small_classes(labels, int(self._classes[-1]) + 1, area_threshold)
         lost, others = is_small[labels], ~is_small[self._classes]
         next_best, winners = self._cosines[others][:, lost].max(0)
         return best.masked_scatter(lost, next_best), labels.masked_scatter(lost, self._classes[others][winners])

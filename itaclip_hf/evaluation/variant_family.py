@@ -36,10 +36,6 @@ __all__ = ["VariantFamily", "Work"]
 
 _FEATURE_BYTES = 2**30  # features of one pass held at once; more variants than fit take another pass
 _POST_PROCESSING = ("score_threshold", "area_threshold", "closing")
-_AFTER_THE_BLOCKS = {
-    "window_size", "window_stride", "window_batch_size", "pamr_steps", "pamr_dilations", "similarity_scale",
-    "query_classes",
-}  # fmt: skip
 
 
 class Work(NamedTuple):
@@ -171,7 +167,7 @@ class VariantFamily:
         layouts = [of_image[0].layout for of_image in encoded]
         windows = sum(len(layout.tops) * len(layout.lefts) for layout in layouts)
         views = windows * len(by_features[0][0].view_weights or (1,))
-        last_blocks = {_last_block(members[0].method) for members in by_features}
+        last_blocks = {members[0].method.last_block() for members in by_features}
         members = sum(map(len, by_features))
         self.work.run.update({"window views": views, "last blocks": views * len(last_blocks)})
         self.work.needed.update({"window views": views * members, "last blocks": views * members})
@@ -201,7 +197,7 @@ class VariantFamily:
         if words_key not in self._queries:
             self._queries[words_key] = self._encode_vocabulary(variant, model, processor, cache)
         pass_key = (variant.model, preparation, method.window_size, method.window_stride)
-        features_key = (pass_key, _last_block(method), view_weights)
+        features_key = (pass_key, method.last_block(), view_weights)
         labels_key = (
             features_key, method.pamr_steps, method.pamr_dilations, method.similarity_scale,
             image_processor.area_threshold, *words_key,
@@ -256,15 +252,6 @@ def _prepare_images(
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Images are decoded once and made ready for each kind of pass."""
     return {key: dict(image_processor(images, return_tensors="pt")) for key, image_processor in preparations.items()}
-
-
-def _last_block(method: ITACLIPConfig) -> Hashable:
-    """Fields that the encoder reads after the shared blocks: all but those of other stages."""
-    return tuple(
-        tuple(value) if isinstance(value, list) else value
-        for name, value in method.method_fields().items()
-        if name not in _AFTER_THE_BLOCKS
-    )
 
 
 def _describe_preparation(image_processor: ITACLIPImageProcessor) -> str:

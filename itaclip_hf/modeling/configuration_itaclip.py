@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
 from .attention_map_registry import attention_map_names
-from .methods import Method, get_method, identify_method
+from .methods import LAST_BLOCK_FIELDS, Method, get_method, identify_method
 
 __all__ = ["ITACLIPConfig"]
 
@@ -156,6 +156,10 @@ class ITACLIPConfig(CLIPConfig):
         """The fields that this class adds to CLIP's, as JSON values: what one must know to repeat a result."""
         values = {name: getattr(self, name) for name in METHOD_FIELDS}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def last_block(self) -> tuple[Any, ...]:
+        """What the last block reads: configurations with equal ones encode alike after the same blocks before."""
+        return tuple(getattr(self, name) for name in LAST_BLOCK_FIELDS)
 
     @classmethod
     def from_method(cls, name: str, benchmark: str | None = None, **overrides: Any) -> "ITACLIPConfig":

@@ -20,7 +20,6 @@ from .class_scores import Queries, compute_class_logits
 from .configuration_itaclip import ITACLIPConfig
 from .encoder_batches import choose_window_batch_size, group_prompts
 from .label_maps import find_best_classes, find_small_classes, reassign_classes_
-from .methods import LAST_BLOCK_FIELDS
 from .model_inputs import choose_output_sizes, choose_views, crop_images, expect_shape, split_inputs
 from .query_maps import DenseFeatures, QueryMaps
 from .vision_itaclip import EncodedBlocks, ITACLIPVisionModel
@@ -522,7 +521,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
     def _finish_variant(
         self, blocks: EncodedBlocks, method: ITACLIPConfig, done: dict[tuple[Any, ...], torch.Tensor]
     ) -> torch.Tensor:
-        key = tuple(getattr(method, name) for name in LAST_BLOCK_FIELDS)
+        key = method.last_block()
         if key not in done:
             done[key] = self._project_patches(self.vision_model.run_last_block(blocks, method), blocks.grid)
         return done[key]
