@@ -14,6 +14,7 @@ import torch
 
 from itaclip_hf import ITACLIPConfig
 from itaclip_hf.evaluation.benchmarks import BENCHMARKS
+from itaclip_hf.modeling.encoder_batches import choose_window_batch_size
 
 from .arithmetic import compute_resized_size, count_encoder_work, split_view_flops
 from .measuring import median_seconds
@@ -31,7 +32,6 @@ __all__ = ["MatrixRates", "choose_dtypes", "is_fast", "main", "measure_bandwidth
 
 SQUARE_SIDES = {"cpu": 2048, "cuda": 8192}
 PROBE_SIDES = {"cpu": 256, "cuda": 4096}
-VIEWS_PER_BATCH = {"cpu": 32, "cuda": 512}
 COPIED_BYTES = {"cpu": 2**28, "cuda": 2**32}
 FAST_SHARE = 1.2  # a short format counts as fast if its products run that much faster than those of float32
 
@@ -65,12 +65,13 @@ def measure_matrix_rates(
         repeats: Measurements of each shape; the median counts.
     """
     vision = config.vision_config
-    views, width = VIEWS_PER_BATCH[device.type], vision.hidden_size
-    tokens = 1 + (cast(int, vision.image_size) // cast(int, vision.patch_size)) ** 2
+    width, side = vision.hidden_size, cast(int, vision.image_size)
+    views = choose_window_batch_size(vision, (side, side), dtype, device)
+    tokens = 1 + (side // cast(int, vision.patch_size)) ** 2
     heads, head_width = views * vision.num_attention_heads, width // vision.num_attention_heads
-    side = SQUARE_SIDES[device.type]
+    square = (SQUARE_SIDES[device.type],) * 2
     shapes = {
-        "square": ((side, side), (side, side)),
+        "square": (square, square),
         "attention's linear layers": ((views * tokens, width), (width, width)),
         "feed-forward, widening": ((views * tokens, width), (width, vision.intermediate_size)),
         "feed-forward, narrowing": ((views * tokens, vision.intermediate_size), (vision.intermediate_size, width)),

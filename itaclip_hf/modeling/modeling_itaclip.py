@@ -18,7 +18,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .class_scores import Queries, compute_class_logits
 from .configuration_itaclip import ITACLIPConfig
-from .encoder_batches import choose_window_batch_size, group_prompts
+from .encoder_batches import choose_tokens_per_batch, choose_window_batch_size, group_prompts
 from .label_maps import find_best_classes, find_small_classes, reassign_classes_
 from .model_inputs import choose_output_sizes, choose_views, crop_images, expect_shape, split_inputs
 from .query_maps import DenseFeatures, QueryMaps
@@ -223,7 +223,8 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         if attention_mask is not None:
             expect_shape("attention_mask", attention_mask, tuple(input_ids.shape))
             attention_mask = attention_mask.flatten(0, 1)
-        groups, places = group_prompts(input_ids.flatten(0, 1), attention_mask)
+        tokens_per_batch = choose_tokens_per_batch(self.config.text_config, self.dtype, self.device)
+        groups, places = group_prompts(input_ids.flatten(0, 1), attention_mask, tokens_per_batch)
         embeddings = [self.get_text_features(group, return_dict=True).pooler_output for group in groups]
         unit_prompts = nn.functional.normalize(torch.cat(embeddings).float(), dim=-1)[places]
         return nn.functional.normalize(unit_prompts.unflatten(0, input_ids.shape[:2]).mean(1), dim=-1)

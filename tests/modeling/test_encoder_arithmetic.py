@@ -5,10 +5,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.arithmetic import compute_resized_size, count_encoder_work, split_view_flops
+from benchmarks.encoder_products import ProductShare, make_products, measure_product_share
 from itaclip_hf import ITACLIPImageProcessor
 
-
-@pytest.mark.parametrize(
+METHODS = pytest.mark.parametrize(
     "method",
     [
         {},
@@ -17,6 +17,9 @@ from itaclip_hf import ITACLIPImageProcessor
     ],
     ids=["paper", "clip", "identity"],
 )
+
+
+@METHODS
 def test_formula_counts_what_torch_counts(tiny_model, method):
     model = tiny_model(**method)
     model.set_attn_implementation("eager")  # torch does not count every fused kernel
@@ -25,6 +28,21 @@ def test_formula_counts_what_torch_counts(tiny_model, method):
     expected = sum(split_view_flops(model.config, (16, 16)).values())
     # The tower projects the class token for CLIP's pooled output nowhere, but queries and keys always.
     assert counter.get_total_flops() == expected
+
+
+@METHODS
+def test_products_alone_are_those_of_the_tower(tiny_model, method):
+    model = tiny_model(window_size=16, **method)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        make_products(model, views=3)()
+    assert counter.get_total_flops() == 3 * sum(split_view_flops(model.config, (16, 16)).values())
+
+
+def test_tower_and_its_products_take_turns_on_equal_work(tiny_model):
+    share = measure_product_share(tiny_model(window_size=16, window_batch_size=3), turns=2)
+    assert share.flops == 3 * sum(split_view_flops(tiny_model().config, (16, 16)).values())
+    assert len(share.encoder_seconds) == len(share.product_seconds) == 2
+    assert ProductShare(3, 1, [2.0, 4.0, 8.0], [1.0, 3.0, 5.0]).median == 5 / 8
 
 
 def test_image_of_the_paper_makes_175_window_views(tiny_model):

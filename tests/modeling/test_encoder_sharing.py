@@ -24,7 +24,7 @@ def test_variants_of_the_last_block_share_a_pass_and_equal_models_of_their_own(t
     model.vision_model.encoder.layers[0].register_forward_hook(lambda *call: blocks_run.append(call))
     variants = [DenseVariant(make_tiny_config(**method)) for method in METHODS]
     (found,) = model.encode_dense(pixel_values=pixels, **engineering, variants=[*variants, variants[1]])
-    assert len(blocks_run) == -(-6 // (32 // 5))  # 2 x 3 windows, 5 views each, whatever the number of variants
+    assert len(blocks_run) == 1  # all views of all windows, whatever the number of variants
     for method, features in zip((*METHODS, METHODS[1]), found, strict=True):
         ((expected,),) = tiny_model(**method).encode_dense(pixel_values=pixels, **engineering)
         torch.testing.assert_close(features.grid, expected.grid, atol=1e-5, rtol=1e-5)
@@ -69,13 +69,24 @@ def test_prompts_are_encoded_once_and_without_padding():
     assert [tuple(batch.shape) for batch in batches] == [(2, 3)]
 
 
-def test_groups_of_prompts_hold_similar_lengths(monkeypatch):
-    monkeypatch.setattr("itaclip_hf.modeling.encoder_batches.PROMPTS_PER_BATCH", 2)
-    lengths = torch.tensor([4, 2, 3, 2])
+@pytest.mark.parametrize(
+    ("tokens_per_batch", "shapes"),
+    [
+        (8, [(3, 2), (2, 4)]),
+        (7, [(3, 2), (1, 3), (1, 4)]),
+        (3, [(1, 2), (1, 2), (1, 2), (1, 3), (1, 4)]),
+        (99, [(5, 4)]),
+    ],
+)
+def test_groups_of_prompts_hold_similar_lengths_and_no_more_tokens_than_asked_for(tokens_per_batch, shapes):
+    lengths = torch.tensor([4, 2, 3, 2, 2])
+    input_ids = torch.arange(20).view(5, 4)
     mask = (torch.arange(4) < lengths[:, None]).long()
-    batches, places = group_prompts(torch.arange(16).view(4, 4), mask)
-    assert [batch.shape[1] for batch in batches] == [2, 4]
-    assert places.tolist() == [3, 0, 2, 1]
+    batches, places = group_prompts(input_ids, mask, tokens_per_batch)
+    assert [tuple(batch.shape) for batch in batches] == shapes
+    rows = [row for batch in batches for row in batch]
+    for prompt, length, place in zip(input_ids, lengths.tolist(), places.tolist(), strict=True):
+        assert rows[place][:length].tolist() == prompt[:length].tolist()
 
 
 @torch.inference_mode()
@@ -89,9 +100,19 @@ def test_padding_of_others_does_not_change_a_text(tiny_model, texts):
         torch.testing.assert_close(model.encode_texts(text[None])[0], expected, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sizes", [(3072, 16, 224), (4096, 14, 336), (32, 4, 8), (32768, 14, 896)])
+def test_activations_of_a_batch_on_a_cpu_stay_small_enough_for_allocators_to_keep(sizes, dtype):
+    intermediate_size, patch_size, side = sizes
+    config = CLIPVisionConfig(intermediate_size=intermediate_size, patch_size=patch_size)
+    views = choose_window_batch_size(config, (side, side), dtype, torch.device("cpu"))
+    tokens = 1 + (side // patch_size) ** 2
+    assert views == 1 or views * tokens * intermediate_size * dtype.itemsize <= 12 * 2**20
+    assert views == 1024 or 2 * views * tokens * intermediate_size * dtype.itemsize > 12 * 2**20
+
+
 def test_number_of_window_views_follows_the_memory_of_a_gpu_and_not_what_is_free_of_it(monkeypatch):
     config = CLIPVisionConfig()
-    assert choose_window_batch_size(config, (224, 224), torch.float32, torch.device("cpu")) == 32
     for total, expected in ((1, 1), (10 * 2**30, 177), (200 * 2**30, 1024)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, total=total: (12345, total))
         config.patch_size = 16
