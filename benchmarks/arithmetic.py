@@ -9,7 +9,13 @@ from typing import NamedTuple, cast
 from itaclip_hf import ITACLIPConfig
 from itaclip_hf.modeling.window_views import plan_windows
 
-__all__ = ["EncoderWork", "compute_resized_size", "count_encoder_work", "split_view_flops"]
+__all__ = [
+    "EncoderWork",
+    "compute_resized_size",
+    "count_encoder_work",
+    "count_last_attentions",
+    "split_view_flops",
+]
 
 
 class EncoderWork(NamedTuple):
@@ -57,15 +63,19 @@ def split_view_flops(config: ITACLIPConfig, window: tuple[int, int]) -> dict[str
     patches = (window[0] // patch_size) * (window[1] // patch_size)
     tokens = 1 + patches
     attention = 4 * tokens * tokens * width  # scores, and their product with the values
-    kinds = sum(kind != "identity" for kind in config.attention_maps)
-    last_attentions = kinds * (1 + len(config.intermediate_layers))
     return {
         "patch embedding": 2 * patches * vision.num_channels * patch_size**2 * width,
         "linear layers of attention": layers * 8 * tokens * width * width,
-        "attention": attention * (layers - 1 + last_attentions),
+        "attention": attention * (layers - 1 + count_last_attentions(config)),
         "feed-forward": (layers - 1 + config.last_feed_forward) * 4 * tokens * width * vision.intermediate_size,
         "projection": 2 * patches * width * config.projection_dim,
     }
+
+
+def count_last_attentions(config: ITACLIPConfig) -> int:
+    """Attentions of the last block: each kind of map in this block and in the intermediate ones; identity is none."""
+    kinds = sum(kind != "identity" for kind in config.attention_maps)
+    return kinds * (1 + len(config.intermediate_layers))
 
 
 def compute_resized_size(image_size: tuple[int, int], shortest_edge: int) -> tuple[int, int]:

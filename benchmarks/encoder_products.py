@@ -18,7 +18,7 @@ import torch
 from itaclip_hf import ITACLIPForSemanticSegmentation
 from itaclip_hf.modeling.encoder_batches import choose_window_batch_size
 
-from .arithmetic import split_view_flops
+from .arithmetic import count_last_attentions, split_view_flops
 from .measuring import median_seconds
 from .output import describe_machine, format_seconds, format_table, print_machine, save_json
 from .workload import DTYPES, add_model_arguments, add_output_arguments, load_model, read_device
@@ -72,8 +72,7 @@ def make_products(model: ITACLIPForSemanticSegmentation, views: int) -> Callable
     query, key = make(heads, tokens, head_width), make(heads, head_width, tokens)
     scores, attended = make(heads, tokens, tokens), make(heads, tokens, head_width)
     projected = make(views * patches, config.projection_dim)
-    kinds = sum(kind != "identity" for kind in config.attention_maps)
-    last_attentions = kinds * (1 + len(config.intermediate_layers))
+    last_attentions = count_last_attentions(config)
 
     def multiply() -> None:
         layers = tower.encoder.layers

@@ -52,7 +52,7 @@ def choose_window_batch_size(
 
 
 def group_prompts(
-    input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, tokens_per_batch: int = 2**14
+    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, tokens_per_batch: int
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Share out prompts among encoder batches: equal ones once, those of similar length together, padding cut off.
 
@@ -60,7 +60,7 @@ def group_prompts(
 
     Args:
         input_ids: (prompts, tokens)
-        attention_mask: Same shape, 1 for tokens and 0 for padding at the end; all tokens if left out.
+        attention_mask: Same shape, 1 for tokens and 0 for padding at the end; all tokens if `None`.
         tokens_per_batch: Largest batch in tokens, padding to its longest prompt counted; a longer prompt is alone.
 
     Returns:

@@ -61,11 +61,11 @@ def test_later_stages_can_differ_on_one_encoding(tiny_model, texts):
 def test_prompts_are_encoded_once_and_without_padding():
     input_ids = torch.tensor([[5, 6, 9, 9], [5, 9, 9, 9], [5, 6, 9, 9], [7, 8, 6, 9]])
     mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]])
-    batches, places = group_prompts(input_ids, mask)
+    batches, places = group_prompts(input_ids, mask, tokens_per_batch=99)
     rows = [row.tolist() for batch in batches for row in batch]
     assert rows == [[5, 9, 9, 9], [5, 6, 9, 9], [7, 8, 6, 9]]
     assert places.tolist() == [1, 0, 1, 2]
-    batches, places = group_prompts(input_ids[:3], mask[:3])
+    batches, places = group_prompts(input_ids[:3], mask[:3], tokens_per_batch=99)
     assert [tuple(batch.shape) for batch in batches] == [(2, 3)]
 
 
