@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 
-from itaclip_hf.evaluation.atomic_files import write_json
+from itaclip_hf.files import write_json
 
 __all__ = ["describe_machine", "format_bytes", "format_seconds", "format_table", "print_machine", "save_json"]
 

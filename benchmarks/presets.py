@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from demo_world.dataset import BENCHMARK_NAMES, BenchmarkName, compose_benchmark_scene, vocabulary_dict
 from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
 from itaclip_hf.checkpoints import load_complete_model, resolve_checkpoint
-from itaclip_hf.evaluation.atomic_files import write_atomically, write_json, write_text
-from itaclip_hf.evaluation.comparison import bootstrap_mean_iou_difference
-from itaclip_hf.evaluation.confusion_matrix import compute_segmentation_scores, encode_pair_counts
-from itaclip_hf.evaluation.image_counts import ImageCounts
-from itaclip_hf.evaluation.predictor import hash_weights
+from itaclip_hf.evaluation.metrics.comparison import bootstrap_mean_iou_difference
+from itaclip_hf.evaluation.metrics.confusion_matrix import compute_segmentation_scores, encode_pair_counts
+from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
+from itaclip_hf.evaluation.running.predictor import hash_weights
+from itaclip_hf.files import write_atomically, write_json, write_text
 from itaclip_hf.modeling.window_views import plan_windows
 from itaclip_hf.text_cache import bake_vocabulary
 

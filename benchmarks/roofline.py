@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from itaclip_hf import ITACLIPConfig
-from itaclip_hf.evaluation.benchmarks import BENCHMARKS
+from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS
 from itaclip_hf.modeling.encoder_batches import choose_window_batch_size
 
 from .arithmetic import compute_resized_size, count_encoder_work, split_view_flops

@@ -22,8 +22,8 @@ import torch
 
 from itaclip_hf import ITACLIPProcessor, Vocabulary
 from itaclip_hf.checkpoints import load_complete_model, resolve_checkpoint
-from itaclip_hf.evaluation.benchmarks import BENCHMARKS
-from itaclip_hf.number_formats import NumberFormat, choose_dtype
+from itaclip_hf.dtypes import NumberFormat, choose_dtype
+from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS
 from itaclip_hf.text_cache import bake_vocabulary
 
 from .measuring import PROJECT

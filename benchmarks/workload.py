@@ -16,8 +16,8 @@ from transformers.utils import logging
 
 from itaclip_hf import ITACLIPConfig, ITACLIPForSemanticSegmentation, ITACLIPImageProcessor
 from itaclip_hf.checkpoints import load_complete_model, resolve_checkpoint
-from itaclip_hf.evaluation.benchmarks import BENCHMARKS, Benchmark
-from itaclip_hf.sample_images import SAMPLE_PHOTOS
+from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS, Benchmark
+from itaclip_hf.samples import SAMPLE_PHOTOS
 
 from .arithmetic import EncoderWork, count_encoder_work
 

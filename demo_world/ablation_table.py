@@ -18,7 +18,7 @@ import torch
 from transformers.utils import logging
 
 from itaclip_hf import ITACLIPConfig, ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
-from itaclip_hf.evaluation.confusion_matrix import compute_segmentation_scores
+from itaclip_hf.evaluation.metrics.confusion_matrix import compute_segmentation_scores
 from itaclip_hf.modeling.class_scores import Queries
 from itaclip_hf.modeling.modeling_itaclip import DenseVariant, ITACLIPLabelMapsOutput
 

@@ -48,7 +48,7 @@ def load_method(
     Example:
     ```python
     >>> from itaclip_hf import Vocabulary, load_method
-    >>> from itaclip_hf.sample_images import load_demo_scene
+    >>> from itaclip_hf.samples import load_demo_scene
     >>> from transformers import pipeline
 
     >>> model, processor = load_method("naclip", "demo")

@@ -23,7 +23,7 @@ from huggingface_hub import constants
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from .evaluation.atomic_files import write_atomically
+from .files import write_atomically
 from .modeling import ITACLIPForSemanticSegmentation
 from .processing import ITACLIPProcessor, Vocabulary
 

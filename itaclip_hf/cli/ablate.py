@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..number_formats import NumberFormat
+from ..dtypes import NumberFormat
 from .dataset_options import (
     BackgroundFirstLineOption,
     DataOption,
@@ -29,7 +29,7 @@ from .model_options import DEFAULT_MODEL, DtypeOption, ModelOption, quiet_librar
 from .process_options import CpuOption, ProcessesOption, join_processes
 
 if TYPE_CHECKING:
-    from ..evaluation.ablation_tables import AblationTable
+    from ..evaluation.ablation.tables import AblationTable
     from ..processing import Vocabulary
 
 __all__ = ["ablate"]
@@ -93,14 +93,14 @@ def ablate(
     that was stopped goes on where it was; another table in the same folder computes only what is new. Many processes
     as for `itaclip evaluate`.
     """
-    from ..evaluation.ablation import run_ablations
-    from ..evaluation.ablation_files import parse_setting
-    from ..evaluation.ablation_report import format_table
-    from ..evaluation.ablation_tables import check_settings
-    from ..evaluation.ablation_variants import AblationBase
-    from ..evaluation.benchmarks import get_benchmark
-    from ..evaluation.runner import RunSettings
-    from ..number_formats import choose_dtype
+    from ..dtypes import choose_dtype
+    from ..evaluation.ablation.report import format_table
+    from ..evaluation.ablation.run import run_ablations
+    from ..evaluation.ablation.table_files import parse_setting
+    from ..evaluation.ablation.tables import check_settings
+    from ..evaluation.ablation.variants import AblationBase
+    from ..evaluation.data.benchmarks import get_benchmark
+    from ..evaluation.running.runner import RunSettings
 
     quiet_libraries()
     settings = dict(parse_setting(setting) for setting in set_ or [])
@@ -147,8 +147,8 @@ def _choose_tables(
     names: list[str], models: str | None, words: "Vocabulary"
 ) -> tuple[list["AblationTable"], dict[str, str]]:
     """The tables that were asked for, and of "all" those that do not fit, with the reason."""
-    from ..evaluation.ablation_files import load_table_file
-    from ..evaluation.ablation_tables import get_table, make_backbone_table, table_names
+    from ..evaluation.ablation.table_files import load_table_file
+    from ..evaluation.ablation.tables import get_table, make_backbone_table, table_names
 
     checkpoints = [] if models is None else [model.strip() for model in models.split(",") if model.strip()]
     left_out = {}

@@ -17,8 +17,8 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Also write the comparison there, as JSON.")] = None,
 ) -> None:
     """Compare two evaluations: differences by class, and a paired bootstrap interval of the mIoU difference."""
-    from ..evaluation.atomic_files import write_json
-    from ..evaluation.comparison import compare_reports
+    from ..evaluation.metrics.comparison import compare_reports
+    from ..files import write_json
 
     comparison = compare_reports(first, second, replicates=replicates, confidence=confidence, seed=seed)
     typer.echo(comparison.format_markdown())

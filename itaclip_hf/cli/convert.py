@@ -30,7 +30,7 @@ def convert(
     coco-object writes NAME_instanceTrainIds.png beside COCO-Stuff's label files; context writes
     SegmentationClassContext/NAME.png into the VOC2010 folder.
     """
-    from ..evaluation.conversions import convert_coco_object, convert_pascal_context
+    from ..evaluation.data.conversions import convert_coco_object, convert_pascal_context
 
     if target is Target.coco_object:
         written = convert_coco_object(data, split)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..evaluation.benchmarks import Benchmark
-    from ..evaluation.label_mapping import LabelMapping
-    from ..evaluation.segmentation_datasets import SegmentationDataset, StreamedDataset
+    from ..evaluation.data.benchmarks import Benchmark
+    from ..evaluation.data.label_mapping import LabelMapping
+    from ..evaluation.data.segmentation_datasets import SegmentationDataset, StreamedDataset
     from ..processing import Vocabulary
 
 __all__ = [
@@ -132,7 +132,7 @@ class DatasetChoice:
             ValueError: If they name none or several.
             OSError: If it is not there.
         """
-        from ..evaluation.segmentation_datasets import load_benchmark_dataset, load_folder_dataset
+        from ..evaluation.data.segmentation_datasets import load_benchmark_dataset, load_folder_dataset
 
         named = {
             "BENCHMARK with --data": self.benchmark is not None and self.data is not None,
@@ -151,7 +151,7 @@ class DatasetChoice:
 
     def _mapping(self, num_labels: int) -> "LabelMapping":
         """Label ids that are class ids, but for those that are not scored."""
-        from ..evaluation.label_mapping import LabelMapping
+        from ..evaluation.data.label_mapping import LabelMapping
 
         first = 1 if self.reduce_labels else 0
         ignored = {0} if self.reduce_labels else set()
@@ -164,7 +164,7 @@ class DatasetChoice:
     def _load_table(self, mapping: "LabelMapping") -> "SegmentationDataset | StreamedDataset":
         import datasets
 
-        from ..evaluation.segmentation_datasets import StreamedDataset, TableDataset
+        from ..evaluation.data.segmentation_datasets import StreamedDataset, TableDataset
 
         place = Path(self.dataset or "")
         if place.is_dir() and any((place / file).is_file() for file in ("state.json", "dataset_dict.json")):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..number_formats import NumberFormat
+from ..dtypes import NumberFormat
 from .method_options import MethodOption
 from .model_options import (
     DEFAULT_MODEL,
@@ -60,7 +60,7 @@ def demo_scenes(
     Windows are moved by 56 pixels (balanced) unless --preset or --method says otherwise.
     """
     from ..processing import Vocabulary
-    from ..sample_images import load_demo_scene_labels
+    from ..samples import load_demo_scene_labels
     from ..text_cache import bake_vocabulary
     from .image_files import read_rgb_image
     from .picture_files import save_png
@@ -101,7 +101,7 @@ def _describe_method(config: Any) -> str:
 
 
 def _sample_photo() -> Path:
-    from ..sample_images import SAMPLE_PHOTOS
+    from ..samples import SAMPLE_PHOTOS
 
     return SAMPLE_PHOTOS[PHOTO]
 
@@ -110,8 +110,8 @@ def _segment_scenes(model: Any, processor: Any, names: Sequence[str]) -> "Image.
     """Segment all scenes, print their scores and draw the gallery."""
     import numpy as np
 
-    from ..rendering import draw_gallery
-    from ..sample_images import count_demo_scenes, load_demo_scene
+    from ..drawing.pictures import draw_gallery
+    from ..samples import count_demo_scenes, load_demo_scene
     from .segmented_image import segment_image
 
     confusion = np.zeros((len(names), len(names)), dtype=np.int64)
@@ -143,13 +143,13 @@ def _count_confusion(truth: "np.ndarray", labels: "np.ndarray", count: int) -> "
 
 def _mean_iou(confusion: "np.ndarray") -> float:
     """Intersection over union, mean over the labels that occur in truth or prediction."""
-    from ..evaluation.confusion_matrix import compute_segmentation_scores
+    from ..evaluation.metrics.confusion_matrix import compute_segmentation_scores
 
     return compute_segmentation_scores(confusion)["mean_iou"]
 
 
 def _draw_row(result: "SegmentedImage", truth: "np.ndarray") -> list["Image.Image"]:
-    from ..rendering import draw_confidence, draw_label_map, draw_named_regions, make_palette
+    from ..drawing.pictures import draw_confidence, draw_label_map, draw_named_regions, make_palette
 
     palette = make_palette(result.has_background)
     maps = [
@@ -162,7 +162,7 @@ def _draw_image(result: "SegmentedImage") -> "Image.Image":
     """The image beside its overlay with legend, and the confidence."""
     import numpy as np
 
-    from ..rendering import draw_named_regions, draw_overlay, draw_with_legend, make_palette
+    from ..drawing.pictures import draw_named_regions, draw_overlay, draw_with_legend, make_palette
 
     palette = make_palette(result.has_background)
     overlay = draw_named_regions(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..number_formats import NumberFormat
+from ..dtypes import NumberFormat
 from .dataset_options import (
     BackgroundFirstLineOption,
     DataOption,
@@ -91,7 +91,7 @@ def evaluate(
     processes: torchrun --nproc_per_node N -m itaclip_hf.cli evaluate … (on CPUs after ACCELERATE_USE_CPU=1).
     GroupViT and CLIPSeg checkpoints are recognised and run with the rules of their papers.
     """
-    from ..evaluation.benchmarks import choose_settings, get_benchmark
+    from ..evaluation.data.benchmarks import choose_settings, get_benchmark
 
     chosen = None if benchmark is None else get_benchmark(benchmark)
     settings = None if chosen is None else chosen.settings  # without a benchmark, the checkpoint's own
@@ -109,16 +109,16 @@ def evaluate(
     words = choice.read_vocabulary()
     samples = choice.open_dataset(len(words.labels))
     # Not before: these take seconds, and a wrong option is told at once.
-    from ..evaluation.foreign_baselines import (
+    from ..evaluation.reporting.report import format_markdown
+    from ..evaluation.running.foreign_baselines import (
         FOREIGN_MODEL_TYPES,
         ForeignPredictor,
         load_foreign_predictor,
         read_model_type,
     )
-    from ..evaluation.full_evaluation import evaluate_and_report, load_model, load_processor
-    from ..evaluation.predictor import ITACLIPPredictor
-    from ..evaluation.report import format_markdown
-    from ..evaluation.runner import RunSettings
+    from ..evaluation.running.full_evaluation import evaluate_and_report, load_model, load_processor
+    from ..evaluation.running.predictor import ITACLIPPredictor
+    from ..evaluation.running.runner import RunSettings
 
     quiet_libraries()
     run = RunSettings(batch_size=batch_size, num_workers=workers, limit=limit, strict=strict, restart=restart)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..number_formats import NumberFormat, choose_dtype
+from ..dtypes import NumberFormat, choose_dtype
 from .method_options import resolve_method
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ __all__ = ["save_png"]
 
 def save_png(path: Path, image: "Image.Image") -> None:
     """Write a PNG file atomically."""
-    from ..evaluation.atomic_files import write_atomically
+    from ..files import write_atomically
 
     content = io.BytesIO()
     image.save(content, "PNG")

@@ -28,7 +28,7 @@ def join_processes(cpu: bool, processes: int | None, command: str) -> "Accelerat
     """
     from accelerate import Accelerator
 
-    from ..evaluation.runner import check_process_count
+    from ..evaluation.running.runner import check_process_count
 
     accelerator = Accelerator(cpu=cpu)
     check_process_count(accelerator)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..number_formats import NumberFormat
+from ..dtypes import NumberFormat
 from .method_options import MethodOption
 from .model_options import (
     DEFAULT_MODEL,
@@ -200,8 +200,7 @@ def _segment_files(
 def _write_result(paths: ResultFiles, result: "SegmentedImage", description: dict[str, Any]) -> None:
     import numpy as np
 
-    from ..evaluation.atomic_files import write_json
-    from ..rendering import (
+    from ..drawing.pictures import (
         draw_named_regions,
         draw_overlay,
         draw_with_legend,
@@ -209,6 +208,7 @@ def _write_result(paths: ResultFiles, result: "SegmentedImage", description: dic
         to_grey_image,
         to_indexed_image,
     )
+    from ..files import write_json
     from .picture_files import save_png
 
     palette = make_palette(result.has_background)

@@ -53,7 +53,7 @@ def texts(
     from transformers import AutoTokenizer
 
     from ..checkpoints import resolve_checkpoint
-    from ..evaluation.llm_texts import GenerationSettings, generate_texts, load_chat_model, make_length_check
+    from ..evaluation.texts.llm_texts import GenerationSettings, generate_texts, load_chat_model, make_length_check
 
     quiet_libraries()
     settings = GenerationSettings(batch_size=batch_size, attempts=attempts)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..number_formats import NumberFormat
+from ..dtypes import NumberFormat
 from .dataset_options import (
     BackgroundFirstLineOption,
     DataOption,
@@ -99,9 +99,9 @@ def tune(
     tells what the chosen settings are worth against the default, with a confidence interval. Writes report.md,
     report.json, settings.json, vocabulary.json and two evaluation reports, and prints the options to use.
     """
-    from ..evaluation.benchmarks import choose_settings, get_benchmark
-    from ..evaluation.dataset_split import split_dataset
-    from ..evaluation.segmentation_datasets import StreamedDataset
+    from ..evaluation.data.benchmarks import choose_settings, get_benchmark
+    from ..evaluation.data.dataset_split import split_dataset
+    from ..evaluation.data.segmentation_datasets import StreamedDataset
 
     chosen = None if benchmark is None else get_benchmark(benchmark)
     method = None if method is None else resolve_method(method)
@@ -117,10 +117,10 @@ def tune(
     assert not isinstance(samples, StreamedDataset)
     parts = split_dataset(samples, held_out, limit, seed)
     # Not before: these take seconds, and a wrong option is told at once.
-    from ..evaluation.full_evaluation import load_model, load_processor
-    from ..evaluation.runner import RunSettings
-    from ..evaluation.tuning import TuningOptions
-    from ..evaluation.tuning_report import tune_and_report
+    from ..evaluation.running.full_evaluation import load_model, load_processor
+    from ..evaluation.running.runner import RunSettings
+    from ..evaluation.tuning.report import tune_and_report
+    from ..evaluation.tuning.search import TuningOptions
     from ..method_loading import set_processor_fields
 
     quiet_libraries()

@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING
 from ..lazy_names import load_lazily
 
 if TYPE_CHECKING:
-    from .ablation import run_ablations
-    from .ablation_tables import AblationRow, AblationTable
-    from .ablation_variants import AblationBase
-    from .benchmarks import BENCHMARKS, Benchmark, MethodSettings, get_benchmark
-    from .comparison import compare_reports
-    from .dataset_split import split_dataset
-    from .foreign_baselines import load_foreign_predictor
-    from .full_evaluation import evaluate_and_report, load_model, load_processor
-    from .label_mapping import LabelMapping
-    from .llm_texts import generate_texts
-    from .mean_iou import MeanIoU
-    from .predictor import ITACLIPPredictor, Prediction, Predictor
-    from .runner import EvaluationResult, RunSettings, run_evaluation
-    from .segmentation_datasets import (
+    from .ablation.run import run_ablations
+    from .ablation.tables import AblationRow, AblationTable
+    from .ablation.variants import AblationBase
+    from .data.benchmarks import BENCHMARKS, Benchmark, MethodSettings, get_benchmark
+    from .data.dataset_split import split_dataset
+    from .data.label_mapping import LabelMapping
+    from .data.segmentation_datasets import (
         FolderDataset,
         StreamedDataset,
         TableDataset,
         load_benchmark_dataset,
         load_folder_dataset,
     )
-    from .tuning import TuningOptions, tune_settings
-    from .tuning_report import tune_and_report
+    from .metrics.comparison import compare_reports
+    from .metrics.mean_iou import MeanIoU
+    from .running.foreign_baselines import load_foreign_predictor
+    from .running.full_evaluation import evaluate_and_report, load_model, load_processor
+    from .running.predictor import ITACLIPPredictor, Prediction, Predictor
+    from .running.runner import EvaluationResult, RunSettings, run_evaluation
+    from .texts.llm_texts import generate_texts
+    from .tuning.report import tune_and_report
+    from .tuning.search import TuningOptions, tune_settings
 
 __all__ = [
     "BENCHMARKS",
@@ -69,27 +69,27 @@ __all__ = [
 __getattr__, __dir__ = load_lazily(
     __name__,
     {
-        "ablation": ["run_ablations"],
-        "ablation_tables": ["AblationRow", "AblationTable"],
-        "ablation_variants": ["AblationBase"],
-        "benchmarks": ["BENCHMARKS", "Benchmark", "MethodSettings", "get_benchmark"],
-        "comparison": ["compare_reports"],
-        "dataset_split": ["split_dataset"],
-        "foreign_baselines": ["load_foreign_predictor"],
-        "full_evaluation": ["evaluate_and_report", "load_model", "load_processor"],
-        "label_mapping": ["LabelMapping"],
-        "llm_texts": ["generate_texts"],
-        "mean_iou": ["MeanIoU"],
-        "predictor": ["ITACLIPPredictor", "Prediction", "Predictor"],
-        "runner": ["EvaluationResult", "RunSettings", "run_evaluation"],
-        "segmentation_datasets": [
+        "ablation.run": ["run_ablations"],
+        "ablation.tables": ["AblationRow", "AblationTable"],
+        "ablation.variants": ["AblationBase"],
+        "data.benchmarks": ["BENCHMARKS", "Benchmark", "MethodSettings", "get_benchmark"],
+        "metrics.comparison": ["compare_reports"],
+        "data.dataset_split": ["split_dataset"],
+        "running.foreign_baselines": ["load_foreign_predictor"],
+        "running.full_evaluation": ["evaluate_and_report", "load_model", "load_processor"],
+        "data.label_mapping": ["LabelMapping"],
+        "texts.llm_texts": ["generate_texts"],
+        "metrics.mean_iou": ["MeanIoU"],
+        "running.predictor": ["ITACLIPPredictor", "Prediction", "Predictor"],
+        "running.runner": ["EvaluationResult", "RunSettings", "run_evaluation"],
+        "data.segmentation_datasets": [
             "FolderDataset",
             "StreamedDataset",
             "TableDataset",
             "load_benchmark_dataset",
             "load_folder_dataset",
         ],
-        "tuning": ["TuningOptions", "tune_settings"],
-        "tuning_report": ["tune_and_report"],
+        "tuning.search": ["TuningOptions", "tune_settings"],
+        "tuning.report": ["tune_and_report"],
     },
 )

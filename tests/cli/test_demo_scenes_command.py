@@ -9,12 +9,12 @@ from PIL import Image
 from itaclip_hf.cli.demo_scenes import _mean_iou
 from itaclip_hf.demo import DEMO_CHECKPOINT
 from itaclip_hf.processing import Vocabulary
-from itaclip_hf.sample_images import SAMPLE_PHOTOS, count_demo_scenes, load_demo_scene, load_demo_scene_labels
+from itaclip_hf.samples import SAMPLE_PHOTOS, count_demo_scenes, load_demo_scene, load_demo_scene_labels
 
 
 @pytest.fixture
 def one_scene(monkeypatch):
-    monkeypatch.setattr("itaclip_hf.sample_images.count_demo_scenes", lambda: 1)
+    monkeypatch.setattr("itaclip_hf.samples.count_demo_scenes", lambda: 1)
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_unknown_methods_and_files_are_errors_of_use(itaclip, checkpoint, photo,
 
 
 def test_demo_scenes_run_a_method_with_its_own_windows(itaclip, checkpoint, photo, tmp_path, monkeypatch):
-    monkeypatch.setattr("itaclip_hf.sample_images.count_demo_scenes", lambda: 1)
+    monkeypatch.setattr("itaclip_hf.samples.count_demo_scenes", lambda: 1)
     result = itaclip(
         "demo-scenes", "--model", checkpoint, "--method", "clip", "--image", photo, "--out", tmp_path / "out"
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from itaclip_hf.rendering import (
+from itaclip_hf.drawing.pictures import (
     BACKGROUND_COLOR,
     draw_confidence,
     draw_gallery,

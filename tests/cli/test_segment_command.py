@@ -203,7 +203,7 @@ def test_a_failure_while_writing_leaves_no_half_written_file(segment, photo, tmp
     def fail(*arguments, **options):
         raise OSError("disk full")
 
-    monkeypatch.setattr("itaclip_hf.evaluation.atomic_files.os.replace", fail)
+    monkeypatch.setattr("itaclip_hf.files.os.replace", fail)
     result = segment(photo)
     assert result.exit_code == 2
     assert "disk full" in result.stderr

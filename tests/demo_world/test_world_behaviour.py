@@ -7,7 +7,11 @@ import torch
 from demo_world.dataset import load_benchmark
 from itaclip_hf import Vocabulary, load_demo
 from itaclip_hf.demo import DEMO_CHECKPOINT
-from itaclip_hf.evaluation.confusion_matrix import compute_segmentation_scores, decode_pair_counts, encode_pair_counts
+from itaclip_hf.evaluation.metrics.confusion_matrix import (
+    compute_segmentation_scores,
+    decode_pair_counts,
+    encode_pair_counts,
+)
 
 PLAIN_CLIP = {"attention_maps": ("qk",), "intermediate_layers": (), "last_feed_forward": True, "pamr_steps": 0}
 

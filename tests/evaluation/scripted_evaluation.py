@@ -28,10 +28,10 @@ from itaclip_hf import (
     Vocabulary,
 )
 from itaclip_hf.demo import DEMO_CHECKPOINT
-from itaclip_hf.evaluation.label_mapping import LabelMapping
-from itaclip_hf.evaluation.predictor import Prediction
-from itaclip_hf.evaluation.runner import RunSettings, run_evaluation, run_family
-from itaclip_hf.evaluation.segmentation_datasets import FolderDataset, load_folder_dataset
+from itaclip_hf.evaluation.data.label_mapping import LabelMapping
+from itaclip_hf.evaluation.data.segmentation_datasets import FolderDataset, load_folder_dataset
+from itaclip_hf.evaluation.running.predictor import Prediction
+from itaclip_hf.evaluation.running.runner import RunSettings, run_evaluation, run_family
 
 NUM_CLASSES = 5
 

@@ -17,17 +17,17 @@ from itaclip_hf import ITACLIPProcessor, Vocabulary
 from itaclip_hf.checkpoints import load_complete_model
 from itaclip_hf.cli.ablate import _choose_tables
 from itaclip_hf.cli.main import app
-from itaclip_hf.evaluation import variant_family
-from itaclip_hf.evaluation.ablation import run_ablations
-from itaclip_hf.evaluation.ablation_files import load_table_file
-from itaclip_hf.evaluation.ablation_report import build_table_report, format_table
-from itaclip_hf.evaluation.ablation_tables import AblationRow, AblationTable, get_table, table_names
-from itaclip_hf.evaluation.ablation_variants import AblationBase, resolve_row
-from itaclip_hf.evaluation.benchmarks import BENCHMARKS
-from itaclip_hf.evaluation.image_counts import ImageCounts
-from itaclip_hf.evaluation.predictor import ITACLIPPredictor
-from itaclip_hf.evaluation.runner import EvaluationResult, RunSettings, describe_run, run_evaluation
-from itaclip_hf.evaluation.variant_family import VariantFamily
+from itaclip_hf.evaluation.ablation import family as variant_family
+from itaclip_hf.evaluation.ablation.family import VariantFamily
+from itaclip_hf.evaluation.ablation.report import build_table_report, format_table
+from itaclip_hf.evaluation.ablation.run import run_ablations
+from itaclip_hf.evaluation.ablation.table_files import load_table_file
+from itaclip_hf.evaluation.ablation.tables import AblationRow, AblationTable, get_table, table_names
+from itaclip_hf.evaluation.ablation.variants import AblationBase, resolve_row
+from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS
+from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
+from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
+from itaclip_hf.evaluation.running.runner import EvaluationResult, RunSettings, describe_run, run_evaluation
 from itaclip_hf.method_loading import set_processor_fields
 
 QUIET = RunSettings(num_workers=0, save_interval=0.0, show_progress=False)

@@ -9,16 +9,16 @@ from scripted_evaluation import write_image, write_labels
 from transformers import AutoTokenizer
 
 from itaclip_hf.demo import DEMO_CHECKPOINT
-from itaclip_hf.evaluation.benchmarks import (
+from itaclip_hf.evaluation.data.benchmarks import (
     BENCHMARKS,
     COCO_STUFF_UNUSED_IDS,
     coco_object_mapping,
     coco_stuff_mapping,
     get_benchmark,
 )
-from itaclip_hf.evaluation.confusion_matrix import IGNORED
-from itaclip_hf.evaluation.label_mapping import LabelIdError, LabelMapping
-from itaclip_hf.evaluation.segmentation_datasets import load_benchmark_dataset
+from itaclip_hf.evaluation.data.label_mapping import LabelIdError, LabelMapping
+from itaclip_hf.evaluation.data.segmentation_datasets import load_benchmark_dataset
+from itaclip_hf.evaluation.metrics.confusion_matrix import IGNORED
 
 # Benchmark: texts, α, λ, similarity scale, score threshold, area threshold, shortest edge, queries, classes, mIoU.
 PUBLISHED = {

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from scripted_evaluation import write_image, write_labels
 
-from itaclip_hf.evaluation.benchmarks import get_benchmark
-from itaclip_hf.evaluation.conversions import CONTEXT_ANNOTATION_IDS, convert_coco_object, convert_pascal_context
-from itaclip_hf.evaluation.segmentation_datasets import load_benchmark_dataset
+from itaclip_hf.evaluation.data.benchmarks import get_benchmark
+from itaclip_hf.evaluation.data.conversions import CONTEXT_ANNOTATION_IDS, convert_coco_object, convert_pascal_context
+from itaclip_hf.evaluation.data.segmentation_datasets import load_benchmark_dataset
 
 scipy_io = pytest.importorskip("scipy.io")
 

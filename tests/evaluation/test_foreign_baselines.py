@@ -24,14 +24,14 @@ from typer.testing import CliRunner
 from itaclip_hf import Vocabulary
 from itaclip_hf.cli.main import app
 from itaclip_hf.demo import DEMO_CHECKPOINT
-from itaclip_hf.evaluation.foreign_baselines import (
+from itaclip_hf.evaluation.running.foreign_baselines import (
     CLIPSegPredictor,
     GroupViTPredictor,
     choose_background_threshold,
     load_foreign_predictor,
 )
-from itaclip_hf.evaluation.predictor import Predictor
-from itaclip_hf.evaluation.runner import RunSettings, run_evaluation
+from itaclip_hf.evaluation.running.predictor import Predictor
+from itaclip_hf.evaluation.running.runner import RunSettings, run_evaluation
 
 STUFF = Vocabulary([f"{word}" for word in ("dog", "cat", "sky", "tree", "car", "bus", "cup")])
 OBJECTS = Vocabulary([["dog", "puppy"], "cat", ["bus", "coach", "van"], "cup"], background=["sky", "wall"])

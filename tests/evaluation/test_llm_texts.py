@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 from itaclip_hf import Vocabulary
 from itaclip_hf.demo import DEMO_CHECKPOINT
-from itaclip_hf.evaluation.llm_texts import (
+from itaclip_hf.evaluation.texts.llm_texts import (
     AnswerError,
     GenerationSettings,
     build_messages,

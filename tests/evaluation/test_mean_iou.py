@@ -6,8 +6,8 @@ import evaluate
 import numpy as np
 import pytest
 
-import itaclip_hf.evaluation.mean_iou as mean_iou_module
-from itaclip_hf.evaluation.mean_iou import MeanIoU
+import itaclip_hf.evaluation.metrics.mean_iou as mean_iou_module
+from itaclip_hf.evaluation.metrics.mean_iou import MeanIoU
 
 METRIC_FILE = Path(mean_iou_module.__file__)
 

@@ -19,7 +19,7 @@ from scripted_evaluation import (
 )
 
 from itaclip_hf import Vocabulary
-from itaclip_hf.evaluation.runner import RunSettings, run_evaluation, run_family
+from itaclip_hf.evaluation.running.runner import RunSettings, run_evaluation, run_family
 
 QUIET = RunSettings(num_workers=0, save_interval=0.0, show_progress=False)
 NAMES = [f"{index:03d}" for index in range(7)]

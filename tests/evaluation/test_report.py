@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from scripted_evaluation import PixelPredictor, expected_confusion, load_folders, write_folders
 
-from itaclip_hf.evaluation.comparison import bootstrap_mean_iou_difference, compare_reports
-from itaclip_hf.evaluation.full_evaluation import evaluate_and_report
-from itaclip_hf.evaluation.image_counts import ImageCounts
-from itaclip_hf.evaluation.plots import check_plotting, choose_gallery_images
-from itaclip_hf.evaluation.report import load_report
-from itaclip_hf.evaluation.runner import RunSettings
+from itaclip_hf.evaluation.metrics.comparison import bootstrap_mean_iou_difference, compare_reports
+from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
+from itaclip_hf.evaluation.reporting.plots import check_plotting, choose_gallery_images
+from itaclip_hf.evaluation.reporting.report import load_report
+from itaclip_hf.evaluation.running.full_evaluation import evaluate_and_report
+from itaclip_hf.evaluation.running.runner import RunSettings
 
 NAMES = [f"{index:03d}" for index in range(12)]
 QUIET = RunSettings(num_workers=0, show_progress=False)

@@ -22,9 +22,9 @@ from scripted_evaluation import (
     write_labels,
 )
 
-from itaclip_hf.evaluation import runner
-from itaclip_hf.evaluation.runner import RunSettings, check_process_count, run_evaluation
-from itaclip_hf.evaluation.segmentation_datasets import SampleError
+from itaclip_hf.evaluation.data.segmentation_datasets import SampleError
+from itaclip_hf.evaluation.running import runner
+from itaclip_hf.evaluation.running.runner import RunSettings, check_process_count, run_evaluation
 
 QUIET = RunSettings(num_workers=0, save_interval=0.0, show_progress=False)
 NAMES = [f"{index:03d}" for index in range(11)]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scripted_evaluation import NUM_CLASSES, PixelPredictor, expected_confusion, load_folders, write_folders
 
-from itaclip_hf.evaluation.dataset_layouts import pair_folders
-from itaclip_hf.evaluation.label_mapping import LabelMapping
-from itaclip_hf.evaluation.runner import RunSettings, run_evaluation
-from itaclip_hf.evaluation.sample_batches import batch_source
-from itaclip_hf.evaluation.segmentation_datasets import SampleError, StreamedDataset, TableDataset
+from itaclip_hf.evaluation.data.dataset_layouts import pair_folders
+from itaclip_hf.evaluation.data.label_mapping import LabelMapping
+from itaclip_hf.evaluation.data.segmentation_datasets import SampleError, StreamedDataset, TableDataset
+from itaclip_hf.evaluation.running.runner import RunSettings, run_evaluation
+from itaclip_hf.evaluation.running.sample_batches import batch_source
 
 MAPPING = LabelMapping.shifted(NUM_CLASSES)
 NAMES = [f"{index:03d}" for index in range(7)]

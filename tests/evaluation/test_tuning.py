@@ -18,11 +18,19 @@ from typer.testing import CliRunner
 
 from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
 from itaclip_hf.cli.main import app
-from itaclip_hf.evaluation.confusion_matrix import IGNORED
-from itaclip_hf.evaluation.dataset_split import split_dataset
-from itaclip_hf.evaluation.label_mapping import LabelMapping
-from itaclip_hf.evaluation.segmentation_datasets import Sample
-from itaclip_hf.evaluation.tuning import (
+from itaclip_hf.evaluation.data.dataset_split import split_dataset
+from itaclip_hf.evaluation.data.label_mapping import LabelMapping
+from itaclip_hf.evaluation.data.segmentation_datasets import Sample
+from itaclip_hf.evaluation.metrics.confusion_matrix import IGNORED
+from itaclip_hf.evaluation.tuning.samples import (
+    MixedSample,
+    PixelSample,
+    QueryBasis,
+    TunableSettings,
+    collect_sample,
+    count_confusion,
+)
+from itaclip_hf.evaluation.tuning.search import (
     GRIDS,
     TuningOptions,
     _mean_iou,
@@ -30,14 +38,6 @@ from itaclip_hf.evaluation.tuning import (
     read_settings,
     search_settings,
     tune_settings,
-)
-from itaclip_hf.evaluation.tuning_samples import (
-    MixedSample,
-    PixelSample,
-    QueryBasis,
-    TunableSettings,
-    collect_sample,
-    count_confusion,
 )
 
 WORDS = Vocabulary(["dog", ["cat", "kitten"], "car", "tree"], background=["grass", "wall"]).with_auxiliary_texts(

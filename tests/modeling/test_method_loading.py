@@ -14,7 +14,7 @@ from itaclip_hf import (
 from itaclip_hf.demo import DEMO_CHECKPOINT
 from itaclip_hf.method_loading import set_processor_fields
 from itaclip_hf.modeling import get_method
-from itaclip_hf.sample_images import load_demo_scene
+from itaclip_hf.samples import load_demo_scene
 
 WORDS = Vocabulary(["sky", "grass", "dog"])
 

@@ -1,0 +1,1 @@
+"""Ablation tables: rows that share passes through the encoder."""

@@ -1,0 +1,242 @@
+"""Ablation tables as files: Markdown, CSV, JSON and a picture each, and one page with all of them.
+
+Beside our figures stand the paper's. Every row is compared with the table's reference row on the same images, by a
+paired bootstrap over images; how far the order of the rows agrees with the paper's is counted over pairs of rows.
+"""
+
+import csv
+import io
+import itertools
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...files import write_json, write_text
+from ..data.benchmarks import BENCHMARKS
+from ..metrics.comparison import compare_counts
+from ..reporting.plots import plot_differences
+from ..running.runner import EvaluationResult
+from .tables import AblationTable
+
+__all__ = ["build_table_report", "format_table", "write_overview", "write_table_report"]
+
+
+def build_table_report(
+    table: AblationTable,
+    results: Sequence[EvaluationResult],
+    class_labels: Sequence[str],
+    facts: Mapping[str, Any],
+    benchmark: str | None = None,
+    replicates: int = 2000,
+) -> dict[str, Any]:
+    """The content of a table's JSON file.
+
+    Args:
+        table: The table.
+        results: The result of each of its rows.
+        class_labels: Labels of the classes.
+        facts: What holds for the whole run.
+        benchmark: The benchmark that was run; its published figures alone are shown, if the table has them.
+        replicates: Resamplings of the images.
+
+    Returns:
+        JSON values; mIoU and differences as fractions, published figures in percent as published.
+    """
+    reference = results[[row.name for row in table.rows].index(table.reference)]
+    rows = []
+    for row, result in zip(table.rows, results, strict=True):
+        titles = (table.reference, row.name)
+        comparison = compare_counts(reference.counts, result.counts, class_labels, titles, replicates)
+        entry = {
+            "name": row.name,
+            "settings": dict(row.settings),
+            "mean_iou": comparison.mean_iou[1],
+            "difference": comparison.difference,
+            "interval": list(comparison.interval),
+            "share_better": comparison.share_better,
+            "published": dict(row.published),
+        }
+        rows.append(entry)
+    shown = _choose_benchmarks(table, benchmark)
+    return {
+        "table": table.name,
+        "title": table.title,
+        "number": table.number,
+        "note": table.note,
+        "reference": table.reference,
+        "base": dict(table.base),
+        "images": len(reference.counts),
+        "confidence": 0.95,
+        "replicates": replicates,
+        "shown_benchmarks": shown,
+        "rows": rows,
+        "pairs_in_published_order": {name: _count_ordered_pairs(rows, name) for name in shown},
+        "run": dict(facts),
+    }
+
+
+def write_table_report(folder: str | os.PathLike[str], report: Mapping[str, Any], plots: bool = True) -> None:
+    """Writes `NAME.md`, `NAME.csv`, `NAME.json` and, where asked for, `NAME.png`."""
+    target, name = Path(folder), report["table"]
+    if plots:
+        _plot(target / f"{name}.png", report)
+    text = f"# {_heading(report)}\n\n{format_table(report)}{_format_picture(report, plots)}"
+    write_text(target / f"{name}.md", f"{text}\n{_format_facts(report['run'])}")
+    write_text(target / f"{name}.csv", _format_csv(report))
+    write_json(target / f"{name}.json", report)
+
+
+def write_overview(
+    folder: str | os.PathLike[str], reports: Sequence[Mapping[str, Any]], left_out: Mapping[str, str], plots: bool
+) -> Path:
+    """Writes `tables.md` with all tables and, once, what holds for all of them.
+
+    Args:
+        folder: Where the tables are.
+        reports: Their contents.
+        left_out: Tables that were asked for by "all" and do not fit, and why.
+        plots: Whether there are pictures.
+
+    Returns:
+        The file.
+    """
+    parts = ["# Ablation tables\n", _format_facts(reports[0]["run"])]
+    for report in reports:
+        parts.append(f"## {_heading(report)}\n\n{format_table(report)}{_format_picture(report, plots)}")
+    if left_out:
+        parts.append("\n".join(["## Left out\n", *(f"- {name}: {reason}" for name, reason in left_out.items()), ""]))
+    path = Path(folder) / "tables.md"
+    write_text(path, "\n".join(parts))
+    return path
+
+
+def format_table(report: Mapping[str, Any]) -> str:
+    """The table as Markdown, its note before it and the agreement with the paper behind it."""
+    shown = report["shown_benchmarks"]
+    low_level = f"{100 * report['confidence']:g} % interval"
+    header = ["", "mIoU", f"difference to “{report['reference']}” ({low_level})"]
+    header += [f"paper: {_title(name)}" for name in shown]
+    lines = [f"{report['note']}\n"] if report["note"] else []
+    lines += [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    published = {row["name"]: row["published"] for row in report["rows"]}
+    for row in report["rows"]:
+        is_reference = row["name"] == report["reference"]
+        cells = [f"**{row['name']}**" if is_reference else row["name"], _percent(row["mean_iou"])]
+        low, high = row["interval"]
+        cells.append("–" if is_reference else f"{_signed(row['difference'])} ({_signed(low)} to {_signed(high)})")
+        cells += [_format_published(published, row["name"], report["reference"], name) for name in shown]
+        lines.append(f"| {' | '.join(cells)} |")
+    agreement = [
+        f"{agreeing} of {pairs} ({_title(name)})"
+        for name, (agreeing, pairs) in report["pairs_in_published_order"].items()
+        if pairs
+    ]
+    images = f"{report['images']} images."
+    order = f" Pairs of rows in the paper's order: {', '.join(agreement)}." if agreement else ""
+    return "\n".join([*lines, "", images + order, ""])
+
+
+def _choose_benchmarks(table: AblationTable, benchmark: str | None) -> list[str]:
+    """Whose published figures to show: the evaluated benchmark's, or all where it has none."""
+    named = Counter(name for row in table.rows for name in row.published)
+    known = [name for name, count in named.items() if count > 1]  # one figure alone compares nothing
+    return [benchmark] if benchmark in known else known
+
+
+def _count_ordered_pairs(rows: Sequence[Mapping[str, Any]], benchmark: str) -> tuple[int, int]:
+    """How many pairs of rows with different published figures are in that order here, and how many there are."""
+    published = [(row["published"][benchmark], row["mean_iou"]) for row in rows if benchmark in row["published"]]
+    ordered = [pair for pair in itertools.combinations(published, 2) if pair[0][0] != pair[1][0]]
+    agreeing = sum((theirs - their) * (ours - our) > 0 for (their, our), (theirs, ours) in ordered)
+    return agreeing, len(ordered)
+
+
+def _format_published(published: Mapping[str, Mapping[str, float]], row: str, reference: str, benchmark: str) -> str:
+    figure, of_reference = published[row].get(benchmark), published[reference].get(benchmark)
+    if figure is None:
+        return "–"
+    if of_reference is None or row == reference:
+        return f"{figure:.1f}"
+    return f"{figure:.1f} ({figure - of_reference:+.1f})"
+
+
+def _format_csv(report: Mapping[str, Any]) -> str:
+    benchmarks = list(dict.fromkeys(name for row in report["rows"] for name in row["published"]))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "miou", "difference", "low", "high", *(f"paper_{name}" for name in benchmarks)])
+    for row in report["rows"]:
+        ours = [100 * value for value in (row["mean_iou"], row["difference"], *row["interval"])]
+        figures = [row["published"].get(name, "") for name in benchmarks]
+        writer.writerow([row["name"], *(f"{value:.3f}" for value in ours), *figures])
+    return text.getvalue()
+
+
+def _format_facts(run: Mapping[str, Any]) -> str:
+    """One line for each thing that holds for the whole run."""
+    vocabulary, hardware = run["vocabulary"], run["hardware"]
+    changes = ", ".join(f"{name} {value}" for name, value in run["settings"].items())
+    of_benchmark = f" for {_title(run['benchmark'])}" if run["benchmark"] else ""
+    facts = {
+        "dataset": f"{run['dataset']}, {run['images']} images",
+        "model": f"{run['model']}, {run['dtype']}",
+        "start": f"ITACLIP's settings{of_benchmark}" + (f", but {changes}" if changes else ""),
+        "vocabulary": f"{vocabulary['classes']} classes, {vocabulary['queries']} queries, "
+        f"{vocabulary['background']} background words, {vocabulary['auxiliary_texts']} auxiliary texts, "
+        f"SHA-256 {vocabulary['sha256'][:16]}…",
+        "shared work": _format_work(run["work"]),
+        "time": f"{run['seconds']:.0f} s for {run['variants']} different rows, {hardware['processes']} process(es), "
+        f"{', '.join(hardware['gpus_of_main_machine']) or hardware['cpu']}",
+        "not scored": f"{run['problems']} images" if run["problems"] else None,
+        "versions": ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
+        "command": f"`{' '.join(run['command'])}`" if run["command"] else None,
+    }
+    return "\n".join(f"- {name}: {fact}" for name, fact in facts.items() if fact) + "\n"
+
+
+def _format_work(work: Mapping[str, Sequence[int]]) -> str | None:
+    """Passes that were run against passes of the rows one by one; nothing where all was done by earlier runs."""
+    parts = [f"{run:,} {name} instead of {needed:,}" for name, (run, needed) in work.items() if needed]
+    return ", ".join(parts) if work.get("window views", (0, 0))[1] else None
+
+
+def _format_picture(report: Mapping[str, Any], plots: bool) -> str:
+    return f"\n![{report['title']}]({report['table']}.png)\n" if plots else ""
+
+
+def _plot(path: Path, report: Mapping[str, Any]) -> None:
+    rows, shown = report["rows"], report["shown_benchmarks"]
+    of_reference = next(row for row in rows if row["name"] == report["reference"])["published"]
+    published = {
+        _title(name): [
+            row["published"][name] - of_reference[name] if name in row["published"] else None for row in rows
+        ]
+        for name in shown
+        if name in of_reference
+    }
+    plot_differences(
+        path,
+        [f"{row['name']} ({_percent(row['mean_iou'])})" for row in rows],
+        [100 * row["difference"] for row in rows],
+        [(100 * row["interval"][0], 100 * row["interval"][1]) for row in rows],
+        published,
+        f"{_heading(report)}: mIoU against “{report['reference']}”",
+    )
+
+
+def _heading(report: Mapping[str, Any]) -> str:
+    return report["title"] + (f" (table {report['number']} of the paper)" if report["number"] else "")
+
+
+def _title(benchmark: str) -> str:
+    return BENCHMARKS[benchmark].title if benchmark in BENCHMARKS else benchmark
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _signed(value: float) -> str:
+    return f"{round(100 * value, 1) + 0.0:+.1f}"  # adding 0 turns -0 into 0

@@ -1,0 +1,149 @@
+"""Ablations: the rows of several tables computed in one go over a dataset, and written as tables.
+
+Rows that mean the same are computed once, all others share what they have in common (`VariantFamily`). Each row's
+progress lies in a folder of its own, named by everything that determines its result: a run that was stopped goes on,
+and another table in the same folder computes only what it has new.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from ..data.segmentation_datasets import SegmentationDataset, StreamedDataset
+from ..reporting.plots import check_plotting
+from ..reporting.report import describe_hardware, describe_versions
+from ..running.runner import EvaluationResult, RunSettings, describe_runs, make_accelerator, run_family
+from .family import VariantFamily, Work
+from .report import build_table_report, write_overview, write_table_report
+from .tables import AblationTable
+from .variants import AblationBase, resolve_row
+
+__all__ = ["run_ablations"]
+
+
+def run_ablations(
+    tables: Sequence[AblationTable],
+    base: AblationBase,
+    dataset: SegmentationDataset | StreamedDataset,
+    folder: str | os.PathLike[str],
+    dtype: torch.dtype = torch.float32,
+    settings: RunSettings | None = None,
+    accelerator: Accelerator | None = None,
+    left_out: Mapping[str, str] | None = None,
+    plots: bool = True,
+    replicates: int = 2000,
+    command: Sequence[str] = (),
+) -> tuple[list[dict[str, Any]], list[EvaluationResult]]:
+    """Computes tables and writes them; every process calls it, the main process writes.
+
+    Args:
+        tables: What to compute.
+        base: What their rows start from.
+        dataset: Images and labels.
+        folder: Tables and progress go there.
+        dtype: Number format of the models.
+        settings: How to go about it.
+        accelerator: The processes; made here if not given.
+        left_out: Tables that are not computed, and why, for the overview.
+        plots: Whether to draw pictures, which needs matplotlib.
+        replicates: Resamplings of the images for the intervals.
+        command: How to run it again, for the tables.
+
+    Returns:
+        The content of each table's JSON file, and the results of all different rows.
+
+    Raises:
+        ValueError: A row cannot be computed, two tables have one name, or no image could be scored.
+        OSError: A checkpoint cannot be loaded, or another run uses the folder.
+    """
+    if plots:
+        check_plotting()  # before the work, not after it
+    names = [table.name for table in tables]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Expected tables of different names, but got {', '.join(names)}.")
+    settings = settings or RunSettings()
+    accelerator = accelerator or make_accelerator()
+    of_tables = [[resolve_row(base, table, row) for row in table.rows] for table in tables]
+    # Rows that mean the same, in one table or in several, are one variant.
+    variants = {variant.key: variant for of_rows in of_tables for variant in of_rows}
+    family = VariantFamily(list(variants.values()), dtype, accelerator.device)
+    target = Path(folder)
+    progress = [target / "progress" / _hash(run) for run in describe_runs(dataset, family, settings)]
+    results = run_family(dataset, family, progress, settings, accelerator)
+    if not len(results[0].counts):
+        raise ValueError("Expected images to score, but not one could be. See the problems above.")
+    facts = _describe_run(base, dataset, dtype, results[0], len(variants), _gather_work(family.work), command)
+    result_of = dict(zip(variants, results, strict=True))
+    reports = [
+        build_table_report(
+            table,
+            [result_of[variant.key] for variant in of_rows],
+            base.vocabulary.labels,
+            facts,
+            base.benchmark,
+            replicates,
+        )
+        for table, of_rows in zip(tables, of_tables, strict=True)
+    ]
+    if accelerator.is_main_process:
+        for report in reports:
+            write_table_report(target, report, plots)
+        write_overview(target, reports, left_out or {}, plots)
+    accelerator.wait_for_everyone()
+    return reports, results
+
+
+def _hash(description: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _gather_work(work: Work) -> dict[str, tuple[int, int]]:
+    """Work of all processes together; every process encodes the same texts, which counts once."""
+    of_processes: list[Work] = gather_object([work])
+    total = {
+        name: (sum(each.run[name] for each in of_processes), sum(each.needed[name] for each in of_processes))
+        for name in ("window views", "last blocks", "label maps")
+    }
+    return {**total, "texts": (work.run["texts"], work.needed["texts"])}
+
+
+def _describe_run(
+    base: AblationBase,
+    dataset: SegmentationDataset | StreamedDataset,
+    dtype: torch.dtype,
+    result: EvaluationResult,
+    variants: int,
+    work: Mapping[str, tuple[int, int]],
+    command: Sequence[str],
+) -> dict[str, Any]:
+    """What holds for all tables of a run, as JSON values."""
+    vocabulary = base.vocabulary
+    return {
+        "dataset": dataset.title,
+        "benchmark": base.benchmark,
+        "images": len(result.counts),
+        "problems": len(result.problems),
+        "model": base.model,
+        "dtype": str(dtype).removeprefix("torch."),
+        "settings": dict(base.settings),
+        "vocabulary": {
+            "classes": len(vocabulary.labels),
+            "queries": len(vocabulary.query_names),
+            "background": len(vocabulary.background),
+            "auxiliary_texts": sum(len(entry.auxiliary_texts) for entry in vocabulary.classes),
+            "sha256": vocabulary.fingerprint,
+        },
+        "variants": variants,
+        "work": {name: list(counts) for name, counts in work.items()},
+        "seconds": round(result.seconds, 1),
+        "hardware": describe_hardware(result.num_processes),
+        "versions": describe_versions(),
+        "command": list(command),
+    }

@@ -1,0 +1,137 @@
+"""Own ablation tables from YAML files.
+
+The same declaration as the paper's tables, as `rows` or as a `grid` whose settings are all combined:
+
+    title: Scale and refinement        |  title: My rows
+    reference: similarity_scale 40, …  |  base: {pamr_steps: 0}
+    grid:                              |  rows:
+      similarity_scale: [20, 40]       |    - {name: q-q, settings: {attention_maps: [qq]}, published: {voc21: 58.9}}
+      pamr_steps: [0, 10]              |    - {name: k-k, settings: {attention_maps: [kk]}}
+"""
+
+import itertools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .tables import AblationRow, AblationTable
+
+__all__ = ["load_table_file", "parse_setting"]
+
+_TABLE_KEYS = ("title", "name", "reference", "base", "note", "rows", "grid")
+_ROW_KEYS = ("name", "settings", "published")
+
+
+def load_table_file(path: str | os.PathLike[str]) -> AblationTable:
+    """Read a table.
+
+    Args:
+        path: The YAML file; the table has its name unless it gives itself another.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no table; the message names the file and what is wrong.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"Expected a YAML file with a table, but there is no {file}.")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return _read_table(content, default_name=file.stem)
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Split a setting like `pamr_steps=0` or `attention_maps=[qq, kk]`; the value is YAML.
+
+    Raises:
+        ValueError: If there is no `=` or the value is no YAML.
+    """
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise ValueError(f"Expected a setting like pamr_steps=0, but got {text!r}.")
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"Expected a setting like pamr_steps=0, but got {text!r}: {error}") from error
+
+
+def _read_table(content: Any, default_name: str) -> AblationTable:
+    table = _expect_mapping(content, "the table", _TABLE_KEYS)
+    if ("rows" in table) == ("grid" in table):
+        raise ValueError("Expected `rows` or `grid`, but got " + ("both." if "rows" in table else "neither."))
+    rows = _read_rows(table["rows"]) if "rows" in table else _combine(table["grid"])
+    name = _expect_text(table.get("name", default_name), "the table's `name`")
+    if not name or not all(letter.isalnum() or letter in "-_" for letter in name):
+        raise ValueError(f"Expected a `name` of letters, digits, - and _, as files get it, but got {name!r}.")
+    return AblationTable(
+        name,
+        _expect_text(table.get("title", name), "`title`"),
+        rows,
+        reference=_expect_text(table.get("reference", ""), "`reference`"),
+        base=_expect_mapping(table.get("base") or {}, "`base`"),
+        note=_expect_text(table.get("note", ""), "`note`"),
+    )
+
+
+def _read_rows(content: Any) -> tuple[AblationRow, ...]:
+    if not isinstance(content, list):
+        raise ValueError(f"Expected `rows` to be a list, but got {content!r}.")
+    rows = []
+    for number, entry in enumerate(content, start=1):
+        row = _expect_mapping(entry, f"row {number}", _ROW_KEYS)
+        if "name" not in row:
+            raise ValueError(f"Expected a `name` in row {number}, but got {', '.join(row) or 'nothing'}.")
+        published = _expect_mapping(row.get("published") or {}, f"`published` of row {number}")
+        for benchmark, figure in published.items():
+            if isinstance(figure, bool) or not isinstance(figure, int | float):
+                raise ValueError(
+                    f"Expected `published` of row {number} to give an mIoU in percent for {benchmark}, but got "
+                    f"{figure!r}."
+                )
+        settings = _expect_mapping(row.get("settings") or {}, f"`settings` of row {number}")
+        rows.append(AblationRow(_expect_text(row["name"], f"`name` of row {number}"), settings, published))
+    return tuple(rows)
+
+
+def _combine(content: Any) -> tuple[AblationRow, ...]:
+    """Every combination of the values of a grid, the last setting changing fastest."""
+    grid = _expect_mapping(content, "`grid`")
+    for name, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"Expected a list of values for {name} in `grid`, but got {values!r}.")
+    combinations = (dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values()))
+    return tuple(
+        AblationRow(", ".join(f"{name} {_format_value(value)}" for name, value in settings.items()), settings)
+        for settings in combinations
+    )
+
+
+def _expect_mapping(value: Any, place: str, keys: tuple[str, ...] | None = None) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"Expected {place} to be a mapping, but got {value!r}.")
+    unknown = [] if keys is None else sorted(str(key) for key in value if key not in keys)
+    if unknown:
+        raise ValueError(
+            f"Expected {place} to have keys out of {', '.join(keys or ())}, but got {', '.join(unknown)}."
+        )
+    return value
+
+
+def _expect_text(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        # YAML takes bare numbers, `on` and `off` for values of their own.
+        raise ValueError(f"Expected {place} to be text, but got {value!r}. Put it into quotes.")
+    return value
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, list):
+        return " + ".join(map(str, value)) or "none"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return str(value)

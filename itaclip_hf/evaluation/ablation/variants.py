@@ -1,0 +1,95 @@
+"""From a row of a table to everything that determines its result: checkpoint, settings and words."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ...modeling.methods import ITACLIP_CONFIG, ITACLIP_PROCESSOR, get_method
+from ...processing import Vocabulary
+from .tables import AblationRow, AblationTable
+
+__all__ = ["AblationBase", "Variant", "resolve_row"]
+
+
+@dataclass(frozen=True)
+class AblationBase:
+    """What the rows of all tables start from.
+
+    Args:
+        model: Folder or hub id of a CLIP checkpoint, or "demo".
+        vocabulary: The words.
+        benchmark: Name of the benchmark whose settings to take; the methods' general ones if left out.
+        settings: Changes of the full method, or of another `method` that they name, that hold wherever a row says
+            nothing else. They do not touch rows that start from another method, which keep that one's own settings.
+    """
+
+    model: str
+    vocabulary: Vocabulary
+    benchmark: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One result to compute; rows that mean the same have equal keys and are computed once.
+
+    Args:
+        model: The checkpoint.
+        config_fields: Fields of the configuration.
+        processor_fields: Fields of the processor, as `set_processor_fields` takes them.
+        vocabulary: The words.
+        title: What errors call it; no part of what it is.
+    """
+
+    model: str
+    config_fields: Mapping[str, Any]
+    processor_fields: Mapping[str, Any]
+    vocabulary: Vocabulary
+    title: str = ""
+
+    @property
+    def key(self) -> str:
+        """Hash of all of it."""
+        content = [self.model, dict(self.config_fields), dict(self.processor_fields), self.vocabulary.fingerprint]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def resolve_row(base: AblationBase, table: AblationTable, row: AblationRow) -> Variant:
+    """Put together what a row stands for.
+
+    Raises:
+        ValueError: If the row changes background words and the vocabulary has none, or names an unknown method.
+    """
+    changes = {**table.base, **row.settings}
+    start = base.settings.get("method", "itaclip")
+    method_name = changes.pop("method", start)
+    method = get_method(method_name)
+    settings = {**(base.settings if method_name == start else {}), **changes}
+    model = settings.pop("model", base.model)
+    vocabulary = _change_background(base.vocabulary, settings.pop("background", None), table, row)
+    return Variant(
+        model,
+        {**method.config_fields(base.benchmark), **_select(settings, ITACLIP_CONFIG)},
+        {**method.processor_fields(base.benchmark), **_select(settings, ITACLIP_PROCESSOR)},
+        vocabulary,
+        title=f"row {row.name!r} of the table {table.name!r}",
+    )
+
+
+def _change_background(
+    vocabulary: Vocabulary, words: tuple[str, ...] | None, table: AblationTable, row: AblationRow
+) -> Vocabulary:
+    if words is None:
+        return vocabulary
+    if not vocabulary.background:
+        raise ValueError(
+            f"Expected a vocabulary with background words for row {row.name!r} of the table {table.name!r}, but there "
+            "are none. Choose another table, or give class 0 its words."
+        )
+    return replace(vocabulary, background=tuple(words))
+
+
+def _select(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name in names}

@@ -1,0 +1,1 @@
+"""Benchmarks, datasets and their labels: what is evaluated on."""

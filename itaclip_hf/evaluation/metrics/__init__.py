@@ -1,0 +1,1 @@
+"""Counts, scores and their comparison: plain NumPy, and a metric for `evaluate`."""

@@ -1,0 +1,270 @@
+"""The report of an evaluation: everything that a table, a reader or a later comparison needs, in one folder.
+
+`report.json` holds scores, settings, vocabulary, versions, hardware and timing; `report.md` is the table for humans;
+`per_image.npz` the counts of every image; three pictures show classes, confusions, and the best, median and worst
+images.
+"""
+
+import datetime
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...files import write_json, write_text
+from ...processing import Vocabulary
+from ..data.benchmarks import Benchmark
+from ..metrics.confusion_matrix import SegmentationScores, compute_segmentation_scores
+
+if TYPE_CHECKING:
+    from ..running.runner import EvaluationResult
+
+__all__ = [
+    "REPORT_FILE",
+    "build_report",
+    "describe_hardware",
+    "describe_versions",
+    "format_markdown",
+    "load_report",
+    "write_report",
+]
+
+REPORT_FILE = "report.json"
+PER_IMAGE_FILE = "per_image.npz"
+VOCABULARY_FILE = "vocabulary.json"
+
+_PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pillow")
+
+
+def build_report(
+    title: str,
+    result: "EvaluationResult",
+    description: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    benchmark: Benchmark | None = None,
+    command: Sequence[str] = (),
+    pictures: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The content of `report.json`.
+
+    Args:
+        title: What was evaluated on what.
+        result: The runner's result.
+        description: `describe_run` of the run.
+        vocabulary: The words that were used.
+        benchmark: The benchmark, where it is one.
+        command: How to run it again.
+        pictures: Files that were drawn.
+
+    Returns:
+        JSON values; fractions in [0, 1], null for what does not occur.
+    """
+    scores = compute_segmentation_scores(result.confusion)
+    return {
+        "title": title,
+        "benchmark": None if benchmark is None else benchmark.name,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": list(command),
+        "scores": {
+            name: _json_number(scores[name])
+            for name in ("mean_iou", "mean_accuracy", "overall_accuracy", "frequency_weighted_iou")
+        },
+        "published_mean_iou": None
+        if benchmark is None or benchmark.published_miou is None
+        else round(benchmark.published_miou / 100, 4),
+        "classes": _describe_classes(scores, result, vocabulary),
+        "images": {
+            "scored": len(result.counts),
+            "of_earlier_runs": result.resumed,
+            "problems": [
+                {"index": p.index, "kind": p.kind, "path": p.path, "message": p.message} for p in result.problems
+            ],
+        },
+        "settings": dict(description),
+        "vocabulary": {
+            "sha256": vocabulary.fingerprint,
+            "classes": len(vocabulary.labels),
+            "queries": len(vocabulary.query_names),
+            "background": list(vocabulary.background),
+            "auxiliary_texts": sum(len(entry.auxiliary_texts) for entry in vocabulary.classes),
+            "metadata": vocabulary.metadata,
+            "file": VOCABULARY_FILE,
+        },
+        "pictures": list(pictures),
+        "timing": {
+            "seconds": round(result.seconds, 3),
+            "images_per_second": round(result.images_per_second, 4),
+            "peak_memory_bytes": result.peak_memory_bytes,
+            "peak_device_memory_bytes": result.peak_device_memory_bytes,
+        },
+        "hardware": describe_hardware(result.num_processes),
+        "versions": describe_versions(),
+    }
+
+
+def write_report(
+    folder: str | os.PathLike[str], report: Mapping[str, Any], result: "EvaluationResult", vocabulary: Vocabulary
+) -> Path:
+    """Writes JSON, Markdown, vocabulary and per-image counts; pictures come from `plots`.
+
+    Returns:
+        The path of `report.json`, which is written last.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    result.counts.save(target / PER_IMAGE_FILE)
+    vocabulary.save_json_file(target / VOCABULARY_FILE)
+    write_text(target / "report.md", format_markdown(report))
+    write_json(target / REPORT_FILE, report)
+    return target / REPORT_FILE
+
+
+def load_report(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a report by its folder or file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: The file is no report.
+    """
+    file = Path(path) / REPORT_FILE if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"Expected a report, but there is no {file}. Give the folder of an evaluation.")
+    try:
+        report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        _ = report["scores"], report["classes"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"Expected a report of an evaluation in {file}, but it is none: {error!r}.") from error
+    return report
+
+
+def format_markdown(report: Mapping[str, Any]) -> str:
+    """The report as Markdown: scores, settings in a line each, the table of classes, what could not be scored."""
+    sections = [
+        f"# {report['title']}\n",
+        _format_scores(report),
+        _format_run(report),
+        "\n".join(f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in report["pictures"]) + "\n"
+        if report["pictures"]
+        else "",
+        _format_classes(report["classes"]),
+        _format_problems(report["images"]["problems"]),
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+def _describe_classes(
+    scores: SegmentationScores, result: "EvaluationResult", vocabulary: Vocabulary
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": class_id,
+            "label": label,
+            "iou": _json_number(float(scores["per_category_iou"][class_id])),
+            "accuracy": _json_number(float(scores["per_category_accuracy"][class_id])),
+            "labelled_pixels": int(result.confusion[class_id].sum()),
+            "predicted_pixels": int(result.confusion[:, class_id].sum()),
+        }
+        for class_id, label in enumerate(vocabulary.labels)
+    ]
+
+
+def describe_hardware(num_processes: int) -> dict[str, Any]:
+    """What the run ran on, as JSON values."""
+    import torch  # not above: two reports are compared without it
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "processes": num_processes,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpu": _cpu_name(),
+        "cpu_cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpus_of_main_machine": gpus,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def describe_versions() -> dict[str, str]:
+    """Versions of Python, this package and what results depend on."""
+    from ... import __version__
+
+    versions = {"python": platform.python_version(), "itaclip_hf": __version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # another way of installing than by distributions
+            versions[package] = "unknown"
+    return versions
+
+
+def _format_scores(report: Mapping[str, Any]) -> str:
+    scores = report["scores"]
+    published = report["published_mean_iou"]
+    lines = [
+        "| mIoU | mean accuracy | overall accuracy | frequency-weighted IoU | images |",
+        "|---|---|---|---|---|",
+        f"| **{_percent(scores['mean_iou'])}** | {_percent(scores['mean_accuracy'])} | "
+        f"{_percent(scores['overall_accuracy'])} | {_percent(scores['frequency_weighted_iou'])} | "
+        f"{report['images']['scored']} |",
+        "",
+    ]
+    if published is not None:
+        lines += [f"Published with CLIP ViT-B/16 and the authors' texts: {_percent(published)} mIoU.", ""]
+    return "\n".join(lines)
+
+
+def _format_run(report: Mapping[str, Any]) -> str:
+    vocabulary, timing, hardware = report["vocabulary"], report["timing"], report["hardware"]
+    predictor = report["settings"].get("predictor", {})
+    facts = {
+        "dataset": report["settings"].get("dataset", {}).get("title"),
+        "method": ", ".join(str(predictor[key]) for key in ("method", "model", "dtype", "device") if key in predictor),
+        "vocabulary": f"{vocabulary['classes']} classes, {vocabulary['queries']} queries, "
+        f"{len(vocabulary['background'])} background words, {vocabulary['auxiliary_texts']} auxiliary texts, "
+        f"SHA-256 {vocabulary['sha256'][:16]}…",
+        "speed": "all images are of earlier runs"
+        if report["images"]["of_earlier_runs"] == report["images"]["scored"]
+        else f"{timing['images_per_second']:.2f} images/s, {timing['seconds']:.0f} s, "
+        f"peak memory {timing['peak_memory_bytes'] / 2**30:.2f} GiB",
+        "hardware": f"{hardware['processes']} process(es), "
+        f"{', '.join(hardware['gpus_of_main_machine']) or hardware['cpu']}",
+        "versions": ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
+        "command": f"`{' '.join(report['command'])}`" if report["command"] else None,
+    }
+    return "\n".join(f"- {name}: {fact}" for name, fact in facts.items() if fact) + "\n"
+
+
+def _format_classes(classes: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        f"| {entry['id']} | {entry['label']} | {_percent(entry['iou'])} | {_percent(entry['accuracy'])} |"
+        for entry in classes
+    ]
+    return "\n".join(["| id | class | IoU | accuracy |", "|---|---|---|---|", *rows, ""])
+
+
+def _format_problems(problems: Sequence[Mapping[str, Any]]) -> str:
+    if not problems:
+        return ""
+    rows = [f"- {problem['kind']}: `{problem['path']}`: {problem['message']}" for problem in problems]
+    return "\n".join([f"## {len(problems)} images could not be scored\n", *rows, ""])
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f}"
+
+
+def _json_number(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,1 @@
+"""Predictors and the runner: one process or many, stopped and resumed."""

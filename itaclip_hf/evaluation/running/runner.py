@@ -1,0 +1,487 @@
+"""Runs one predictor or a family of them over a dataset, on one process or many, and counts.
+
+The unit of work is a batch of neighbouring images whose make-up depends on the dataset alone, never on the number of
+processes: every image is predicted in the same company however the work is dealt out. Each process counts its own
+share in integers and the matrices are added once at the end, so N processes give the confusion matrix of one, bit for
+bit.
+"""
+
+import logging
+import os
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.data import DataLoader
+
+from ..data.segmentation_datasets import SegmentationDataset, StreamedDataset
+from ..metrics.confusion_matrix import compute_segmentation_scores, decode_pair_counts, encode_pair_counts
+from ..metrics.image_counts import ImageCounts
+from .predictor import Prediction, Predictor
+from .predictor_family import PredictorFamily, SinglePredictor
+from .progress_folder import ProgressFolder
+from .sample_batches import PreparedBatch, batch_source
+
+__all__ = [
+    "EvaluationResult",
+    "Problem",
+    "RunSettings",
+    "check_process_count",
+    "describe_run",
+    "describe_runs",
+    "make_accelerator",
+    "run_evaluation",
+    "run_family",
+]
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LOG_LINES = 60.0
+
+_ScoredImage = tuple[int, str, NDArray[np.int64], NDArray[np.int64]]
+"""Index, name, codes and counts of one image."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run goes about its work.
+
+    Args:
+        batch_size: Images that are predicted together; part of the result's description, since rounding depends on it.
+        num_workers: Worker processes for decoding and resizing, per process; 0 does it in the process itself.
+        limit: Only the first so many images.
+        strict: Whether the first unusable sample stops the run.
+        restart: Whether earlier progress is thrown away.
+        save_interval: Seconds between two part files.
+        show_progress: Whether the main process shows a progress bar.
+    """
+
+    batch_size: int = 1
+    num_workers: int = 2
+    limit: int | None = None
+    strict: bool = False
+    restart: bool = False
+    save_interval: float = 10.0
+    show_progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("num_workers", 0), ("limit", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"Expected `{name}` >= {least}, but got {value}.")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A sample that could not be scored."""
+
+    index: int
+    kind: str
+    path: str
+    message: str
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What a run found; the same on every process.
+
+    Args:
+        counts: Confusion counts of every image.
+        confusion: (C, C) their sum, rows are labels.
+        problems: Samples that could not be scored.
+        resumed: Images that had been scored by an earlier run.
+        seconds: Wall time of the slowest process for the others.
+        num_processes: Processes that took part.
+        peak_memory_bytes: Largest resident memory of a process, its workers not included.
+        peak_device_memory_bytes: Largest memory on a CUDA device, None without.
+    """
+
+    counts: ImageCounts
+    confusion: NDArray[np.int64]
+    problems: tuple[Problem, ...]
+    resumed: int
+    seconds: float
+    num_processes: int
+    peak_memory_bytes: int
+    peak_device_memory_bytes: int | None
+
+    @property
+    def images_per_second(self) -> float:
+        """Newly scored images per second, all processes together."""
+        return (len(self.counts) - self.resumed) / self.seconds if self.seconds > 0 else 0.0
+
+
+def make_accelerator() -> Accelerator:
+    """An `Accelerator` whose number of processes was checked; see `check_process_count`."""
+    accelerator = Accelerator()
+    check_process_count(accelerator)
+    return accelerator
+
+
+def check_process_count(accelerator: Accelerator) -> None:
+    """Makes sure that the launched processes know of each other.
+
+    Raises:
+        ValueError: The launcher started several processes, but each would run the whole evaluation by itself.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != accelerator.num_processes:
+        raise ValueError(
+            f"Expected the {launched} processes that were launched to work together, but Accelerate sees "
+            f"{accelerator.num_processes}. On CPUs start with `OMP_NUM_THREADS=1 ACCELERATE_USE_CPU=1 torchrun "
+            "--standalone --nproc_per_node N -m itaclip_hf.cli …`."
+        )
+
+
+def run_evaluation(
+    dataset: SegmentationDataset | StreamedDataset,
+    predictor: Predictor,
+    progress_folder: str | os.PathLike[str],
+    settings: RunSettings | None = None,
+    accelerator: Accelerator | None = None,
+) -> EvaluationResult:
+    """Scores a predictor on a dataset; every process calls it with the same arguments.
+
+    Args:
+        dataset: Images and labels.
+        predictor: The method.
+        progress_folder: Progress lies there; a run that was stopped goes on where it was.
+        settings: How to go about it.
+        accelerator: The processes; made here if not given.
+
+    Returns:
+        The result, on every process.
+
+    Raises:
+        ValueError: Classes and labels do not match, progress was made with other settings, or the processes do not
+            work together.
+        OSError: Another run uses the folder, or not all processes see it.
+        SampleError: A sample is unusable and `strict` is on.
+    """
+    return run_family(dataset, SinglePredictor(predictor), [progress_folder], settings, accelerator)[0]
+
+
+def run_family(
+    dataset: SegmentationDataset | StreamedDataset,
+    family: PredictorFamily,
+    progress_folders: Sequence[str | os.PathLike[str]],
+    settings: RunSettings | None = None,
+    accelerator: Accelerator | None = None,
+) -> list[EvaluationResult]:
+    """Scores a family of predictors on a dataset in one go; every process calls it with the same arguments.
+
+    Args:
+        dataset: Images and labels.
+        family: The methods.
+        progress_folders: One for each method. They may have come to different points; each image is predicted for
+            those methods that lack it.
+        settings: How to go about it.
+        accelerator: The processes; made here if not given.
+
+    Returns:
+        The result of each method, on every process; times and memory are those of all together.
+
+    Raises:
+        ValueError: As `run_evaluation`.
+        OSError: As `run_evaluation`.
+        SampleError: As `run_evaluation`.
+    """
+    settings = settings or RunSettings()
+    accelerator = accelerator or make_accelerator()
+    check_process_count(accelerator)
+    num_classes = _check_classes(dataset, family)
+    progress = [ProgressFolder(folder) for folder in progress_folders]
+    try:
+        before = _start_progress(
+            accelerator, progress, describe_runs(dataset, family, settings), settings, num_classes
+        )
+        share = _Share(dataset, family, settings, accelerator, before)
+        started = time.perf_counter()
+        share.run(progress)
+        seconds = time.perf_counter() - started
+        return _collect(accelerator, progress, before, share, seconds)
+    finally:
+        for folder in progress:
+            folder.finish()
+
+
+def describe_run(
+    dataset: SegmentationDataset | StreamedDataset, predictor: Predictor, settings: RunSettings
+) -> dict[str, Any]:
+    """Everything that determines the counts; the number of processes does not."""
+    return describe_runs(dataset, SinglePredictor(predictor), settings)[0]
+
+
+def describe_runs(
+    dataset: SegmentationDataset | StreamedDataset, family: PredictorFamily, settings: RunSettings
+) -> list[dict[str, Any]]:
+    """`describe_run` of each method of a family."""
+    dataset_description = dataset.describe()
+    return [
+        {
+            "dataset": dataset_description,
+            "predictor": description,
+            "vocabulary_sha256": vocabulary.fingerprint,
+            "batch_size": settings.batch_size,
+            "limit": settings.limit,
+        }
+        for description, vocabulary in zip(family.describe_each(), family.vocabularies, strict=True)
+    ]
+
+
+def _check_classes(dataset: SegmentationDataset | StreamedDataset, family: PredictorFamily) -> int:
+    expected = dataset.mapping.num_classes
+    for vocabulary in family.vocabularies:
+        if len(vocabulary.labels) != expected:
+            raise ValueError(
+                f"Expected as many classes in the vocabulary as in the dataset's labels ({expected}), but got "
+                f"{len(vocabulary.labels)}. Check the vocabulary and its background."
+            )
+    return expected
+
+
+def _start_progress(
+    accelerator: Accelerator,
+    progress: Sequence[ProgressFolder],
+    descriptions: Sequence[Mapping[str, Any]],
+    settings: RunSettings,
+    num_classes: int,
+) -> list[ImageCounts]:
+    """Opens the folders on the main process; all processes get what is done, or its error."""
+    token_path = progress[0].folder / f".run-{uuid.uuid4().hex[:8]}"
+    outcome: list[Any] = [None, None, None]  # token, counts done, error
+    if accelerator.is_main_process:
+        try:
+            for folder, description in zip(progress, descriptions, strict=True):
+                folder.start(description, restart=settings.restart)
+            outcome[1] = [folder.read(num_classes) for folder in progress]
+            token_path.touch()
+            outcome[0] = token_path.name
+        except (OSError, ValueError) as error:
+            outcome[2] = error
+    broadcast_object_list(outcome)
+    token, before, failure = outcome
+    if failure is not None:
+        raise failure
+    sees_token = (progress[0].folder / token).exists()
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        token_path.unlink()
+    if not sees_token:
+        raise OSError(
+            f"Expected {progress[0].folder} to be one folder for all processes, but process "
+            f"{accelerator.process_index} does not see what the main process writes there. "
+            "Choose an `--out` on a file system that all machines share."
+        )
+    done: list[ImageCounts] = before
+    return done
+
+
+class _UnsavedImages:
+    """Scored images of each method that are not on disk yet."""
+
+    def __init__(self, progress: Sequence[ProgressFolder], num_classes: int, save_interval: float) -> None:
+        self._progress = progress
+        self._num_classes = num_classes
+        self._save_interval = save_interval
+        self._images: list[list[_ScoredImage]] = [[] for _ in progress]
+        self._saved_at = time.monotonic()
+
+    def add(self, position: int, images: Sequence[_ScoredImage]) -> None:
+        """Adds images of one method, and saves all if it is time."""
+        self._images[position].extend(images)
+        if time.monotonic() - self._saved_at >= self._save_interval:
+            self.save()
+
+    def save(self) -> None:
+        """Writes a part of each method that has something new."""
+        for folder, images in zip(self._progress, self._images, strict=True):
+            folder.write_part(ImageCounts.from_images(self._num_classes, images))
+            images.clear()
+        self._saved_at = time.monotonic()
+
+
+class _Share:
+    """The part of the work that one process does, and what came of it."""
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset | StreamedDataset,
+        family: PredictorFamily,
+        settings: RunSettings,
+        accelerator: Accelerator,
+        before: Sequence[ImageCounts],
+    ) -> None:
+        self.num_classes = dataset.mapping.num_classes
+        self.confusion = np.zeros((len(before), self.num_classes, self.num_classes), dtype=np.int64)
+        self.problems: list[Problem] = []
+        self._family = family
+        self._settings = settings
+        self._accelerator = accelerator
+        self._done = [frozenset(counts.indices.tolist()) for counts in before]
+        source, self._num_images = batch_source(
+            dataset,
+            family.prepare_images,
+            batch_size=settings.batch_size,
+            limit=settings.limit,
+            done=frozenset.intersection(*self._done),
+            process_index=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+        )
+        self._batches: DataLoader[PreparedBatch] = DataLoader(
+            source,
+            batch_size=None,  # the source gives whole batches: their make-up must not depend on the loader
+            num_workers=settings.num_workers,
+            pin_memory=accelerator.device.type == "cuda",
+        )
+
+    def run(self, progress: Sequence[ProgressFolder]) -> None:
+        """Predicts, counts and saves; a kill loses at most what was scored since the last parts."""
+        unsaved = _UnsavedImages(progress, self.num_classes, self._settings.save_interval)
+        bar = _ProgressBar(self._num_images, len(progress), self._accelerator, self._settings.show_progress)
+        with bar:
+            try:
+                for batch in self._batches:
+                    self._note_problems(batch)
+                    for position, images in self._score(batch):
+                        unsaved.add(position, images)
+                    bar.advance(len(batch.names) + len(batch.errors), self.confusion[0])
+            finally:  # an error or Ctrl-C loses nothing
+                unsaved.save()
+
+    def _score(self, batch: PreparedBatch) -> Iterator[tuple[int, list[_ScoredImage]]]:
+        """Counts of a batch for each method that lacks any of its images."""
+        if batch.inputs is None:
+            return
+        wanted = [position for position, done in enumerate(self._done) if not done.issuperset(batch.indices)]
+        for position, predictions in self._family.predict_each(batch.inputs, wanted):
+            yield position, self._count(position, batch, predictions)
+
+    def _count(self, position: int, batch: PreparedBatch, predictions: Sequence[Prediction]) -> list[_ScoredImage]:
+        scored = []
+        for index, name, labels, prediction in zip(batch.indices, batch.names, batch.labels, predictions, strict=True):
+            if index in self._done[position]:
+                continue
+            predicted = prediction.labels.cpu().numpy()
+            try:
+                codes, counts = encode_pair_counts(labels, predicted, self.num_classes)
+            except ValueError as error:
+                raise ValueError(f"The predictor's result for {name} does not fit: {error}") from error
+            scored.append((index, name, codes, counts))
+            self.confusion[position] += decode_pair_counts(codes, counts, self.num_classes)
+        return scored
+
+    def _note_problems(self, batch: PreparedBatch) -> None:
+        for index, error in batch.errors:
+            if self._settings.strict:
+                raise error
+            logger.warning("%s", error)
+            self.problems.append(Problem(index, error.kind, error.path, error.message))
+
+
+class _ProgressBar:
+    """Images, speed and mIoU so far, on the main process alone; of its own share where there are many.
+
+    Of several methods the mIoU of the first is shown.
+    """
+
+    def __init__(self, total: int | None, num_methods: int, accelerator: Accelerator, is_wanted: bool) -> None:
+        processes = accelerator.num_processes
+        self._score_name = "mIoU so far" if num_methods == 1 else f"mIoU of the first of {num_methods} so far"
+        self._progress = Progress(
+            TextColumn("evaluate" if processes == 1 else f"evaluate (1 of {processes} processes)"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]:.2f} images/s"),
+            TextColumn(f"{self._score_name} {{task.fields[score]:.1f}} %"),
+            TimeRemainingColumn(),
+            disable=not (is_wanted and accelerator.is_main_process),
+        )
+        self._task = self._progress.add_task("", total=total, speed=0.0, score=float("nan"))
+        self._total = total
+        self._done = 0
+        self._started = self._printed = time.perf_counter()
+
+    def __enter__(self) -> "_ProgressBar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def advance(self, num_images: int, confusion: NDArray[np.int64]) -> None:
+        """Shows so many more images and the scores of all so far."""
+        self._done += num_images
+        if self._progress.disable:
+            return
+        now = time.perf_counter()
+        score = 100 * compute_segmentation_scores(confusion)["mean_iou"]
+        speed = self._done / (now - self._started)
+        self._progress.update(self._task, advance=num_images, speed=speed, score=score)
+        # In a log file a bar shows nothing before its end.
+        if not self._progress.console.is_terminal and now - self._printed >= _SECONDS_BETWEEN_LOG_LINES:
+            self._printed = now
+            of_all = "" if self._total is None else f" of {self._total}"
+            self._progress.console.print(
+                f"{self._done}{of_all} images, {speed:.2f} images/s, {self._score_name} {score:.1f} %"
+            )
+
+
+def _collect(
+    accelerator: Accelerator,
+    progress: Sequence[ProgressFolder],
+    before: Sequence[ImageCounts],
+    share: _Share,
+    seconds: float,
+) -> list[EvaluationResult]:
+    """Adds the matrices of all processes and holds them against what lies on disk."""
+    new = accelerator.reduce(torch.from_numpy(share.confusion).to(accelerator.device), "sum").cpu().numpy()
+    accelerator.wait_for_everyone()  # all parts are on disk now
+    reports = gather_object([(share.problems, seconds, _peak_memory_bytes(), _peak_device_memory_bytes(accelerator))])
+    problems = sorted((problem for found, *_ in reports for problem in found), key=lambda problem: problem.index)
+    device_peaks = [peak for *_, peak in reports if peak is not None]
+    results = []
+    for folder, done, matrix in zip(progress, before, new, strict=True):
+        counts, confusion = folder.read(share.num_classes), done.confusion() + matrix
+        if not np.array_equal(counts.confusion(), confusion):
+            raise RuntimeError(
+                f"Expected the counts in {folder.folder} to add up to those of the processes, but they do not. "
+                "Run again with `--restart`, and report this."
+            )
+        result = EvaluationResult(
+            counts=counts,
+            confusion=confusion,
+            problems=tuple(problems),
+            resumed=len(done),
+            seconds=max(took for _, took, *_ in reports),
+            num_processes=accelerator.num_processes,
+            peak_memory_bytes=max(peak for _, _, peak, _ in reports),
+            peak_device_memory_bytes=max(device_peaks) if device_peaks else None,
+        )
+        results.append(result)
+    return results
+
+
+def _peak_memory_bytes() -> int:
+    if resource is None:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _peak_device_memory_bytes(accelerator: Accelerator) -> int | None:
+    return torch.cuda.max_memory_allocated(accelerator.device) if accelerator.device.type == "cuda" else None

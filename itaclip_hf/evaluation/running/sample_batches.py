@@ -1,0 +1,167 @@
+"""Batches of prepared samples, made in worker processes: which images go together and which process gets them.
+
+Batch b holds the images with indices b·B … b·B + B − 1 and belongs to process b modulo N. Images that are done are
+left out; samples that cannot be used become errors in the batch.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from ..data.segmentation_datasets import Sample, SampleError, SegmentationDataset, StreamedDataset
+
+__all__ = ["PreparedBatch", "batch_source"]
+
+PrepareImages = Callable[[list[Image.Image]], Mapping[str, Any]]
+
+
+@dataclass
+class PreparedBatch:
+    """Samples that are predicted together.
+
+    Args:
+        indices: Positions in the dataset.
+        names: Names of the images.
+        labels: (height, width) class ids of each.
+        inputs: What the predictor's `prepare_images` made of the images; None if no sample is usable.
+        errors: (index, error) of the unusable ones.
+    """
+
+    indices: list[int]
+    names: list[str]
+    labels: list[NDArray[np.int32]]
+    inputs: Mapping[str, Any] | None
+    errors: list[tuple[int, SampleError]]
+
+    def pin_memory(self) -> "PreparedBatch":
+        """Called by the `DataLoader` where a GPU is used: pinned tensors are copied while the host goes on."""
+        if self.inputs is not None:
+            self.inputs = _pin(self.inputs)
+        return self
+
+
+def batch_source(
+    dataset: SegmentationDataset | StreamedDataset,
+    prepare_images: PrepareImages,
+    batch_size: int,
+    limit: int | None,
+    done: frozenset[int],
+    process_index: int,
+    num_processes: int,
+) -> tuple["Dataset[PreparedBatch] | IterableDataset[PreparedBatch]", int | None]:
+    """The batches of one process, for a `DataLoader` with `batch_size=None`.
+
+    Args:
+        dataset: The samples.
+        prepare_images: The predictor's; must pickle.
+        batch_size: B.
+        limit: Only indices below it.
+        done: Indices that were scored before.
+        process_index: This process.
+        num_processes: N.
+
+    Returns:
+        The source, and its number of images (None for a stream).
+    """
+    if isinstance(dataset, StreamedDataset):
+        return _StreamedBatches(dataset, prepare_images, batch_size, limit, done, process_index, num_processes), None
+    size = len(dataset) if limit is None else min(limit, len(dataset))
+    batches = []
+    for first in range(process_index * batch_size, size, num_processes * batch_size):
+        indices = [index for index in range(first, min(first + batch_size, size)) if index not in done]
+        if indices:
+            batches.append(indices)
+    return _IndexedBatches(dataset, prepare_images, batches), sum(map(len, batches))
+
+
+class _IndexedBatches(Dataset[PreparedBatch]):
+    """Batches of samples that are reached by index."""
+
+    def __init__(
+        self, dataset: SegmentationDataset, prepare_images: PrepareImages, batches: Sequence[list[int]]
+    ) -> None:
+        self._dataset = dataset
+        self._prepare_images = prepare_images
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, position: int) -> PreparedBatch:
+        if position >= len(self._batches):
+            raise IndexError(position)
+        loaders = [(index, functools.partial(self._dataset.load, index)) for index in self._batches[position]]
+        return _prepare_batch(loaders, self._prepare_images)
+
+
+class _StreamedBatches(IterableDataset[PreparedBatch]):
+    """Batches of a stream; every worker reads all of it and decodes its own batches."""
+
+    def __init__(
+        self,
+        dataset: StreamedDataset,
+        prepare_images: PrepareImages,
+        batch_size: int,
+        limit: int | None,
+        done: frozenset[int],
+        process_index: int,
+        num_processes: int,
+    ) -> None:
+        self._dataset = dataset
+        self._prepare_images = prepare_images
+        self._batch_size = batch_size
+        self._limit = limit
+        self._done = done
+        self._process_index = process_index
+        self._num_processes = num_processes
+
+    def __iter__(self) -> Iterator[PreparedBatch]:
+        worker = get_worker_info()
+        worker_index, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        mine = self._process_index + self._num_processes * worker_index
+        all_workers = self._num_processes * num_workers
+        batch: list[tuple[int, Callable[[], Sample]]] = []
+        batch_number = -1
+        for index, row in self._dataset.iterate_rows():
+            if self._limit is not None and index >= self._limit:
+                break
+            if index // self._batch_size != batch_number:
+                if batch:
+                    yield _prepare_batch(batch, self._prepare_images)
+                batch, batch_number = [], index // self._batch_size
+            if batch_number % all_workers == mine and index not in self._done:
+                batch.append((index, functools.partial(self._dataset.load_row, index, row)))
+        if batch:
+            yield _prepare_batch(batch, self._prepare_images)
+
+
+def _pin(value: Any) -> Any:
+    """The value with its tensors pinned, in mappings of mappings, too."""
+    if isinstance(value, Mapping):
+        return {key: _pin(item) for key, item in value.items()}
+    return value.pin_memory() if isinstance(value, torch.Tensor) else value
+
+
+def _prepare_batch(
+    loaders: Sequence[tuple[int, Callable[[], Sample]]], prepare_images: PrepareImages
+) -> PreparedBatch:
+    samples, errors = [], []
+    for index, load in loaders:
+        try:
+            samples.append(load())
+        except SampleError as error:
+            errors.append((index, error))
+    return PreparedBatch(
+        indices=[sample.index for sample in samples],
+        names=[sample.name for sample in samples],
+        labels=[sample.labels for sample in samples],
+        inputs=prepare_images([sample.image for sample in samples]) if samples else None,
+        errors=errors,
+    )

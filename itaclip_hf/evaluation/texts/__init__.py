@@ -1,0 +1,1 @@
+"""Texts about classes by a language model."""

@@ -1,0 +1,59 @@
+"""The pictures that ship with the package: held-out scenes of the drawn world with exact truth, and photographs."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+__all__ = ["SAMPLE_PHOTOS", "count_demo_scenes", "load_demo_scene", "load_demo_scene_labels"]
+
+ASSETS = Path(__file__).parent / "assets"
+SAMPLE_PHOTOS = {path.stem: path for path in sorted((ASSETS / "photos").glob("*.jpg"))}
+
+
+@cache
+def _read_index() -> dict:
+    return json.loads((ASSETS / "scenes" / "scenes.json").read_text(encoding="utf-8"))
+
+
+def count_demo_scenes() -> int:
+    """Number of scenes that ship with the package."""
+    return len(_read_index()["scenes"])
+
+
+def load_demo_scene_labels() -> list[str]:
+    """Name of each label id in the scenes, in the order of the embedded checkpoint's own vocabulary."""
+    return list(_read_index()["labels"])
+
+
+def load_demo_scene(index: int) -> tuple[Image.Image, np.ndarray]:
+    """Load a drawn scene in a style that the embedded checkpoint never saw, and its truth.
+
+    Args:
+        index: Number of the scene, from 0.
+
+    Returns:
+        The RGB picture and its label ids (height, width), uint8.
+
+    Raises:
+        ValueError: If there is no such scene.
+
+    Example:
+    ```python
+    >>> from itaclip_hf.samples import load_demo_scene
+
+    >>> image, labels = load_demo_scene(0)
+    >>> image.size, labels.shape
+    ((448, 336), (336, 448))
+
+    ```
+    """
+    scenes = _read_index()["scenes"]
+    if not 0 <= index < len(scenes):
+        raise ValueError(f"Expected the number of a scene from 0 to {len(scenes) - 1}, but got {index}.")
+    with Image.open(ASSETS / "scenes" / scenes[index]["image"]) as image:
+        pixels = image.convert("RGB")
+    with Image.open(ASSETS / "scenes" / scenes[index]["labels"]) as labels:
+        return pixels, np.array(labels)  # a palette image's array holds its indices
