@@ -10,9 +10,9 @@ from .auto_registration import register_auto_classes
 from .lazy_names import load_lazily
 
 if TYPE_CHECKING:
-    from .demo import load_demo
     from .hub_export import save_with_code
-    from .method_loading import load_method
+    from .loading import load, load_demo, load_method
+    from .methods import Settings
     from .modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
     from .processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
 
@@ -21,7 +21,9 @@ __all__ = [
     "ITACLIPForSemanticSegmentation",
     "ITACLIPImageProcessor",
     "ITACLIPProcessor",
+    "Settings",
     "Vocabulary",
+    "load",
     "load_demo",
     "load_method",
     "save_with_code",
@@ -32,10 +34,10 @@ __version__ = "0.1.0"
 __getattr__, __dir__ = load_lazily(
     __name__,
     {
-        "demo": ["load_demo"],
         "evaluation": [],
         "hub_export": ["save_with_code"],
-        "method_loading": ["load_method"],
+        "loading": ["load", "load_demo", "load_method"],
+        "methods": ["Settings"],
         "modeling": ["ITACLIPConfig", "ITACLIPForSemanticSegmentation"],
         "processing": ["ITACLIPImageProcessor", "ITACLIPProcessor", "Vocabulary"],
     },

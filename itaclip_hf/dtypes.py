@@ -26,11 +26,12 @@ class NumberFormat(str, Enum):
     float16 = "float16"
 
 
-def choose_dtype(name: str, device: "torch.device | str") -> "torch.dtype":
+def choose_dtype(name: "torch.dtype | str", device: "torch.device | str") -> "torch.dtype":
     """The number format of that name.
 
     Args:
-        name: "float32", "bfloat16", "float16", or "auto": bfloat16 where the device is fast in it, else float32.
+        name: "float32", "bfloat16", "float16", or "auto": bfloat16 where the device is fast in it, else float32; or a
+            number format of torch, which is taken as it is.
         device: Where the model shall run.
 
     Raises:
@@ -38,6 +39,8 @@ def choose_dtype(name: str, device: "torch.device | str") -> "torch.dtype":
     """
     import torch
 
+    if isinstance(name, torch.dtype):
+        return name
     names = [number_format.value for number_format in NumberFormat]
     if name not in names:
         raise ValueError(f"Expected a dtype out of {', '.join(names)}, but got {name!r}. Use 'auto'.")

@@ -95,8 +95,11 @@ class DatasetChoice:
     definitions: Path | None = None
     texts: Texts | None = None
 
-    def read_vocabulary(self) -> "Vocabulary":
+    def read_vocabulary(self, method: str | None = None) -> "Vocabulary":
         """The benchmark's words, or those of a file, with the texts that were asked for.
+
+        Args:
+            method: The method that will be used; a benchmark's texts are left out if it gives them no weight.
 
         Raises:
             ValueError: If no words are named, or they are named twice.
@@ -117,10 +120,17 @@ class DatasetChoice:
             words = Vocabulary.from_file(self.vocabulary, background_first_line=has_background)
         else:
             assert self.benchmark is not None
-            words = self.benchmark.vocabulary(self.texts.value if self.texts is not None else None)
+            words = self.benchmark.vocabulary(self._choose_texts(method))
         return (
             words if self.definitions is None else words.with_auxiliary_texts(load_auxiliary_texts(self.definitions))
         )
+
+    def _choose_texts(self, method: str | None) -> Any:
+        from ..methods import get_method
+
+        if self.texts is not None:
+            return self.texts.value
+        return None if method is None or get_method(method).settings().auxiliary_weight else "none"
 
     def open_dataset(self, num_labels: int) -> "SegmentationDataset | StreamedDataset":
         """The one dataset that the options name.

@@ -61,7 +61,7 @@ def demo_scenes(
     """
     from ..processing import Vocabulary
     from ..samples import load_demo_scene_labels
-    from ..text_cache import bake_vocabulary
+    from ..text_cache import TextCache
     from .image_files import read_rgb_image
     from .picture_files import save_png
     from .segmented_image import segment_image
@@ -76,7 +76,7 @@ def demo_scenes(
     if model == DEMO_MODEL:
         typer.echo(ABOUT_DEMO_CHECKPOINT.format(count=len(names)))
     if method is not None:
-        typer.echo(f"Method: {_describe_method(loaded.config)}")
+        typer.echo(f"Method: {_describe_method(loaded, processor)}")
     typer.echo("\nDrawn scenes, in a style that the embedded checkpoint never saw:")
     gallery = _segment_scenes(loaded, processor, names)
     save_png(out / "scenes.png", gallery)
@@ -84,7 +84,7 @@ def demo_scenes(
     if image is None and words is None and model != DEMO_MODEL:
         words = read_vocabulary(PHOTO_CLASSES, PHOTO_BACKGROUND)
     if words is not None:
-        bake_vocabulary(loaded, processor, words)
+        loaded.set_vocabulary(processor, words, TextCache())
     path = image or _sample_photo()
     result = segment_image(read_rgb_image(path), loaded, processor)
     typer.echo(f"\n{path.name}: {result.summarize()}")
@@ -94,9 +94,12 @@ def demo_scenes(
         _explain_photographs(path)
 
 
-def _describe_method(config: Any) -> str:
-    entry = config.identify_method()
-    windows = f"windows every {config.window_stride} pixels" if config.window_size else "the whole image at once"
+def _describe_method(model: Any, processor: Any) -> str:
+    from ..methods import Settings, identify_method
+
+    settings = Settings.of(model, processor)
+    entry = identify_method(settings)
+    windows = f"windows every {settings.window_stride} pixels" if settings.window_size else "the whole image at once"
     return f"{entry.title if entry else 'custom'}, {windows}"
 
 

@@ -29,7 +29,7 @@ def resolve_method(text: str) -> str:
     Raises:
         ValueError: If there is no such method or file.
     """
-    from ..modeling import get_method
+    from ..methods import get_method
 
     file, _, name = text.rpartition(":")
     if file.endswith(".py"):

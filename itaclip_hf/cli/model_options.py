@@ -9,8 +9,6 @@ from ..dtypes import NumberFormat, choose_dtype
 from .method_options import resolve_method
 
 if TYPE_CHECKING:
-    import torch
-
     from ..modeling import ITACLIPForSemanticSegmentation
     from ..processing import ITACLIPProcessor, Vocabulary
 
@@ -36,11 +34,6 @@ class Preset(str, Enum):
     paper = "paper"
     balanced = "balanced"
     fast = "fast"
-
-    @property
-    def window_stride(self) -> int:
-        """Pixels from one window to the next."""
-        return {"paper": 28, "balanced": 56, "fast": 112}[self.value]
 
 
 ModelOption = Annotated[
@@ -83,33 +76,27 @@ def load_model(
         ValueError: If the checkpoint lacks weights, or there is no vocabulary, or the device or method is unknown.
         OSError: If the checkpoint cannot be loaded.
     """
-    from ..checkpoints import load_complete_model, resolve_checkpoint
-    from ..demo import DEMO_CHECKPOINT
-    from ..method_loading import set_processor_fields
-    from ..modeling import get_method
-    from ..processing import ITACLIPProcessor, Vocabulary
-    from ..text_cache import bake_vocabulary
+    from ..loading import choose_device, load, load_demo_vocabulary
 
     quiet_libraries()
-    entry = None if method is None else get_method(resolve_method(method))
-    place = _choose_device(device)
+    place = choose_device(device)
     chosen_dtype = choose_dtype(dtype.value, place)
     typer.echo(f"Loading {model} in {str(chosen_dtype).removeprefix('torch.')} on {place} ...", err=True)
     if vocabulary is None and model == DEMO_MODEL:
-        vocabulary = Vocabulary.from_json_file(DEMO_CHECKPOINT / "vocabulary.json")
-    loaded = load_complete_model(model, chosen_dtype, place, **({} if entry is None else entry.config_fields()))
-    processor = ITACLIPProcessor.from_pretrained(resolve_checkpoint(model))
-    if entry is not None:
-        set_processor_fields(processor, entry.processor_fields())
-    if vocabulary is not None:
-        bake_vocabulary(loaded, processor, vocabulary)
-    elif not loaded.config.query_classes:
+        vocabulary = load_demo_vocabulary()
+    loaded = load(
+        model,
+        vocabulary,
+        method=None if method is None else resolve_method(method),
+        preset=None if preset is None else preset.value,
+        dtype=chosen_dtype,
+        device=place,
+    )
+    if not loaded.model.config.query_classes:
         raise ValueError(
             f'Expected classes, as {model} has none of its own, but got none. Add --classes "cat; dog; sky".'
         )
-    if preset is not None:
-        loaded.config.window_stride = preset.window_stride
-    return loaded, processor
+    return loaded
 
 
 def quiet_libraries() -> None:
@@ -120,19 +107,3 @@ def quiet_libraries() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     enable_progress_bars()
-
-
-def _choose_device(name: str) -> "torch.device":
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"Expected a device like 'cpu' or 'cuda:0', but got {name!r}. Use 'auto'.") from error
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise ValueError(
-            f"Expected a device of this machine, but got {name!r} and {torch.cuda.device_count()} GPUs. Use 'auto'."
-        )
-    return device

@@ -52,8 +52,8 @@ def texts(
     # Not before: these take seconds, and a wrong file is told at once.
     from transformers import AutoTokenizer
 
-    from ..checkpoints import resolve_checkpoint
     from ..evaluation.texts.llm_texts import GenerationSettings, generate_texts, load_chat_model, make_length_check
+    from ..loading import resolve_checkpoint
 
     quiet_libraries()
     settings = GenerationSettings(batch_size=batch_size, attempts=attempts)

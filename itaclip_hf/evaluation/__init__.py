@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .ablation.run import run_ablations
     from .ablation.tables import AblationRow, AblationTable
     from .ablation.variants import AblationBase
-    from .data.benchmarks import BENCHMARKS, Benchmark, MethodSettings, get_benchmark
+    from .data.benchmarks import BENCHMARKS, Benchmark, get_benchmark
     from .data.dataset_split import split_dataset
     from .data.label_mapping import LabelMapping
     from .data.segmentation_datasets import (
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .metrics.comparison import compare_reports
     from .metrics.mean_iou import MeanIoU
     from .running.foreign_baselines import load_foreign_predictor
-    from .running.full_evaluation import evaluate_and_report, load_model, load_processor
+    from .running.full_evaluation import evaluate_and_report
     from .running.predictor import ITACLIPPredictor, Prediction, Predictor
     from .running.runner import EvaluationResult, RunSettings, run_evaluation
     from .texts.llm_texts import generate_texts
@@ -43,7 +43,6 @@ __all__ = [
     "ITACLIPPredictor",
     "LabelMapping",
     "MeanIoU",
-    "MethodSettings",
     "Prediction",
     "Predictor",
     "RunSettings",
@@ -57,8 +56,6 @@ __all__ = [
     "load_benchmark_dataset",
     "load_folder_dataset",
     "load_foreign_predictor",
-    "load_model",
-    "load_processor",
     "run_ablations",
     "run_evaluation",
     "split_dataset",
@@ -72,11 +69,11 @@ __getattr__, __dir__ = load_lazily(
         "ablation.run": ["run_ablations"],
         "ablation.tables": ["AblationRow", "AblationTable"],
         "ablation.variants": ["AblationBase"],
-        "data.benchmarks": ["BENCHMARKS", "Benchmark", "MethodSettings", "get_benchmark"],
+        "data.benchmarks": ["BENCHMARKS", "Benchmark", "get_benchmark"],
         "metrics.comparison": ["compare_reports"],
         "data.dataset_split": ["split_dataset"],
         "running.foreign_baselines": ["load_foreign_predictor"],
-        "running.full_evaluation": ["evaluate_and_report", "load_model", "load_processor"],
+        "running.full_evaluation": ["evaluate_and_report"],
         "data.label_mapping": ["LabelMapping"],
         "texts.llm_texts": ["generate_texts"],
         "metrics.mean_iou": ["MeanIoU"],

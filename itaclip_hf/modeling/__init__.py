@@ -7,18 +7,13 @@ from ..lazy_names import load_lazily
 if TYPE_CHECKING:
     from .attention_map_registry import register_attention_map
     from .configuration_itaclip import ITACLIPConfig
-    from .methods import Method, get_method, method_names, register_method
     from .modeling_itaclip import ITACLIPForSemanticSegmentation, ITACLIPSemanticSegmenterOutput
 
 __all__ = [
     "ITACLIPConfig",
     "ITACLIPForSemanticSegmentation",
     "ITACLIPSemanticSegmenterOutput",
-    "Method",
-    "get_method",
-    "method_names",
     "register_attention_map",
-    "register_method",
 ]
 
 # The configuration must be there without the model: Transformers asks for it while CLIP's modules are being imported.
@@ -27,7 +22,6 @@ __getattr__, __dir__ = load_lazily(
     {
         "attention_map_registry": ["register_attention_map"],
         "configuration_itaclip": ["ITACLIPConfig"],
-        "methods": ["Method", "get_method", "method_names", "register_method"],
         "modeling_itaclip": ["ITACLIPForSemanticSegmentation", "ITACLIPSemanticSegmenterOutput"],
     },
 )

@@ -3,13 +3,16 @@
 Defaults are those of the paper (ITACLIP, CVPR-W 2025). A stock CLIP `config.json` loads as it is and gets them.
 """
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
 from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
 from .attention_map_registry import attention_map_names
-from .methods import LAST_BLOCK_FIELDS, Method, get_method, identify_method
+
+try:  # types and ranges of settings are said there; code that was loaded from the Hub does without the package
+    from itaclip_hf.methods.settings import SETTING_NAMES, check_setting
+except ImportError:
+    SETTING_NAMES = ()
 
 __all__ = ["ITACLIPConfig"]
 
@@ -86,17 +89,17 @@ class ITACLIPConfig(CLIPConfig):
     similarity_scale: float = 40.0
     query_classes: tuple[int, ...] = ()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, list) and name in TUPLE_FIELDS:
+            value = tuple(value)  # JSON knows lists only
+        super().__setattr__(name, check_setting(name, value) if name in SETTING_NAMES else value)
+
     def __post_init__(self, **kwargs: Any) -> None:
-        for name in ("attention_maps", "intermediate_layers", "pamr_dilations", "query_classes"):
-            value = getattr(self, name)
-            if not isinstance(value, (list, tuple)):
-                raise TypeError(f"Expected `{name}` to be a tuple, but got {value!r}. Put it into one, or use `()`.")
-            setattr(self, name, tuple(value))  # JSON knows lists only
         super().__post_init__(**kwargs)
         self.validate_method()
 
     def validate_method(self) -> None:
-        """Check the method's fields; called when the configuration is made and again by the model that runs it.
+        """Check that settings go together, and with the towers; called when made, and by the model before it runs.
 
         Raises:
             ValueError: Naming the field, what was expected, what came, and what to do.
@@ -114,16 +117,12 @@ class ITACLIPConfig(CLIPConfig):
             self.intermediate_layers,
             "Name other layers, or `()` for none.",
         )
-        _expect(0 <= self.intermediate_weight <= 1, "`intermediate_weight` from 0 to 1", self.intermediate_weight)
-        _expect(self.attention_prior_std >= 0, "`attention_prior_std` >= 0", self.attention_prior_std)
-        _expect(self.window_size >= 0, "`window_size` >= 0", self.window_size, "Use 0 for the whole image.")
         patch_size = cast(int, self.vision_config.patch_size)
         _expect(
             self.window_size == 0 or self.window_size >= patch_size,
             f"`window_size` of at least one patch ({patch_size}), or 0",
             self.window_size,
         )
-        _expect(self.window_stride > 0, "`window_stride` > 0", self.window_stride)
         _expect(
             self.window_size == 0 or self.window_stride <= self.window_size,
             "`window_stride` <= `window_size`",
@@ -131,19 +130,11 @@ class ITACLIPConfig(CLIPConfig):
             f"Use a stride of at most {self.window_size}, or pixels between windows get no label.",
         )
         _expect(
-            self.window_batch_size is None or self.window_batch_size > 0,
-            "`window_batch_size` > 0",
-            self.window_batch_size,
-            "Leave it out to have it chosen.",
-        )
-        _expect(self.pamr_steps >= 0, "`pamr_steps` >= 0", self.pamr_steps, "Use 0 for no refinement.")
-        _expect(
-            self.pamr_steps == 0 or (len(self.pamr_dilations) > 0 and min(self.pamr_dilations) > 0),
-            "`pamr_dilations` to hold positive pixel distances",
+            self.pamr_steps == 0 or len(self.pamr_dilations) > 0,
+            "`pamr_dilations` to hold pixel distances",
             self.pamr_dilations,
             "Set `pamr_steps=0` for no refinement.",
         )
-        _expect(self.similarity_scale > 0, "`similarity_scale` > 0", self.similarity_scale)
         unknown = sorted(set(self.query_classes) - {int(class_id) for class_id in self.id2label})
         _expect(
             not unknown,
@@ -152,53 +143,14 @@ class ITACLIPConfig(CLIPConfig):
             "Bake vocabularies with `model.set_vocabulary(processor, vocabulary)`.",
         )
 
-    def method_fields(self) -> dict[str, Any]:
-        """The fields that this class adds to CLIP's, as JSON values: what one must know to repeat a result."""
-        values = {name: getattr(self, name) for name in METHOD_FIELDS}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
     def last_block(self) -> tuple[Any, ...]:
         """What the last block reads: configurations with equal ones encode alike after the same blocks before."""
         return tuple(getattr(self, name) for name in LAST_BLOCK_FIELDS)
 
     @classmethod
-    def from_method(cls, name: str, benchmark: str | None = None, **overrides: Any) -> "ITACLIPConfig":
-        """Make the configuration of a training-free method.
-
-        For a checkpoint's weights, use [`load_method`], or pass `get_method(name).config_fields()` to
-        `from_pretrained`.
-
-        Args:
-            name: "clip", "maskclip", "sclip", "clearclip", "naclip", "itaclip", or what `register_method` made known.
-            benchmark: A benchmark whose settings to take, such as "voc21"; the method's general ones if left out.
-            **overrides: Fields that win over the method's, and those of CLIP, such as `vision_config`.
-
-        Raises:
-            ValueError: If there is no such method or benchmark; the message lists those that there are.
-
-        Example:
-        ```python
-        >>> from itaclip_hf import ITACLIPConfig
-
-        >>> config = ITACLIPConfig.from_method("naclip", window_stride=56)
-        >>> config.attention_maps, config.attention_prior_std, config.last_residual, config.window_stride
-        (('kk',), 5.0, False, 56)
-
-        ```
-        """
-        return cls(**{**get_method(name).config_fields(benchmark), **overrides})
-
-    def identify_method(self) -> Method | None:
-        """The method whose last block this is, or `None` if it is of no registered one.
-
-        Windows, refinement and scale may differ: they are settings, and make no other method.
-        """
-        return identify_method(self)
-
-    @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Make a configuration from a dictionary; the method's fields among `kwargs` go in before the check."""
-        overrides = {name: kwargs.pop(name) for name in METHOD_FIELDS if name in kwargs}
+        """Make a configuration from a dictionary; this class's fields among `kwargs` go in before the check."""
+        overrides = {name: kwargs.pop(name) for name in cls.__annotations__ if name in kwargs}
         return super().from_dict({**config_dict, **overrides}, **kwargs)
 
     @classmethod
@@ -221,10 +173,14 @@ class ITACLIPConfig(CLIPConfig):
         return {**config_dict, "model_type": cls.model_type}, kwargs
 
 
-METHOD_FIELDS = tuple(
-    field.name
-    for field in fields(ITACLIPConfig)
-    if field.name not in {inherited.name for inherited in fields(CLIPConfig)}
+TUPLE_FIELDS = ("attention_maps", "intermediate_layers", "pamr_dilations", "query_classes")
+LAST_BLOCK_FIELDS = (
+    "attention_maps",
+    "attention_prior_std",
+    "intermediate_layers",
+    "intermediate_weight",
+    "last_residual",
+    "last_feed_forward",
 )
 
 

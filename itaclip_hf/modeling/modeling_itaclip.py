@@ -125,7 +125,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         if module is self and "query_embeddings" in self._buffers:
             init.zeros_(self.query_embeddings)
 
-    def set_vocabulary(self, processor: Any, vocabulary: Any) -> None:
+    def set_vocabulary(self, processor: Any, vocabulary: Any, text_cache: Any = None) -> None:
         """Bake a vocabulary: its query embeddings into a buffer, its labels into the configuration.
 
         From then on `forward` needs no texts, `pipeline("image-segmentation")` works, and `save_pretrained` keeps all.
@@ -136,6 +136,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         Args:
             processor: The [`ITACLIPProcessor`] that goes with the model.
             vocabulary: The [`Vocabulary`] to bake; another one may take its place later.
+            text_cache: A [`TextCache`] to read texts from that were embedded before; by default they are embedded.
 
         Raises:
             TypeError: If `vocabulary` is not a [`Vocabulary`].
@@ -148,10 +149,10 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             )
         device = torch.device("cpu") if self.device.type == "meta" else self.device  # meta: weights are offloaded
         inputs = processor(vocabulary=vocabulary, return_tensors="pt").to(device)
+        texts = inputs["input_ids"], inputs["attention_mask"]
         with torch.no_grad():
-            query_embeddings = self.encode_queries(
-                inputs["input_ids"], inputs["attention_mask"], inputs["text_weight"]
-            )
+            unit_texts = self.encode_texts(*texts) if text_cache is None else text_cache.encode_texts(self, *texts)
+            query_embeddings = _mix_texts(inputs["text_weight"], unit_texts)
         self.set_queries(query_embeddings, inputs["query_classes"].tolist(), vocabulary.labels)
 
     def set_queries(self, query_embeddings: torch.Tensor, query_classes: Sequence[int], labels: Sequence[str]) -> None:
@@ -196,9 +197,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         unit_texts = self.encode_texts(input_ids, attention_mask)
         if text_weight is None:
             return unit_texts
-        expect_shape("text_weight", text_weight, (len(text_weight), len(unit_texts)))
-        with torch.autocast(unit_texts.device.type, enabled=False):
-            return text_weight.to(unit_texts) @ unit_texts
+        return _mix_texts(text_weight, unit_texts)
 
     def encode_texts(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Embed texts: every prompt's embedding is normalised; a text is the normalised mean of its prompts.
@@ -539,6 +538,13 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
                 tile_maps = maps.compute(tile, queries.embeddings)
                 logits[:, rows, columns] = compute_class_logits(tile_maps, queries, tile.size)
             return logits
+
+
+def _mix_texts(text_weight: torch.Tensor, unit_texts: torch.Tensor) -> torch.Tensor:
+    """(queries, texts) @ (texts, dim), in float32."""
+    expect_shape("text_weight", text_weight, (len(text_weight), len(unit_texts)))
+    with torch.autocast(unit_texts.device.type, enabled=False):
+        return text_weight.to(unit_texts) @ unit_texts
 
 
 def _size(image: torch.Tensor) -> tuple[int, int]:

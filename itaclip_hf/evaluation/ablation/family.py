@@ -9,7 +9,6 @@ every variant gets the very tensors it would get by itself.
 import copy
 import functools
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,16 +18,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...checkpoints import load_complete_model, resolve_checkpoint
-from ...method_loading import set_processor_fields
+from ...loading import load
 from ...modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from ...modeling.class_scores import Queries
 from ...modeling.modeling_itaclip import DenseVariant, ITACLIPLabelMapsOutput
 from ...modeling.query_maps import DenseFeatures
 from ...modeling.window_views import plan_windows
-from ...processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
+from ...processing import ITACLIPImageProcessor, ITACLIPProcessor
 from ...processing.augmentation import compute_views
-from ...text_cache import bake_vocabulary, find_cache_folder
+from ...text_cache import TextCache
 from ..running.predictor import Prediction, describe_itaclip, hash_weights
 from .variants import Variant
 
@@ -89,16 +87,18 @@ class VariantFamily:
         self.work = Work(Counter(), Counter())
         self.vocabularies = tuple(variant.vocabulary for variant in variants)
         self._variants = tuple(variants)
-        self._models = {
-            name: load_complete_model(name, dtype, torch.device(device))
-            for name in dict.fromkeys(variant.model for variant in variants)
+        loaded = {
+            variant.model: load(variant.model, settings=variant.settings.to_json(), dtype=dtype, device=device)
+            for variant in reversed(variants)
         }
+        self._models = {name: each.model for name, each in loaded.items()}
+        self._processors = {name: each.processor for name, each in loaded.items()}
         self._weights_sha256 = {name: hash_weights(model) for name, model in self._models.items()}
-        self._processors = {name: ITACLIPProcessor.from_pretrained(resolve_checkpoint(name)) for name in self._models}
         self._queries: dict[Hashable, Queries] = {}
-        with tempfile.TemporaryDirectory() as cache:  # for texts, where the user has turned off the usual one
-            self._members = tuple(self._make_member(*numbered, cache) for numbered in enumerate(variants))
-        self._count_texts()
+        self._texts = _SharedTexts()
+        self._members = tuple(self._make_member(*numbered) for numbered in enumerate(variants))
+        self.work.run["texts"] = self._texts.num_encoded
+        self.work.needed["texts"] = sum(len(_list_texts(variant)) for variant in variants)
         preparations = {member.preparation: member.processor.image_processor for member in self._members}
         self.prepare_images = functools.partial(_prepare_images, preparations)
 
@@ -182,12 +182,12 @@ class VariantFamily:
             tokens += len(layout.tops) * len(layout.lefts) * grid[0] * grid[1]
         return max(1, _FEATURE_BYTES // (4 * tokens * method.projection_dim))
 
-    def _make_member(self, position: int, variant: Variant, cache: str) -> _Member:
+    def _make_member(self, position: int, variant: Variant) -> _Member:
         model = self._models[variant.model]
         processor = copy.copy(self._processors[variant.model])
         try:
-            set_processor_fields(processor, variant.processor_fields)
-            method = type(model.config).from_dict({**model.config.to_dict(), **variant.config_fields})
+            method = copy.deepcopy(model.config)
+            variant.settings.apply(method, processor)
         except ValueError as error:
             raise ValueError(f"In {variant.title or 'a variant'}: {error}") from error
         image_processor = processor.image_processor
@@ -195,7 +195,7 @@ class VariantFamily:
         view_weights = _view_weights(image_processor)
         words_key = (variant.model, variant.vocabulary.fingerprint, processor.auxiliary_weight)
         if words_key not in self._queries:
-            self._queries[words_key] = self._encode_vocabulary(variant, model, processor, cache)
+            self._queries[words_key] = self._encode_vocabulary(variant, model, processor)
         pass_key = (variant.model, preparation, method.window_size, method.window_stride)
         features_key = (pass_key, method.last_block(), view_weights)
         labels_key = (
@@ -216,22 +216,30 @@ class VariantFamily:
         )
 
     def _encode_vocabulary(
-        self, variant: Variant, model: ITACLIPForSemanticSegmentation, processor: ITACLIPProcessor, cache: str
+        self, variant: Variant, model: ITACLIPForSemanticSegmentation, processor: ITACLIPProcessor
     ) -> Queries:
         """The queries that a predictor of this variant alone would bake; texts that were encoded are only mixed."""
-        bake_vocabulary(model, processor, variant.vocabulary, find_cache_folder() or cache)
+        model.set_vocabulary(processor, variant.vocabulary, self._texts)
         query_classes = torch.tensor(model.config.query_classes)
         return Queries.sort(model.query_embeddings.float(), query_classes, model.config.num_labels)
 
-    def _count_texts(self) -> None:
-        needed = [
-            (variant.model, text)
-            for variant in self._variants
-            for text in _list_texts(
-                variant.vocabulary, with_auxiliary=variant.processor_fields["auxiliary_weight"] > 0
-            )
-        ]
-        self.work.run["texts"], self.work.needed["texts"] = len(set(needed)), len(needed)
+
+class _SharedTexts:
+    """Texts that were embedded for one variant serve all others with the same, be they kept on disk or not."""
+
+    def __init__(self) -> None:
+        self.num_encoded = 0
+        self._cache = TextCache()
+        self._known: dict[Hashable, torch.Tensor] = {}
+
+    def encode_texts(
+        self, model: ITACLIPForSemanticSegmentation, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        key = (id(model), input_ids.cpu().numpy().tobytes())
+        if key not in self._known:
+            self._known[key] = self._cache.encode_texts(model, input_ids, attention_mask)
+            self.num_encoded += len(input_ids)
+        return self._known[key]
 
 
 def _group(members: Iterable[_Member], key: str) -> list[list[_Member]]:
@@ -242,9 +250,10 @@ def _group(members: Iterable[_Member], key: str) -> list[list[_Member]]:
     return list(groups.values())
 
 
-def _list_texts(vocabulary: Vocabulary, with_auxiliary: bool) -> list[str]:
+def _list_texts(variant: Variant) -> list[str]:
+    vocabulary = variant.vocabulary
     auxiliary_texts = [text for entry in vocabulary.classes for text in entry.auxiliary_texts]
-    return [*vocabulary.query_names, *(auxiliary_texts if with_auxiliary else ())]
+    return [*vocabulary.query_names, *(auxiliary_texts if variant.settings.auxiliary_weight else ())]
 
 
 def _prepare_images(

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...modeling.methods import ITACLIP_CONFIG, ITACLIP_PROCESSOR, get_method, method_names
+from ...methods import check_setting, get_method, method_names
+from ...methods.settings import SETTING_NAMES
 
 __all__ = [
-    "SETTING_NAMES",
     "AblationRow",
     "AblationTable",
     "check_settings",
@@ -21,24 +21,8 @@ __all__ = [
     "table_names",
 ]
 
-_EXAMPLES: dict[str, Any] = {
-    **ITACLIP_CONFIG,
-    **ITACLIP_PROCESSOR,
-    "area_threshold": 0.1,
-    "method": "itaclip",
-    "model": "demo",
-    "background": ("sky",),
-}
-"""A value of each setting, which shows its type."""
-
-SETTING_NAMES = tuple(_EXAMPLES)
-
-_KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
-    bool: ("true or false", (bool,)),
-    int: ("a whole number", (int,)),
-    float: ("a number", (int, float)),
-    str: ("text", (str,)),
-}
+OWN_KEYS = ("method", "model", "background")
+"""What a row may change beside settings."""
 
 
 @dataclass(frozen=True)
@@ -98,29 +82,28 @@ class AblationTable:
         for place, settings in (("base", self.base), *((f"row {row.name!r}", row.settings) for row in self.rows)):
             try:
                 check_settings(settings)
-            except ValueError as error:
-                raise ValueError(f"In {place} of the table {self.name!r}: {error}") from None
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"In {place} of the table {self.name!r}: {error}") from None
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Make sure that settings are known and of the right type; ranges are checked by model and processor.
+    """Make sure that settings are known, and of the right type and range.
 
     Raises:
-        ValueError: Naming the setting, what was expected and what came.
+        TypeError: If a value is of another type than its setting's.
+        ValueError: If there is no setting of a name, or a value is out of its range.
     """
     for name, value in settings.items():
-        if name not in SETTING_NAMES:
-            raise ValueError(f"Expected settings out of {', '.join(SETTING_NAMES)}, but got {name}.")
-        example = _EXAMPLES[name]
-        if isinstance(example, tuple):
-            kind, types = _KINDS[type(example[0])]
-            kind = f"a list, each of it {kind}"
-            is_fit = isinstance(value, list | tuple) and all(type(entry) in types for entry in value)
+        if name in OWN_KEYS:
+            expected = list | tuple if name == "background" else str
+            if not isinstance(value, expected):
+                kind = "a list of words" if name == "background" else "a name"
+                raise TypeError(f"Expected `{name}` to be {kind}, but got {value!r}.")
+        elif name not in SETTING_NAMES:
+            known = ", ".join((*SETTING_NAMES, *OWN_KEYS))
+            raise ValueError(f"Expected settings out of {known}, but got {name}.")
         else:
-            kind, types = _KINDS[type(example)]
-            is_fit = type(value) in types or (name == "area_threshold" and value is None)
-        if not is_fit:
-            raise ValueError(f"Expected `{name}` to be {kind}, but got {value!r}.")
+            check_setting(name, value)
 
 
 def table_names() -> tuple[str, ...]:
@@ -170,9 +153,8 @@ def _make_method_table() -> AblationTable:
     rows = []
     for name in method_names():
         method = get_method(name)
-        is_added = method.is_published_with_pamr and not method.config["pamr_steps"]
-        settings = {"method": name, **({"pamr_steps": ITACLIP_CONFIG["pamr_steps"]} if is_added else {})}
-        rows.append(AblationRow(f"{method.title}{' + PAMR' if is_added else ''}", settings, method.published_miou))
+        title = f"{method.title} + PAMR" if method.published_with else method.title
+        rows.append(AblationRow(title, {"method": name, **method.published_with}, method.published))
     return AblationTable(
         "methods",
         "Training-free methods that need only CLIP",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ...modeling.methods import ITACLIP_CONFIG, ITACLIP_PROCESSOR, get_method
+from ...methods import Settings, get_method
 from ...processing import Vocabulary
 from .tables import AblationRow, AblationTable
 
@@ -37,22 +37,20 @@ class Variant:
 
     Args:
         model: The checkpoint.
-        config_fields: Fields of the configuration.
-        processor_fields: Fields of the processor, as `set_processor_fields` takes them.
+        settings: All settings.
         vocabulary: The words.
         title: What errors call it; no part of what it is.
     """
 
     model: str
-    config_fields: Mapping[str, Any]
-    processor_fields: Mapping[str, Any]
+    settings: Settings
     vocabulary: Vocabulary
     title: str = ""
 
     @property
     def key(self) -> str:
         """Hash of all of it."""
-        content = [self.model, dict(self.config_fields), dict(self.processor_fields), self.vocabulary.fingerprint]
+        content = [self.model, self.settings.to_json(), self.vocabulary.fingerprint]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -69,13 +67,8 @@ def resolve_row(base: AblationBase, table: AblationTable, row: AblationRow) -> V
     settings = {**(base.settings if method_name == start else {}), **changes}
     model = settings.pop("model", base.model)
     vocabulary = _change_background(base.vocabulary, settings.pop("background", None), table, row)
-    return Variant(
-        model,
-        {**method.config_fields(base.benchmark), **_select(settings, ITACLIP_CONFIG)},
-        {**method.processor_fields(base.benchmark), **_select(settings, ITACLIP_PROCESSOR)},
-        vocabulary,
-        title=f"row {row.name!r} of the table {table.name!r}",
-    )
+    title = f"row {row.name!r} of the table {table.name!r}"
+    return Variant(model, method.settings(base.benchmark).replace(**settings), vocabulary, title)
 
 
 def _change_background(
@@ -89,7 +82,3 @@ def _change_background(
             "are none. Choose another table, or give class 0 its words."
         )
     return replace(vocabulary, background=tuple(words))
-
-
-def _select(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name in names}

@@ -7,12 +7,11 @@ in their place.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from ...modeling.methods import ITACLIP_PROCESSOR, get_method, method_names
 from ...processing.vocabulary import Vocabulary, VocabularyClass
 from .dataset_layouts import Layout
 from .label_mapping import LabelMapping
@@ -24,8 +23,6 @@ __all__ = [
     "COCO_THING_COUNT",
     "AuxiliaryTexts",
     "Benchmark",
-    "MethodSettings",
-    "choose_settings",
     "coco_object_mapping",
     "coco_stuff_mapping",
     "get_benchmark",
@@ -44,38 +41,6 @@ CITYSCAPES_TRAIN_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27
 
 
 @dataclass(frozen=True)
-class MethodSettings:
-    """Settings of a method for one benchmark.
-
-    Args:
-        auxiliary_texts: Which texts enrich the class names.
-        auxiliary_weight: α, weight of those texts.
-        photometric_weight: λ, weight of the unflipped views.
-        similarity_scale: Factor on the cosines before the softmax.
-        shortest_edge: Image size in pixels.
-        score_threshold: Pixels of a lower score become class 0.
-        area_threshold: Foreground classes with at most this share of the foreground are dropped; None for off.
-        image_engineering: Whether there are augmented views; None for what the checkpoint's processor says.
-        closing: Whether label maps are closed; None for what the checkpoint's processor says.
-    """
-
-    auxiliary_texts: AuxiliaryTexts
-    auxiliary_weight: float
-    photometric_weight: float = 0.75
-    similarity_scale: float = 40.0
-    shortest_edge: int = 336
-    score_threshold: float = 0.0
-    area_threshold: float | None = None
-    image_engineering: bool | None = None
-    closing: bool | None = None
-
-    def processor_fields(self) -> dict[str, Any]:
-        """Those of the processor, by the names that `set_processor_fields` knows."""
-        values = {name: getattr(self, name) for name in ITACLIP_PROCESSOR}
-        return {name: value for name, value in values.items() if name == "area_threshold" or value is not None}
-
-
-@dataclass(frozen=True)
 class Benchmark:
     """One benchmark; see `BENCHMARKS`.
 
@@ -84,59 +49,29 @@ class Benchmark:
         title: What tables call it.
         vocabulary_file: File in `vocabularies/`, without its suffix.
         has_background: Whether class 0 is the background.
-        settings: ITACLIP's settings; `for_method` has those of others.
         layouts: How it lies on disk, the first that is found counts.
-        published_miou: The method's published mIoU in percent (CLIP ViT-B/16, for ITACLIP with the authors' texts),
-            None where there is none.
-        homepage: Where to get it.
-        settings_source: Where the settings are from.
+        auxiliary_texts: Which texts about the classes go with it in the paper.
     """
 
     name: str
     title: str
     vocabulary_file: str
     has_background: bool
-    settings: MethodSettings
     layouts: tuple[Layout, ...]
-    published_miou: float | None
-    homepage: str
-    settings_source: str = "the paper"
+    auxiliary_texts: AuxiliaryTexts = "definitions"
 
     @property
     def num_classes(self) -> int:
         """Number of scored classes, the background included where there is one."""
         return len(_read_vocabulary(self.vocabulary_file)["classes"]) + self.has_background
 
-    def for_method(self, method: str, is_refined: bool | None = None) -> "Benchmark":
-        """The benchmark with the settings and the published figure of another method.
-
-        Args:
-            method: Name of the method.
-            is_refined: Whether there will be pixel refinement; as the method says if not given. A figure that was
-                published with it is no figure for a run without, and the other way round.
-
-        Raises:
-            ValueError: If there is no such method.
-        """
-        entry = get_method(method)
-        is_declared = any(self.name in get_method(known).benchmarks for known in method_names())
-        benchmark = self.name if is_declared else None
-        if is_refined is None:
-            is_refined = entry.config_fields(benchmark)["pamr_steps"] > 0
-        published = entry.published_miou.get(self.name) if is_refined == entry.is_published_with_pamr else None
-        if method == "itaclip":  # what the benchmark itself declares
-            settings = replace(self.settings, image_engineering=True, closing=True)
-            return replace(self, settings=settings, published_miou=published)
-        settings = choose_settings(method, benchmark, self.settings.auxiliary_texts)
-        return replace(self, settings=settings, published_miou=published, settings_source=entry.source)
-
     def vocabulary(self, auxiliary_texts: AuxiliaryTexts | None = None) -> Vocabulary:
         """The benchmark's words.
 
         Args:
-            auxiliary_texts: Which texts enrich the names; the settings' choice if not given.
+            auxiliary_texts: Which texts enrich the names; the paper's choice if not given.
         """
-        kind = auxiliary_texts or self.settings.auxiliary_texts
+        kind = auxiliary_texts or self.auxiliary_texts
         content = _read_vocabulary(self.vocabulary_file)
         return Vocabulary(
             classes=tuple(VocabularyClass(tuple(e["names"]), _auxiliary_texts(e, kind)) for e in content["classes"]),
@@ -157,28 +92,6 @@ def get_benchmark(name: str) -> Benchmark:
     if name not in BENCHMARKS:
         raise ValueError(f"Expected a benchmark out of {', '.join(BENCHMARKS)}, but got {name!r}.")
     return BENCHMARKS[name]
-
-
-def choose_settings(
-    method: str, benchmark: str | None = None, auxiliary_texts: AuxiliaryTexts = "definitions"
-) -> MethodSettings:
-    """Settings of a method by name.
-
-    Args:
-        method: Name of the method.
-        benchmark: Name of a benchmark; the method's general settings if not given.
-        auxiliary_texts: Which texts enrich the class names, if the method gives such texts any weight.
-
-    Raises:
-        ValueError: If there is no such method or benchmark.
-    """
-    entry = get_method(method)
-    fields = entry.processor_fields(benchmark)
-    return MethodSettings(
-        auxiliary_texts if fields["auxiliary_weight"] else "none",
-        similarity_scale=entry.config_fields(benchmark)["similarity_scale"],
-        **fields,
-    )
 
 
 def coco_stuff_mapping() -> LabelMapping:
@@ -286,17 +199,6 @@ def _ade20k_layouts() -> tuple[Layout, ...]:
     )
 
 
-def _itaclip_settings(benchmark: str, auxiliary_texts: AuxiliaryTexts = "definitions") -> MethodSettings:
-    # Views and closing are left to the checkpoint: one that was saved without them is evaluated without them.
-    return replace(choose_settings("itaclip", benchmark, auxiliary_texts), image_engineering=None, closing=None)
-
-
-_ITACLIP_MIOU = get_method("itaclip").published_miou
-_OURS = "this package: those of the nearest benchmark of the paper, without the background's threshold"
-_VOC_HOME = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
-_CONTEXT_HOME = "https://cs.stanford.edu/~roozbeh/pascal-context/"
-_COCO_HOME = "https://github.com/nightrome/cocostuff"
-
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
@@ -305,59 +207,42 @@ BENCHMARKS: dict[str, Benchmark] = {
             "Pascal VOC 2012 (21)",
             "pascal_voc",
             has_background=True,
-            settings=_itaclip_settings("voc21"),
             layouts=_voc_layouts(LabelMapping.shifted(21)),
-            published_miou=_ITACLIP_MIOU["voc21"],
-            homepage=_VOC_HOME,
         ),
         Benchmark(
             "voc20",
             "Pascal VOC 2012 (20)",
             "pascal_voc",
             has_background=False,
-            settings=_itaclip_settings("voc20"),
             layouts=_voc_layouts(LabelMapping.shifted(20, first=1, ignored=(0, 255))),
-            published_miou=None,
-            homepage=_VOC_HOME,
-            settings_source=_OURS,
         ),
         Benchmark(
             "context60",
             "Pascal Context (60)",
             "pascal_context",
             has_background=True,
-            settings=_itaclip_settings("context60"),
             layouts=_context_layouts(LabelMapping.shifted(60)),
-            published_miou=_ITACLIP_MIOU["context60"],
-            homepage=_CONTEXT_HOME,
         ),
         Benchmark(
             "context59",
             "Pascal Context (59)",
             "pascal_context",
             has_background=False,
-            settings=_itaclip_settings("context59"),
             layouts=_context_layouts(LabelMapping.shifted(59, first=1, ignored=(0, 255))),
-            published_miou=None,
-            homepage=_CONTEXT_HOME,
-            settings_source=_OURS,
         ),
         Benchmark(
             "coco_stuff",
             "COCO-Stuff 164k (171)",
             "coco_stuff",
             has_background=False,
-            settings=_itaclip_settings("coco_stuff"),
             layouts=_coco_layouts({"_labelTrainIds.png": LabelMapping.shifted(171), ".png": coco_stuff_mapping()}),
-            published_miou=_ITACLIP_MIOU["coco_stuff"],
-            homepage=_COCO_HOME,
         ),
         Benchmark(
             "coco_object",
             "COCO-Object (81)",
             "coco_object",
             has_background=True,
-            settings=_itaclip_settings("coco_object", "synonyms"),
+            auxiliary_texts="synonyms",
             layouts=_coco_layouts(
                 {
                     "_instanceTrainIds.png": LabelMapping.shifted(81, ignored=()),
@@ -365,29 +250,21 @@ BENCHMARKS: dict[str, Benchmark] = {
                     ".png": coco_object_mapping(coco_stuff_mapping()),
                 }
             ),
-            published_miou=_ITACLIP_MIOU["coco_object"],
-            homepage=_COCO_HOME,
         ),
         Benchmark(
             "cityscapes",
             "Cityscapes (19)",
             "cityscapes",
             has_background=False,
-            settings=_itaclip_settings("cityscapes", "synonyms"),
+            auxiliary_texts="synonyms",
             layouts=_cityscapes_layouts(),
-            published_miou=_ITACLIP_MIOU["cityscapes"],
-            homepage="https://www.cityscapes-dataset.com/",
         ),
         Benchmark(
             "ade20k",
             "ADE20K (150)",
             "ade20k",
             has_background=False,
-            settings=_itaclip_settings("ade20k"),
             layouts=_ade20k_layouts(),
-            published_miou=None,
-            homepage="https://groups.csail.mit.edu/vision/datasets/ADE20K/",
-            settings_source=_OURS,
         ),
     )
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...files import write_json, write_text
+from ...methods import Published
 from ...processing import Vocabulary
 from ..data.benchmarks import Benchmark
 from ..metrics.confusion_matrix import SegmentationScores, compute_segmentation_scores
@@ -48,6 +49,7 @@ def build_report(
     benchmark: Benchmark | None = None,
     command: Sequence[str] = (),
     pictures: Sequence[str] = (),
+    published: Published | None = None,
 ) -> dict[str, Any]:
     """The content of `report.json`.
 
@@ -59,6 +61,7 @@ def build_report(
         benchmark: The benchmark, where it is one.
         command: How to run it again.
         pictures: Files that were drawn.
+        published: The method's published figure there, which is only shown beside a run like the published one.
 
     Returns:
         JSON values; fractions in [0, 1], null for what does not occur.
@@ -73,9 +76,8 @@ def build_report(
             name: _json_number(scores[name])
             for name in ("mean_iou", "mean_accuracy", "overall_accuracy", "frequency_weighted_iou")
         },
-        "published_mean_iou": None
-        if benchmark is None or benchmark.published_miou is None
-        else round(benchmark.published_miou / 100, 4),
+        "published_mean_iou": None if published is None or published.differences else round(published.miou / 100, 4),
+        "published_differences": None if published is None else _describe_differences(published),
         "classes": _describe_classes(scores, result, vocabulary),
         "images": {
             "scored": len(result.counts),
@@ -156,6 +158,10 @@ def format_markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(section for section in sections if section)
 
 
+def _describe_differences(published: Published) -> list[str]:
+    return [f"{name} {own} instead of {their}" for name, (own, their) in published.differences.items()]
+
+
 def _describe_classes(
     scores: SegmentationScores, result: "EvaluationResult", vocabulary: Vocabulary
 ) -> list[dict[str, Any]]:
@@ -221,8 +227,11 @@ def _format_scores(report: Mapping[str, Any]) -> str:
         f"{report['images']['scored']} |",
         "",
     ]
+    differences = report.get("published_differences")
     if published is not None:
         lines += [f"Published with CLIP ViT-B/16 and the authors' texts: {_percent(published)} mIoU.", ""]
+    elif differences:
+        lines += [f"No published figure is comparable: {'; '.join(differences)}.", ""]
     return "\n".join(lines)
 
 

@@ -29,8 +29,8 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from ...checkpoints import resolve_checkpoint
 from ...dtypes import choose_dtype
+from ...loading import resolve_checkpoint
 from ...processing import BACKGROUND_LABEL, Vocabulary, VocabularyClass, read_image
 from .predictor import Prediction, hash_weights
 

@@ -1,4 +1,4 @@
-"""From a checkpoint and a dataset to the folder with the report: loads, runs, writes, draws.
+"""From a predictor and a dataset to the folder with the report: runs, writes, draws.
 
 This is what the command line calls; as a function it serves notebooks and other methods' predictors.
 """
@@ -8,15 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 
-from ...checkpoints import load_complete_model, resolve_checkpoint
-from ...dtypes import choose_dtype
-from ...method_loading import set_processor_fields
-from ...modeling import ITACLIPForSemanticSegmentation, get_method
-from ...processing import ITACLIPProcessor
-from ..data.benchmarks import Benchmark, MethodSettings
+from ...methods import Published
+from ..data.benchmarks import Benchmark
 from ..data.segmentation_datasets import Sample, SegmentationDataset, StreamedDataset
 from ..reporting.plots import (
     GalleryRow,
@@ -30,64 +25,7 @@ from ..reporting.report import build_report, write_report
 from .predictor import Predictor
 from .runner import EvaluationResult, RunSettings, describe_run, make_accelerator, run_evaluation
 
-__all__ = ["evaluate_and_report", "load_model", "load_processor"]
-
-
-def load_model(
-    name: str | os.PathLike[str],
-    settings: MethodSettings | None = None,
-    window_stride: int | None = None,
-    dtype: str = "auto",
-    device: torch.device | str = "cpu",
-    method: str | None = None,
-    benchmark: str | None = None,
-) -> ITACLIPForSemanticSegmentation:
-    """A checkpoint as ITACLIP model with the settings of a method and a benchmark.
-
-    Args:
-        name: Folder or hub id of a CLIP checkpoint, or "demo" for the embedded one.
-        settings: The benchmark's; the checkpoint's own if not given.
-        window_stride: Pixels between windows; the checkpoint's own if not given.
-        dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the device is fast in it, else float32.
-        device: Where it shall run.
-        method: Name of a method; what is given above wins over its fields. The checkpoint's own if not given.
-        benchmark: Name of the benchmark whose settings of the method count.
-
-    Raises:
-        ValueError: The checkpoint lacks weights, or the dtype, method or benchmark is unknown.
-    """
-    overrides: dict[str, Any] = {} if method is None else get_method(method).config_fields(benchmark)
-    if settings is not None:
-        overrides["similarity_scale"] = settings.similarity_scale
-    if window_stride is not None:
-        overrides["window_stride"] = window_stride
-    chosen = choose_dtype(dtype, device)
-    return load_complete_model(name, chosen, torch.device(device), **overrides)
-
-
-def load_processor(
-    name: str | os.PathLike[str],
-    settings: MethodSettings | None = None,
-    method: str | None = None,
-    benchmark: str | None = None,
-) -> ITACLIPProcessor:
-    """The processor that goes with a checkpoint, with the settings of a method and a benchmark.
-
-    Args:
-        name: Folder or hub id, or "demo".
-        settings: The benchmark's; the checkpoint's own if not given.
-        method: Name of a method; `settings` win over its fields. The checkpoint's own if not given.
-        benchmark: Name of the benchmark whose settings of the method count.
-
-    Raises:
-        ValueError: The method or benchmark is unknown.
-    """
-    processor = ITACLIPProcessor.from_pretrained(resolve_checkpoint(name))
-    fields = {} if method is None else get_method(method).processor_fields(benchmark)
-    if settings is not None:
-        fields.update(settings.processor_fields())
-    set_processor_fields(processor, fields)
-    return processor
+__all__ = ["evaluate_and_report"]
 
 
 def evaluate_and_report(
@@ -100,6 +38,7 @@ def evaluate_and_report(
     accelerator: Accelerator | None = None,
     plots: bool = True,
     command: Sequence[str] = (),
+    published: Published | None = None,
 ) -> tuple[EvaluationResult, dict[str, Any]]:
     """Evaluates and writes the report; every process calls it, the main process writes.
 
@@ -113,6 +52,7 @@ def evaluate_and_report(
         accelerator: The processes; made here if not given.
         plots: Whether to draw pictures, which needs matplotlib.
         command: How to run it again, for the report.
+        published: The method's published figure there.
 
     Returns:
         The result and the content of `report.json`.
@@ -120,12 +60,14 @@ def evaluate_and_report(
     if plots:
         check_plotting()  # before the work, not after it
     settings = settings or RunSettings()
+    if published is not None and settings.limit is not None:
+        published = published._replace(differences={**published.differences, "images": (settings.limit, "all")})
     accelerator = accelerator or make_accelerator()
     target = Path(folder)
     result = run_evaluation(dataset, predictor, target / "progress", settings, accelerator)
     pictures = _draw(target, dataset, predictor, result, title) if plots and accelerator.is_main_process else []
     description = describe_run(dataset, predictor, settings)
-    report = build_report(title, result, description, predictor.vocabulary, benchmark, command, pictures)
+    report = build_report(title, result, description, predictor.vocabulary, benchmark, command, pictures, published)
     if accelerator.is_main_process:
         write_report(target, report, result, predictor.vocabulary)
     accelerator.wait_for_everyone()

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from PIL import Image
 
+from ...methods import Settings, identify_method
 from ...modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from ...processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
-from ...text_cache import bake_vocabulary
+from ...text_cache import TextCache
 
 __all__ = ["ITACLIPPredictor", "Prediction", "Predictor", "describe_itaclip", "hash_weights"]
 
@@ -81,7 +82,7 @@ class ITACLIPPredictor:
         self._model = model.eval()
         self._processor = processor
         self._weights_sha256 = hash_weights(model)
-        bake_vocabulary(model, processor, vocabulary)
+        model.set_vocabulary(processor, vocabulary, TextCache())
 
     @torch.inference_mode()
     def predict(self, prepared: Mapping[str, Any]) -> list[Prediction]:
@@ -114,19 +115,20 @@ def describe_itaclip(
         config: The configuration that is run, which may be another than the model's own.
         processor: The processor that goes with it.
     """
-    method = config.identify_method()
-    values = config.to_diff_dict()
+    settings = Settings.of(config, processor)
+    method = identify_method(settings)
+    own = Settings().held_by("config")
+    values = {name: value for name, value in config.to_diff_dict().items() if name not in own}
     for derived in ("id2label", "label2id", "query_classes", "transformers_version", "_name_or_path"):
         values.pop(derived, None)
-    # Defaults too: one that changes with a release changes results.
-    fields = {field: value for field, value in config.method_fields().items() if field != "query_classes"}
     return {
         "method": CUSTOM_METHOD if method is None else method.title,
         "model": name,
         "weights_sha256": weights_sha256,
-        "config": values | fields,
-        "image_processor": _image_processor_fields(processor.image_processor),
-        "auxiliary_weight": processor.auxiliary_weight,
+        # Defaults too: one that changes with a release changes results.
+        "config": values | settings.to_json("config"),
+        "image_processor": _describe_image_processor(processor.image_processor, settings),
+        **settings.to_json("processor"),
         "templates": len(processor.templates),
         "templates_sha256": hashlib.sha256("\n".join(processor.templates).encode()).hexdigest(),
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -148,17 +150,13 @@ def _prepare_images(image_processor: ITACLIPImageProcessor, images: list[Image.I
     return dict(image_processor(images, return_tensors="pt"))
 
 
-def _image_processor_fields(image_processor: ITACLIPImageProcessor) -> dict[str, Any]:
-    names = (
-        "image_engineering",
-        "photometric_weight",
-        "score_threshold",
-        "area_threshold",
-        "closing",
-        "image_mean",
-        "image_std",
-    )
-    values = {name: getattr(image_processor, name) for name in names}
-    return {"size": dict(image_processor.size), "resample": int(image_processor.resample)} | {
-        name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
+def _describe_image_processor(image_processor: ITACLIPImageProcessor, settings: Settings) -> dict[str, Any]:
+    edges = ("shortest_edge", "longest_edge")  # `size` says more
+    held = {name: value for name, value in settings.to_json("image_processor").items() if name not in edges}
+    return {
+        "size": dict(image_processor.size),
+        "resample": int(image_processor.resample),
+        **held,
+        "image_mean": list(image_processor.image_mean),
+        "image_std": list(image_processor.image_std),
     }

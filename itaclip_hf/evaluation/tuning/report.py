@@ -24,7 +24,7 @@ from ..running.predictor import ITACLIPPredictor
 from ..running.runner import RunSettings, make_accelerator
 from .samples import TunableSettings
 from .search import (
-    GRIDS,
+    TUNED,
     TuningOptions,
     TuningResult,
     apply_settings,
@@ -35,7 +35,6 @@ from .search import (
 __all__ = ["TuningReport", "format_options", "tune_and_report"]
 
 SETTINGS_FILE, VOCABULARY_FILE, MODEL_FOLDER = "settings.json", "vocabulary.json", "model"
-SIGNS = {"photometric_weight": "λ", "auxiliary_weight": "α"}
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def format_options(settings: TunableSettings, has_views: bool = True) -> list[st
         settings: The settings.
         has_views: Whether there is image engineering; the command refuses λ without.
     """
-    names = [name for name in GRIDS if has_views or name != "photometric_weight"]
+    names = [name for name, about in TUNED.items() if has_views or about["grid"].needs != "views"]
     return [part for name in names for part in (f"--{name.replace('_', '-')}", f"{getattr(settings, name):g}")]
 
 
@@ -187,9 +186,9 @@ def _format_verdict(comparison: Comparison) -> str:
 
 def _format_settings(result: TuningResult) -> str:
     rows = [
-        f"| {' '.join(filter(None, (name, SIGNS.get(name))))} | {getattr(result.default, name):g} | "
+        f"| {' '.join(filter(None, (name, about['symbol'])))} | {getattr(result.default, name):g} | "
         f"{getattr(result.chosen, name):g} |"
-        for name in GRIDS
+        for name, about in TUNED.items()
     ]
     before, after = result.default.background, result.chosen.background
     if before:
@@ -225,7 +224,7 @@ def _format_steps(result: TuningResult) -> str:
     for before, step in zip(result.steps, result.steps[1:], strict=False):
         changes = [
             f"{name} {getattr(before.settings, name):g} → {getattr(step.settings, name):g}"
-            for name in GRIDS
+            for name in TUNED
             if getattr(before.settings, name) != getattr(step.settings, name)
         ]
         words = set(before.settings.background) ^ set(step.settings.background)

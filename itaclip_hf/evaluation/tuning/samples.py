@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...methods import Settings
 from ...modeling import ITACLIPForSemanticSegmentation
 from ...modeling.modeling_itaclip import DenseVariant
 from ...modeling.query_maps import DenseFeatures, QueryMaps
@@ -43,23 +44,13 @@ LARGEST_CACHE_BYTES = 2**31
 
 
 @dataclass(frozen=True)
-class TunableSettings:
-    """One point of the search.
+class TunableSettings(Settings):
+    """One point of the search: all settings, and the words that form class 0.
 
     Args:
-        photometric_weight: λ, weight of the unflipped views.
-        auxiliary_weight: α, weight of the auxiliary texts.
-        similarity_scale: Factor on the cosines before the softmax.
-        score_threshold: Pixels of a lower score become class 0.
-        area_threshold: Foreground classes with at most this share of the foreground are dropped; 0 drops none.
-        background: Words that form class 0.
+        background: The words.
     """
 
-    photometric_weight: float
-    auxiliary_weight: float
-    similarity_scale: float
-    score_threshold: float
-    area_threshold: float
     background: tuple[str, ...] = ()
 
     @property
@@ -231,7 +222,7 @@ class MixedSample:
 
     def label(self, settings: TunableSettings) -> torch.Tensor:
         """(pixels,) class ids after both thresholds."""
-        labels = self._find_best(settings.area_threshold)[1]
+        labels = self._find_best(settings.area_threshold or 0.0)[1]
         if not settings.score_threshold:
             return labels
         return labels.masked_fill(self.score(settings) < settings.score_threshold, 0)
@@ -241,7 +232,7 @@ class MixedSample:
         scale, highest = settings.similarity_scale, self._best[0.0][0]
         if scale not in self._sums:
             self._sums[scale] = (self._cosines - highest).mul_(scale).exp_().sum(0)
-        best = self._find_best(settings.area_threshold)[0]
+        best = self._find_best(settings.area_threshold or 0.0)[0]
         return (scale * (best - highest)).exp_() / self._sums[scale]
 
     def _find_best(self, area_threshold: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from ...method_loading import set_processor_fields
+from ...methods.settings import setting_fields
 from ...modeling import ITACLIPForSemanticSegmentation
 from ...processing import ITACLIPProcessor, Vocabulary
 from ..data.segmentation_datasets import SegmentationDataset
@@ -30,8 +30,8 @@ from ..metrics.confusion_matrix import IGNORED
 from .samples import PixelSample, QueryBasis, TunableSettings, collect_samples, count_confusion
 
 __all__ = [
-    "GRIDS",
     "TUNABLE_NAMES",
+    "TUNED",
     "SearchStep",
     "TuningOptions",
     "TuningResult",
@@ -42,16 +42,10 @@ __all__ = [
     "tune_settings",
 ]
 
-GRIDS: dict[str, tuple[float, ...]] = {
-    "photometric_weight": (0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0),
-    "auxiliary_weight": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
-    "similarity_scale": (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0),
-    "score_threshold": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6),
-    "area_threshold": (0.0, 0.005, 0.01, 0.02, 0.05, 0.1),
-}
-"""Values that are tried, the default's own beside them."""
+TUNED = {name: each.metadata for name, each in setting_fields().items() if each.metadata["grid"]}
+"""Settings that are tuned, with what is known of them."""
 
-TUNABLE_NAMES = (*GRIDS, "background")
+TUNABLE_NAMES = (*TUNED, "background")
 
 LARGEST_MOVES = 50
 RESAMPLINGS = 1000
@@ -237,15 +231,9 @@ def read_settings(
     model: ITACLIPForSemanticSegmentation, processor: ITACLIPProcessor, vocabulary: Vocabulary
 ) -> TunableSettings:
     """The settings that a model, its processor and a vocabulary have."""
-    image_processor = processor.image_processor
-    return TunableSettings(
-        photometric_weight=image_processor.photometric_weight,
-        auxiliary_weight=processor.auxiliary_weight,
-        similarity_scale=model.config.similarity_scale,
-        score_threshold=image_processor.score_threshold or 0.0,
-        area_threshold=image_processor.area_threshold or 0.0,
-        background=vocabulary.background,
-    )
+    point = TunableSettings.of(model, processor)
+    numbers: dict[str, Any] = {name: getattr(point, name) or 0.0 for name in TUNED}  # none and 0 are one threshold
+    return replace(point, background=vocabulary.background, **numbers)
 
 
 def apply_settings(
@@ -259,9 +247,7 @@ def apply_settings(
     Returns:
         The vocabulary with the background of the settings.
     """
-    model.config.similarity_scale = settings.similarity_scale
-    fields = {name: getattr(settings, name) for name in GRIDS if name != "similarity_scale"}
-    set_processor_fields(processor, {**fields, "area_threshold": settings.area_threshold or None})
+    settings.apply(model, processor)
     return replace(vocabulary, background=settings.background)
 
 
@@ -318,7 +304,7 @@ def _mean_iou(confusion: NDArray[np.float64]) -> float:
 
 def _vary(current: TunableSettings, start: TunableSettings, block: Sequence[str]) -> list[TunableSettings]:
     """All values of a block's settings; the nearest to the current ones first, so that they win a draw."""
-    axes = [sorted({*GRIDS[name], getattr(start, name)}) for name in block]
+    axes = [sorted({*TUNED[name]["grid"].values, getattr(start, name)}) for name in block]
     places = [axis.index(getattr(current, name)) for name, axis in zip(block, axes, strict=True)]
     indices = sorted(
         itertools.product(*(range(len(axis)) for axis in axes)),
@@ -357,33 +343,35 @@ def _choose_blocks(
     vocabulary: Vocabulary, processor: ITACLIPProcessor, options: TuningOptions
 ) -> list[tuple[str, ...]]:
     """What can be tuned here: a setting without effect would only cost time and look like a finding."""
-    has_effect = {
-        "photometric_weight": processor.image_processor.image_engineering,
-        "auxiliary_weight": any(entry.auxiliary_texts for entry in vocabulary.classes),
+    is_there = {
+        "views": processor.image_processor.image_engineering,
+        "texts": any(entry.auxiliary_texts for entry in vocabulary.classes),
         # Labels depend on the scores only through thresholds, and these make pixels background.
-        **dict.fromkeys(
-            ("similarity_scale", "score_threshold", "area_threshold", "background"), bool(vocabulary.background)
-        ),
+        "background": bool(vocabulary.background),
     }
     if options.background_candidates and not vocabulary.background:
         raise ValueError(
             "Expected candidates for the background only with a background in the vocabulary, but it has none. Give "
             "it a first background word, or leave the candidates out."
         )
-    blocks = [
-        ("photometric_weight",),
-        ("auxiliary_weight",),
-        ("similarity_scale", "score_threshold"),
-        ("area_threshold",),
-        ("background",),
-    ]
-    tuned = [tuple(name for name in block if has_effect[name] and name not in options.keep) for block in blocks]
-    if not any(tuned):
+    needs = {**{name: about["grid"].needs for name, about in TUNED.items()}, "background": "background"}
+    tuned = [name for name in TUNABLE_NAMES if is_there[needs[name]] and name not in options.keep]
+    if not tuned:
         raise ValueError(
             "Expected something to tune, but all is kept or without effect: views need image engineering, texts an "
             "auxiliary text in the vocabulary, and thresholds a background."
         )
-    return [block for block in tuned if block]
+    return _join_blocks(tuned)
+
+
+def _join_blocks(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Settings that are moved together: each with its partner, if that is tuned, too."""
+    blocks: list[tuple[str, ...]] = []
+    for name in names:
+        partner = TUNED[name]["grid"].partner if name in TUNED else ""
+        if not any(name in block for block in blocks):
+            blocks.append((name, partner) if partner in names else (name,))
+    return blocks
 
 
 def _check_classes(vocabulary: Vocabulary, dataset: SegmentationDataset) -> None:
@@ -420,4 +408,4 @@ def _note_classes(vocabulary: Vocabulary, samples: Sequence[PixelSample]) -> tup
 
 def describe_settings(settings: TunableSettings) -> Mapping[str, Any]:
     """Settings as JSON values."""
-    return {**{name: getattr(settings, name) for name in GRIDS}, "background": list(settings.background)}
+    return {**{name: getattr(settings, name) for name in TUNED}, "background": list(settings.background)}

@@ -1,0 +1,211 @@
+"""Training-free methods by name: what each one changes of the settings, on which benchmark, and what was published.
+
+The package's own are rows of `published.yaml`; `register_method` adds one from anywhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any, NamedTuple
+
+import yaml
+
+from .settings import Settings
+
+__all__ = [
+    "Method",
+    "Published",
+    "find_published",
+    "get_method",
+    "get_preset",
+    "identify_method",
+    "method_names",
+    "preset_names",
+    "register_method",
+]
+
+Changes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method: changes of the default settings, on top of CLIP's weights.
+
+    Args:
+        name: What commands and [`load_method`] call it.
+        title: What tables call it.
+        source: The publication.
+        changes: Settings that are not ITACLIP's; to start from another method, use [`~Method.derive`].
+        benchmarks: By benchmark, what differs there on top of `changes`.
+        published: By benchmark, the published mIoU in percent (CLIP ViT-B/16).
+        published_with: What those runs had beside the method's own settings, such as pixel refinement.
+
+    Raises:
+        TypeError: If a value is of another type than its setting's.
+        ValueError: If there is no setting of a name, or a value is out of its range.
+    """
+
+    name: str
+    title: str
+    source: str
+    changes: Changes = field(default_factory=dict)
+    benchmarks: Mapping[str, Changes] = field(default_factory=dict)
+    published: Mapping[str, float] = field(default_factory=dict)
+    published_with: Changes = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for benchmark in (None, *self.benchmarks):
+            try:
+                self.published_settings(benchmark)
+            except (TypeError, ValueError) as error:
+                place = f", on {benchmark}" if benchmark else ""
+                raise type(error)(f"In the method {self.name!r}{place}: {error}") from None
+
+    def settings(self, benchmark: str | None = None) -> Settings:
+        """Settings of the method.
+
+        Args:
+            benchmark: Name of a benchmark; the method's general ones if left out.
+
+        Raises:
+            ValueError: If no method knows a benchmark of that name.
+        """
+        return Settings().replace(**{**self.changes, **self._changes_on(benchmark)})
+
+    def published_settings(self, benchmark: str | None = None) -> Settings:
+        """Settings of the run whose figure was published."""
+        return self.settings(benchmark).replace(**self.published_with)
+
+    def benchmark_settings(self, benchmark: str) -> dict[str, Any]:
+        """What a benchmark decides: every setting that this method changes on some benchmark, as it is on this one."""
+        chosen, names = self.settings(benchmark), {name for changes in self.benchmarks.values() for name in changes}
+        return {name: getattr(chosen, name) for name in sorted(names)}
+
+    def derive(
+        self,
+        name: str,
+        title: str,
+        source: str,
+        changes: Changes | None = None,
+        benchmarks: Mapping[str, Changes] | None = None,
+    ) -> "Method":
+        """A new method: this one with some settings changed.
+
+        What this one changes on a benchmark holds there for the new one, too. Published figures are not taken along.
+        """
+        names = dict.fromkeys([*self.benchmarks, *(benchmarks or {})])
+        return Method(
+            name,
+            title,
+            source,
+            {**self.changes, **(changes or {})},
+            {key: {**self.benchmarks.get(key, {}), **(benchmarks or {}).get(key, {})} for key in names},
+        )
+
+    def _changes_on(self, benchmark: str | None) -> Changes:
+        if benchmark is None or benchmark in self.benchmarks:
+            return self.benchmarks.get(benchmark or "", {})
+        known = dict.fromkeys(
+            name for row in _read_published()["methods"].values() for name in row.get("benchmarks", ())
+        )
+        if benchmark not in known:
+            raise ValueError(f"Expected a benchmark out of {', '.join(known)}, but got {benchmark!r}.")
+        return {}
+
+
+def register_method(method: Method, exist_ok: bool = False) -> None:
+    """Make a method known by its name, everywhere a method is named.
+
+    Args:
+        method: The entry.
+        exist_ok: Whether to replace a method that was registered before, as when the cell of a notebook runs again.
+
+    Raises:
+        ValueError: If the name is one of this package's methods, or is taken and `exist_ok` is off.
+    """
+    is_built_in = method.name in _read_published()["methods"]
+    if is_built_in or (method.name in _methods() and not exist_ok):
+        advice = "Choose another name." if is_built_in else "Choose another, or pass `exist_ok=True`."
+        raise ValueError(f"Expected a new name for the method, but {method.name!r} is taken. {advice}")
+    _methods()[method.name] = method
+
+
+def get_method(name: str) -> Method:
+    """A method by name.
+
+    Raises:
+        ValueError: If there is none of that name; the message lists those that there are.
+    """
+    if name not in _methods():
+        raise ValueError(
+            f"Expected a method out of {', '.join(_methods())}, but got {name!r}. Make a new one known by "
+            "`register_method`."
+        )
+    return _methods()[name]
+
+
+def method_names() -> tuple[str, ...]:
+    """Names of all methods, this package's first."""
+    return tuple(_methods())
+
+
+def identify_method(settings: Settings) -> Method | None:
+    """The method whose last block these settings have, or `None` if there is no such.
+
+    Of several, the one that has most of the other settings in common. Windows, refinement and scale are settings that
+    users change; they do not make another method.
+    """
+    candidates = [method for method in _methods().values() if method.settings().last_block() == settings.last_block()]
+    return min(candidates, key=lambda method: len(method.settings().differences(settings)), default=None)
+
+
+class Published(NamedTuple):
+    """A published figure, and what keeps a run from being compared with it.
+
+    Attributes:
+        miou: In percent (CLIP ViT-B/16).
+        title: Of the method.
+        differences: By setting, the run's value and that of the published run; none where both are alike.
+    """
+
+    miou: float
+    title: str
+    differences: Mapping[str, tuple[Any, Any]]
+
+
+def find_published(settings: Settings, benchmark: str) -> Published | None:
+    """The figure that was published for the method with these settings on a benchmark, `None` if there is none."""
+    method = identify_method(settings)
+    if method is None or benchmark not in method.published:
+        return None
+    differences = settings.differences(method.published_settings(benchmark))
+    return Published(method.published[benchmark], method.title, differences)
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the presets, the most thorough first."""
+    return tuple(_read_published()["presets"])
+
+
+def get_preset(name: str) -> dict[str, Any]:
+    """What a preset changes of the settings.
+
+    Raises:
+        ValueError: If there is none of that name; the message lists those that there are.
+    """
+    if name not in preset_names():
+        raise ValueError(f"Expected a preset out of {', '.join(preset_names())}, but got {name!r}.")
+    return dict(_read_published()["presets"][name])
+
+
+@cache
+def _read_published() -> dict[str, Any]:
+    text = (resources.files(__package__) / "published.yaml").read_text(encoding="utf-8")
+    content: dict[str, Any] = yaml.safe_load(text)
+    return content
+
+
+@cache
+def _methods() -> dict[str, Method]:
+    return {name: Method(name, **row) for name, row in _read_published()["methods"].items()}

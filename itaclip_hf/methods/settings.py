@@ -1,0 +1,389 @@
+"""The one home of every setting: name, type, range, default, meaning, and which part of a checkpoint holds it.
+
+Methods, benchmarks and ablation rows are changes of these settings; command line options, tuning grids, reports and
+checks are derived from them. A new setting is a line here, its default where it is held, and a line where it is used.
+Defaults are those of the paper (ITACLIP, CVPR Workshops 2025). Nothing here needs torch or Transformers.
+"""
+
+import math
+import numbers
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, NamedTuple, TypeVar
+
+__all__ = [
+    "SETTING_NAMES",
+    "Holder",
+    "Settings",
+    "TuningGrid",
+    "ValueRange",
+    "check_setting",
+    "describe_setting",
+    "setting_fields",
+]
+
+AnySettings = TypeVar("AnySettings", bound="Settings")
+Holder = Literal["config", "image_processor", "processor"]
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """The values that a setting takes.
+
+    Args:
+        type: `bool`, `int`, `float` or `str`; of each entry, for a list.
+        low: Lowest number.
+        high: Highest number. A bound far beyond any use keeps a slip of the keyboard from running for days.
+        excludes_low: Whether a number must lie above `low`.
+        is_list: Whether the value is a list of these.
+        is_optional: Whether `None` is a value, too.
+    """
+
+    type: type
+    low: float = -math.inf
+    high: float = math.inf
+    excludes_low: bool = False
+    is_list: bool = False
+    is_optional: bool = False
+
+    def describe(self) -> str:
+        """The range in words, as in "a whole number from 1 to 65536, or none"."""
+        kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}[self.type]
+        if math.isfinite(self.low):
+            kind += (
+                f" above {self.low:g}, at most {self.high:g}"
+                if self.excludes_low
+                else (f" from {self.low:g} to {self.high:g}")
+            )
+        kind = f"a list, each of it {kind}" if self.is_list else kind
+        return f"{kind}, or none" if self.is_optional else kind
+
+    def read(self, value: Any) -> Any:
+        """The value as plain Python: a list as a tuple, NumPy's numbers as Python's.
+
+        Raises:
+            TypeError: If the value is of another type.
+            ValueError: If it is out of range.
+        """
+        if value is None and self.is_optional:
+            return None
+        if self.is_list:
+            if not isinstance(value, list | tuple):
+                raise TypeError(value)
+            return tuple(self._read_entry(entry) for entry in value)
+        return self._read_entry(value)
+
+    def _read_entry(self, value: Any) -> Any:
+        expected = {bool: bool, int: numbers.Integral, float: numbers.Real, str: str}[self.type]
+        # True and False are whole numbers to Python, and nowhere else.
+        if not isinstance(value, expected) or (isinstance(value, bool) and self.type is not bool):
+            raise TypeError(value)
+        value = self.type(value)
+        if self.type in (int, float):
+            is_inside = self.low < value <= self.high if self.excludes_low else self.low <= value <= self.high
+            if not is_inside:  # written so that NaN is refused
+                raise ValueError(value)
+        return value
+
+
+class TuningGrid(NamedTuple):
+    """How a setting is tuned.
+
+    Attributes:
+        values: What is tried, the default beside it.
+        needs: What must be there for it to change anything: "views", "texts" or a "background".
+        partner: The setting that is moved along with it, as one means nothing without the other.
+    """
+
+    values: tuple[float, ...]
+    needs: Literal["views", "texts", "background"]
+    partner: str = ""
+
+
+def _setting(
+    default: Any,
+    holder: Holder,
+    values: ValueRange,
+    help: str,
+    symbol: str = "",
+    grid: TuningGrid | None = None,
+    is_last_block: bool = False,
+    is_result: bool = True,
+) -> Any:
+    metadata = {
+        "holder": holder,
+        "values": values,
+        "help": help,
+        "symbol": symbol,
+        "grid": grid,
+        "is_last_block": is_last_block,
+        "is_result": is_result,
+    }
+    return field(default=default, metadata=metadata)
+
+
+_SWITCH = ValueRange(bool)
+_SHARE = ValueRange(float, 0, 1)
+_PIXELS = ValueRange(int, 1, 2**16)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A value for every setting; made with none, the paper's.
+
+    The metadata of each field say its `holder` ("config", "image_processor" or "processor"), its `values`, its `help`,
+    its `symbol` in formulae, the `grid` on which it is tuned, whether it `is_last_block` (part of how the last block
+    works, and thereby of what tells one method from another), and whether results depend on it (`is_result`).
+
+    Raises:
+        TypeError: If a value is of another type than its setting's.
+        ValueError: If a value is out of its range.
+
+    Example:
+        >>> from itaclip_hf.methods import Settings
+        >>> Settings().replace(pamr_steps=0).pamr_steps
+        0
+    """
+
+    attention_maps: tuple[str, ...] = _setting(
+        ("qq", "kk"),
+        "config",
+        ValueRange(str, is_list=True),
+        "Attention maps of the last block that are summed: pairs of the letters q, k, v, or 'identity'.",
+        is_last_block=True,
+    )
+    attention_prior_std: float = _setting(
+        0.0,
+        "config",
+        ValueRange(float, 0, 1000),
+        "Width, in patches, of a Gaussian of the patches' distance that is added before the softmaxes; 0: none.",
+        is_last_block=True,
+    )
+    intermediate_layers: tuple[int, ...] = _setting(
+        (7, 8, 10),
+        "config",
+        ValueRange(int, 1, 1000, is_list=True),
+        "Blocks, counted from 1, whose mean attention map is blended into that of the last one.",
+        is_last_block=True,
+    )
+    intermediate_weight: float = _setting(
+        0.5, "config", _SHARE, "Share of that mean map; the last block's own gets the rest.", is_last_block=True
+    )
+    last_residual: bool = _setting(
+        True, "config", _SWITCH, "Whether the last block keeps the residual around its attention.", is_last_block=True
+    )
+    last_feed_forward: bool = _setting(
+        False, "config", _SWITCH, "Whether the last block keeps its feed-forward half.", is_last_block=True
+    )
+    window_size: int = _setting(
+        224, "config", ValueRange(int, 0, 2**16), "Side of the sliding window in pixels; 0: the whole image at once."
+    )
+    window_stride: int = _setting(28, "config", _PIXELS, "Step between windows in pixels.")
+    window_batch_size: int | None = _setting(
+        None,
+        "config",
+        ValueRange(int, 1, 2**20, is_optional=True),
+        "Windows that are encoded at once, with all their views; none: chosen by device and memory.",
+        is_result=False,
+    )
+    pamr_steps: int = _setting(10, "config", ValueRange(int, 0, 1000), "Steps of the pixel refinement; 0: none.")
+    pamr_dilations: tuple[int, ...] = _setting(
+        (8, 16),
+        "config",
+        ValueRange(int, 1, 4096, is_list=True),
+        "Distances, in pixels, of the neighbours it looks at.",
+    )
+    similarity_scale: float = _setting(
+        40.0,
+        "config",
+        ValueRange(float, 0, 1e6, excludes_low=True),
+        "Factor on the cosines before the softmax over all queries.",
+        grid=TuningGrid((10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0), "background", partner="score_threshold"),
+    )
+    shortest_edge: int | None = _setting(
+        336,
+        "image_processor",
+        ValueRange(int, 1, 2**16, is_optional=True),
+        "Length in pixels that the shorter side of an image is resized to.",
+    )
+    longest_edge: int | None = _setting(
+        2048,
+        "image_processor",
+        ValueRange(int, 1, 2**16, is_optional=True),
+        "Length in pixels that the longer side must not exceed.",
+    )
+    image_engineering: bool = _setting(
+        True, "image_processor", _SWITCH, "Whether grey, blurred and flipped views of every window are encoded, too."
+    )
+    photometric_weight: float = _setting(
+        0.75,
+        "image_processor",
+        _SHARE,
+        "Share of the unflipped views; the flipped ones get the rest.",
+        symbol="λ",
+        grid=TuningGrid((0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0), "views"),
+    )
+    auxiliary_weight: float = _setting(
+        0.2,
+        "processor",
+        _SHARE,
+        "Share of the texts about a class in its queries; its names get the rest.",
+        symbol="α",
+        grid=TuningGrid((0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5), "texts"),
+    )
+    score_threshold: float = _setting(
+        0.0,
+        "image_processor",
+        _SHARE,
+        "Pixels whose best score is lower become class 0.",
+        grid=TuningGrid((0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6), "background"),
+    )
+    area_threshold: float | None = _setting(
+        None,
+        "image_processor",
+        ValueRange(float, 0, 1, is_optional=True),
+        "Classes that cover at most this share of the foreground are dropped; none: all stay.",
+        grid=TuningGrid((0.0, 0.005, 0.01, 0.02, 0.05, 0.1), "background"),
+    )
+    closing: bool = _setting(
+        True, "image_processor", _SWITCH, "Whether label maps are closed with a neighbourhood of 3 x 3 pixels."
+    )
+
+    def __post_init__(self) -> None:
+        for name in SETTING_NAMES:
+            object.__setattr__(self, name, check_setting(name, getattr(self, name)))
+
+    @classmethod
+    def of(cls: type[AnySettings], model: Any, processor: Any) -> AnySettings:
+        """The settings that a model and its processor have.
+
+        Args:
+            model: The model, or its configuration alone.
+            processor: The [`ITACLIPProcessor`]. An image size that is no shortest or longest edge reads as none.
+        """
+        parts = {
+            "config": getattr(model, "config", model),
+            "image_processor": processor.image_processor,
+            "processor": processor,
+        }
+        size = dict(processor.image_processor.size)
+        values: dict[str, Any] = {
+            name: size.get(name) if name in _EDGES else getattr(parts[held.metadata["holder"]], name)
+            for name, held in setting_fields().items()
+        }
+        return cls(**values)
+
+    def apply(self, model: Any, processor: Any) -> None:
+        """Give a model and its processor these settings, in place.
+
+        Args:
+            model: The model, or its configuration alone.
+            processor: The processor. Its image processor is replaced by a changed copy, as others may hold it.
+
+        Raises:
+            ValueError: If settings do not go together, such as a stride wider than the window.
+        """
+        config = getattr(model, "config", model)
+        for name, value in self.held_by("config").items():
+            setattr(config, name, value)
+        config.validate_method()
+        for name, value in self.held_by("processor").items():
+            setattr(processor, name, value)
+        values = self.held_by("image_processor")
+        edges = {name: values.pop(name) for name in _EDGES}
+        image_processor = processor.image_processor
+        if any(edges.values()):  # none of both says nothing about a fixed height and width
+            values["size"] = {name: edge for name, edge in edges.items() if edge is not None}
+        processor.image_processor = type(image_processor).from_dict({**image_processor.to_dict(), **values})
+
+    def replace(self: AnySettings, **changes: Any) -> AnySettings:
+        """These settings with some changed.
+
+        Raises:
+            TypeError: If a value is of another type than its setting's.
+            ValueError: If there is no setting of a name, or a value is out of its range.
+        """
+        _expect_names(changes)
+        return replace(self, **changes)
+
+    def held_by(self, holder: Holder) -> dict[str, Any]:
+        """The settings of one holder, by name."""
+        return {
+            name: getattr(self, name) for name, held in setting_fields().items() if held.metadata["holder"] == holder
+        }
+
+    def last_block(self) -> tuple[Any, ...]:
+        """How the last block works, whatever the order of what is summed: methods with equal ones are one method."""
+        values = {
+            name: getattr(self, name) for name, each in setting_fields().items() if each.metadata["is_last_block"]
+        }
+        if not values["intermediate_layers"]:
+            values["intermediate_weight"] = 0.0  # of nothing
+        return tuple(tuple(sorted(value)) if isinstance(value, tuple) else value for value in values.values())
+
+    def differences(self, other: "Settings") -> dict[str, tuple[Any, Any]]:
+        """The settings that both have otherwise, as far as results depend on them: (own value, other's value)."""
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in SETTING_NAMES}
+        relevant = {name for name, each in setting_fields().items() if each.metadata["is_result"]}
+        return {name: pair for name, pair in pairs.items() if name in relevant and pair[0] != pair[1]}
+
+    def to_json(self, holder: Holder | None = None) -> dict[str, Any]:
+        """The settings that results depend on, all or those of one holder, as JSON values."""
+        names = [
+            name
+            for name, each in setting_fields().items()
+            if each.metadata["is_result"] and holder in (None, each.metadata["holder"])
+        ]
+        values = {name: getattr(self, name) for name in names}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+_EDGES = ("shortest_edge", "longest_edge")
+
+
+def setting_fields() -> dict[str, Any]:
+    """The fields of [`Settings`] by name, with their metadata."""
+    return _FIELDS
+
+
+_FIELDS = {each.name: each for each in fields(Settings)}
+SETTING_NAMES = tuple(_FIELDS)
+
+
+def describe_setting(name: str) -> str:
+    """What a setting does and which values it takes, in a line."""
+    metadata = _FIELDS[name].metadata
+    return f"{metadata['help']} ({metadata['values'].describe()})"
+
+
+def check_setting(name: str, value: Any) -> Any:
+    """The value of a setting as plain Python, if it is one.
+
+    Args:
+        name: Name of a setting.
+        value: What it shall be.
+
+    Raises:
+        TypeError: If the value is of another type.
+        ValueError: If there is no such setting, or the value is out of its range.
+
+    Example:
+        >>> from itaclip_hf.methods.settings import check_setting
+        >>> check_setting("pamr_dilations", [8, 16])
+        (8, 16)
+    """
+    _expect_names([name])
+    values: ValueRange = _FIELDS[name].metadata["values"]
+    try:
+        return values.read(value)
+    except (TypeError, ValueError) as error:
+        default = _FIELDS[name].default
+        raise type(error)(
+            f"Expected `{name}` to be {values.describe()}, but got {value!r}. The paper's value is {default!r}."
+        ) from None
+
+
+def _expect_names(names: Mapping[str, Any] | list[str]) -> None:
+    unknown = [name for name in names if name not in _FIELDS]
+    if unknown:
+        raise ValueError(f"Expected settings out of {', '.join(SETTING_NAMES)}, but got {', '.join(unknown)}.")
