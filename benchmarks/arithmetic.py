@@ -7,7 +7,7 @@ machine's matrix rate is measured in products alone.
 from typing import NamedTuple, cast
 
 from itaclip_hf import ITACLIPConfig
-from itaclip_hf.modeling.window_views import plan_windows
+from itaclip_hf.modeling.windows import plan_windows
 
 __all__ = [
     "EncoderWork",

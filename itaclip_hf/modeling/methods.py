@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .attention_map_registry import get_attention_map
+from .attention_maps import get_attention_map
 
 __all__ = [
     "ITACLIP_CONFIG",

@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -22,14 +22,14 @@ from PIL import Image
 from ...checkpoints import load_complete_model, resolve_checkpoint
 from ...method_loading import set_processor_fields
 from ...modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
-from ...modeling.class_scores import Queries
-from ...modeling.modeling_itaclip import DenseVariant, ITACLIPLabelMapsOutput
-from ...modeling.query_maps import DenseFeatures
-from ...modeling.window_views import plan_windows
+from ...modeling.class_scores import BestClasses, Queries
+from ...modeling.model_inputs import ImageInputs, read_images
+from ...modeling.windows import DenseFeatures, WindowedImage
 from ...processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
 from ...processing.augmentation import compute_views
 from ...text_cache import bake_vocabulary, find_cache_folder
 from ..running.predictor import Prediction, describe_itaclip, hash_weights
+from .dense_variants import DenseVariant, encode_variants
 from .variants import Variant
 
 __all__ = ["VariantFamily", "Work"]
@@ -57,7 +57,7 @@ class _Member:
 
     position: int
     model: ITACLIPForSemanticSegmentation
-    method: ITACLIPConfig
+    config: ITACLIPConfig
     processor: ITACLIPProcessor
     queries: Queries
     view_weights: tuple[float, ...] | None
@@ -106,7 +106,7 @@ class VariantFamily:
         """The description that each variant's own evaluation would have."""
         return [
             describe_itaclip(
-                variant.model, self._weights_sha256[variant.model], member.model, member.method, member.processor
+                variant.model, self._weights_sha256[variant.model], member.model, member.config, member.processor
             )
             for variant, member in zip(self._variants, self._members, strict=True)
         ]
@@ -117,77 +117,47 @@ class VariantFamily:
         """Label maps of a batch for the wanted variants, pass by pass."""
         members = [self._members[position] for position in wanted]
         for of_pass in _group(members, "pass_key"):
-            inputs = prepared[of_pass[0].preparation]
+            images = _read_images(prepared[of_pass[0].preparation], of_pass[0])
             by_features = _group(of_pass, "features_key")
-            at_once = self._count_variants_at_once(of_pass[0], inputs)
+            at_once = _count_variants_at_once(images, of_pass[0].config)
             for start in range(0, len(by_features), at_once):
-                yield from self._run_pass(inputs, by_features[start : start + at_once])
+                yield from self._run_pass(images, by_features[start : start + at_once])
 
     def _run_pass(
-        self, inputs: Mapping[str, torch.Tensor], by_features: Sequence[Sequence[_Member]]
+        self, images: Sequence[WindowedImage], by_features: Sequence[Sequence[_Member]]
     ) -> Iterator[tuple[int, list[Prediction]]]:
         """Encode once, then label the features of each variant; they are let go one after the other."""
-        encoded = self._encode(inputs, by_features)
+        encoded = self._encode(images, by_features)
         for members in by_features:
-            features = [of_image.pop(0) for of_image in encoded]
+            features = encoded.pop(0)
             for of_labels in _group(members, "labels_key"):
-                outputs = self._label(features, of_labels[0])
+                found = _label(features, of_labels[0])
                 self.work.run["label maps"] += len(features)
                 self.work.needed["label maps"] += len(features) * len(of_labels)
                 for member in of_labels:
-                    maps = member.processor.image_processor.post_process_label_maps(outputs)
-                    yield member.position, [Prediction(*pair) for pair in zip(maps, outputs.confidence, strict=True)]
+                    yield member.position, _finish(found, member)
 
     @torch.inference_mode()
     def _encode(
-        self, inputs: Mapping[str, torch.Tensor], by_features: Sequence[Sequence[_Member]]
+        self, images: Sequence[WindowedImage], by_features: Sequence[Sequence[_Member]]
     ) -> list[list[DenseFeatures]]:
-        first = by_features[0][0]
-        model = first.model
-        model.config.window_size, model.config.window_stride = first.method.window_size, first.method.window_stride
-        # Pixels stay in float32 whatever the model's format: they guide the refinement, too.
-        moved = {key: value.to(model.device, non_blocking=True) for key, value in inputs.items()}
-        variants = [DenseVariant(members[0].method, members[0].view_weights) for members in by_features]
-        encoded = model.encode_dense(**moved, variants=variants)
-        self._count_views(encoded, by_features)
-        return encoded
+        variants = [DenseVariant(members[0].config, members[0].view_weights) for members in by_features]
+        self._count_views(images, by_features)
+        return encode_variants(by_features[0][0].model, images, variants)
 
-    @torch.inference_mode()
-    def _label(self, features: Sequence[DenseFeatures], member: _Member) -> ITACLIPLabelMapsOutput:
-        area_threshold = member.processor.image_processor.area_threshold
-        results = [
-            member.model.label_dense(of_image, member.queries, member.method, area_threshold) for of_image in features
-        ]
-        labels, confidence = zip(*results, strict=True)
-        return ITACLIPLabelMapsOutput(labels=list(labels), confidence=list(confidence))
-
-    def _count_views(
-        self, encoded: Sequence[Sequence[DenseFeatures]], by_features: Sequence[Sequence[_Member]]
-    ) -> None:
-        layouts = [of_image[0].layout for of_image in encoded]
-        windows = sum(len(layout.tops) * len(layout.lefts) for layout in layouts)
-        views = windows * len(by_features[0][0].view_weights or (1,))
-        last_blocks = {members[0].method.last_block() for members in by_features}
+    def _count_views(self, images: Sequence[WindowedImage], by_features: Sequence[Sequence[_Member]]) -> None:
+        views = sum(len(image.layout.tops) * len(image.layout.lefts) * len(image.views) for image in images)
+        last_blocks = {members[0].config.last_block() for members in by_features}
         members = sum(map(len, by_features))
         self.work.run.update({"window views": views, "last blocks": views * len(last_blocks)})
         self.work.needed.update({"window views": views * members, "last blocks": views * members})
-
-    def _count_variants_at_once(self, member: _Member, inputs: Mapping[str, torch.Tensor]) -> int:
-        """How many variants' features may be held at once."""
-        method, tower = member.method, member.model.vision_model
-        tokens = 0
-        for size in inputs["image_sizes"].tolist():
-            layout = plan_windows((size[0], size[1]), method.window_size, method.window_stride)
-            grid = tower.compute_grid(*layout.size)
-            tokens += len(layout.tops) * len(layout.lefts) * grid[0] * grid[1]
-        return max(1, _FEATURE_BYTES // (4 * tokens * method.projection_dim))
 
     def _make_member(self, position: int, variant: Variant, cache: str) -> _Member:
         model = self._models[variant.model]
         processor = copy.copy(self._processors[variant.model])
         try:
             set_processor_fields(processor, variant.processor_fields)
-            method = type(model.config).from_dict({**model.config.to_dict(), **variant.config_fields})
+            config = type(model.config).from_dict({**model.config.to_dict(), **variant.config_fields})
         except ValueError as error:
             raise ValueError(f"In {variant.title or 'a variant'}: {error}") from error
         image_processor = processor.image_processor
@@ -196,16 +166,16 @@ class VariantFamily:
         words_key = (variant.model, variant.vocabulary.fingerprint, processor.auxiliary_weight)
         if words_key not in self._queries:
             self._queries[words_key] = self._encode_vocabulary(variant, model, processor, cache)
-        pass_key = (variant.model, preparation, method.window_size, method.window_stride)
-        features_key = (pass_key, method.last_block(), view_weights)
+        pass_key = (variant.model, preparation, config.window_size, config.window_stride)
+        features_key = (pass_key, config.last_block(), view_weights)
         labels_key = (
-            features_key, method.pamr_steps, method.pamr_dilations, method.similarity_scale,
+            features_key, config.pamr_steps, config.pamr_dilations, config.similarity_scale,
             image_processor.area_threshold, *words_key,
         )  # fmt: skip
         return _Member(
             position=position,
             model=model,
-            method=method,
+            config=config,
             processor=processor,
             queries=self._queries[words_key],
             view_weights=view_weights,
@@ -232,6 +202,35 @@ class VariantFamily:
             )
         ]
         self.work.run["texts"], self.work.needed["texts"] = len(set(needed)), len(needed)
+
+
+@torch.inference_mode()
+def _read_images(inputs: Mapping[str, torch.Tensor], member: _Member) -> list[WindowedImage]:
+    # Pixels stay in float32 whatever the model's format: they guide the refinement, too.
+    moved = {key: value.to(member.model.device, non_blocking=True) for key, value in inputs.items()}
+    return read_images(ImageInputs(**moved), member.config)
+
+
+def _count_variants_at_once(images: Sequence[WindowedImage], config: ITACLIPConfig) -> int:
+    """How many variants' features may be held at once."""
+    side = cast(int, config.vision_config.patch_size)
+    patches = 0
+    for image in images:
+        height, width = image.layout.size
+        patches += len(image.layout.tops) * len(image.layout.lefts) * (height // side) * (width // side)
+    return max(1, _FEATURE_BYTES // (4 * patches * config.projection_dim))
+
+
+@torch.inference_mode()
+def _label(features: Sequence[DenseFeatures], member: _Member) -> list[BestClasses]:
+    return [member.model.label_dense(of_image, member.queries, member.config) for of_image in features]
+
+
+@torch.inference_mode()
+def _finish(found: Sequence[BestClasses], member: _Member) -> list[Prediction]:
+    """Final maps; who shares what was found has the same area threshold, so dropping again changes nothing."""
+    maps = member.processor.image_processor.post_process_label_maps(found)
+    return [Prediction(labels, of_image.confidence) for labels, of_image in zip(maps, found, strict=True)]
 
 
 def _group(members: Iterable[_Member], key: str) -> list[list[_Member]]:
