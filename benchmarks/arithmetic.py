@@ -47,7 +47,7 @@ def count_encoder_work(config: ITACLIPConfig, resized_size: tuple[int, int], vie
     """
     layout = plan_windows(resized_size, config.window_size, config.window_stride)
     flops = sum(split_view_flops(config, layout.size).values())
-    return EncoderWork(len(layout.tops) * len(layout.lefts), views, flops)
+    return EncoderWork(layout.num_windows, views, flops)
 
 
 def split_view_flops(config: ITACLIPConfig, window: tuple[int, int]) -> dict[str, int]:

@@ -146,8 +146,7 @@ class SceneMeasurement:
 
     def _count_windows(self, inputs: dict[str, torch.Tensor], stride: int) -> int:
         height, width = inputs["image_sizes"][0].tolist()
-        layout = plan_windows((height, width), self.model.config.window_size, stride)
-        return len(layout.tops) * len(layout.lefts)
+        return plan_windows((height, width), self.model.config.window_size, stride).num_windows
 
     def _segment(self, inputs: dict[str, torch.Tensor], stride: int) -> tuple[torch.Tensor, float]:
         self.model.config.window_stride = stride

@@ -66,6 +66,11 @@ class WindowLayout(NamedTuple):
     size: tuple[int, int]
     is_whole_image: bool
 
+    @property
+    def num_windows(self) -> int:
+        """Number of windows."""
+        return len(self.tops) * len(self.lefts)
+
     def boxes(self) -> Iterator[Box]:
         """Row and column slices of every window, row by row."""
         height, width = self.size
@@ -147,10 +152,12 @@ class WindowFeatures:
 
     def lay_out(self) -> list[DenseFeatures]:
         """Lay each image's windows side by side, once all batches are in."""
-        return [
-            DenseFeatures(image, _lay_out(torch.cat(parts), image.layout))
-            for image, parts in zip(self._images, self._parts, strict=True)
-        ]
+        results = []
+        for image, parts in zip(self._images, self._parts, strict=True):
+            windows = torch.cat(parts).unflatten(0, (len(image.layout.tops), len(image.layout.lefts)))
+            # (n_h, n_w, grid_h, grid_w, dim) -> (n_h * grid_h, n_w * grid_w, dim)
+            results.append(DenseFeatures(image, windows.transpose(1, 2).flatten(2, 3).flatten(0, 1)))
+        return results
 
 
 def plan_windows(image_size: tuple[int, int], side: int, stride: int) -> WindowLayout:
@@ -249,12 +256,6 @@ def combine_views(features: torch.Tensor, views: Sequence[WindowView]) -> torch.
         # The grid is (-3, -2) here where pixels were (-2, -1).
         combined = combined + view.weight * features[:, index].flip([axis - 1 for axis in view.flip_axes])
     return combined
-
-
-def _lay_out(windows: torch.Tensor, layout: WindowLayout) -> torch.Tensor:
-    """(n_h * n_w, grid_h, grid_w, dim) -> (n_h * grid_h, n_w * grid_w, dim)."""
-    rows = windows.unflatten(0, (len(layout.tops), len(layout.lefts)))
-    return rows.transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
 
 def _weigh_views(views: Sequence[WindowView], weights: Sequence[float] | None) -> Sequence[WindowView]:

@@ -337,9 +337,9 @@ class ITACLIPImageProcessor(PilBackend):
             best_classes: One object for each image, with `labels` and `confidence`, both (height, width),
                 `num_classes`, and `drop_classes_`, which gives the pixels of some classes to the best of the others,
                 in place.
-            score_threshold: As for `post_process_semantic_segmentation`, like the next two.
-            area_threshold: Ditto.
-            closing: Ditto.
+            score_threshold: As for `post_process_semantic_segmentation`.
+            area_threshold: As there.
+            closing: As there.
 
         Returns:
             One map of class ids (height, width) per image, int64.

@@ -23,6 +23,7 @@ class DenseVariant(NamedTuple):
     view_weights: tuple[float, ...] | None = None
 
 
+@torch.inference_mode()
 def encode_variants(
     model: ITACLIPForSemanticSegmentation, images: Sequence[WindowedImage], variants: Sequence[DenseVariant]
 ) -> list[list[DenseFeatures]]:

@@ -9,11 +9,12 @@ every variant gets the very tensors it would get by itself.
 import copy
 import functools
 import hashlib
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from ...method_loading import set_processor_fields
 from ...modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from ...modeling.class_scores import BestClasses, Queries
 from ...modeling.model_inputs import ImageInputs, read_images
-from ...modeling.windows import DenseFeatures, WindowedImage
+from ...modeling.windows import WindowedImage
 from ...processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
 from ...processing.augmentation import compute_views
 from ...text_cache import bake_vocabulary, find_cache_folder
@@ -119,7 +120,7 @@ class VariantFamily:
         for of_pass in _group(members, "pass_key"):
             images = _read_images(prepared[of_pass[0].preparation], of_pass[0])
             by_features = _group(of_pass, "features_key")
-            at_once = _count_variants_at_once(images, of_pass[0].config)
+            at_once = _count_variants_at_once(images, of_pass[0])
             for start in range(0, len(by_features), at_once):
                 yield from self._run_pass(images, by_features[start : start + at_once])
 
@@ -127,26 +128,23 @@ class VariantFamily:
         self, images: Sequence[WindowedImage], by_features: Sequence[Sequence[_Member]]
     ) -> Iterator[tuple[int, list[Prediction]]]:
         """Encode once, then label the features of each variant; they are let go one after the other."""
-        encoded = self._encode(images, by_features)
+        model = by_features[0][0].model
+        variants = [DenseVariant(members[0].config, members[0].view_weights) for members in by_features]
+        encoded = encode_variants(model, images, variants)
+        self._count_views(images, by_features)
         for members in by_features:
             features = encoded.pop(0)
             for of_labels in _group(members, "labels_key"):
-                found = _label(features, of_labels[0])
+                with torch.inference_mode():
+                    first = of_labels[0]
+                    found = [model.label_dense(of_image, first.queries, first.config) for of_image in features]
                 self.work.run["label maps"] += len(features)
                 self.work.needed["label maps"] += len(features) * len(of_labels)
                 for member in of_labels:
                     yield member.position, _finish(found, member)
 
-    @torch.inference_mode()
-    def _encode(
-        self, images: Sequence[WindowedImage], by_features: Sequence[Sequence[_Member]]
-    ) -> list[list[DenseFeatures]]:
-        variants = [DenseVariant(members[0].config, members[0].view_weights) for members in by_features]
-        self._count_views(images, by_features)
-        return encode_variants(by_features[0][0].model, images, variants)
-
     def _count_views(self, images: Sequence[WindowedImage], by_features: Sequence[Sequence[_Member]]) -> None:
-        views = sum(len(image.layout.tops) * len(image.layout.lefts) * len(image.views) for image in images)
+        views = sum(image.layout.num_windows * len(image.views) for image in images)
         last_blocks = {members[0].config.last_block() for members in by_features}
         members = sum(map(len, by_features))
         self.work.run.update({"window views": views, "last blocks": views * len(last_blocks)})
@@ -204,26 +202,17 @@ class VariantFamily:
         self.work.run["texts"], self.work.needed["texts"] = len(set(needed)), len(needed)
 
 
-@torch.inference_mode()
 def _read_images(inputs: Mapping[str, torch.Tensor], member: _Member) -> list[WindowedImage]:
     # Pixels stay in float32 whatever the model's format: they guide the refinement, too.
     moved = {key: value.to(member.model.device, non_blocking=True) for key, value in inputs.items()}
     return read_images(ImageInputs(**moved), member.config)
 
 
-def _count_variants_at_once(images: Sequence[WindowedImage], config: ITACLIPConfig) -> int:
+def _count_variants_at_once(images: Sequence[WindowedImage], member: _Member) -> int:
     """How many variants' features may be held at once."""
-    side = cast(int, config.vision_config.patch_size)
-    patches = 0
-    for image in images:
-        height, width = image.layout.size
-        patches += len(image.layout.tops) * len(image.layout.lefts) * (height // side) * (width // side)
-    return max(1, _FEATURE_BYTES // (4 * patches * config.projection_dim))
-
-
-@torch.inference_mode()
-def _label(features: Sequence[DenseFeatures], member: _Member) -> list[BestClasses]:
-    return [member.model.label_dense(of_image, member.queries, member.config) for of_image in features]
+    tower = member.model.vision_model
+    patches = sum(image.layout.num_windows * math.prod(tower.compute_grid(*image.layout.size)) for image in images)
+    return max(1, _FEATURE_BYTES // (4 * patches * member.config.projection_dim))
 
 
 @torch.inference_mode()
