@@ -7,7 +7,7 @@ machine's matrix rate is measured in products alone.
 from typing import NamedTuple, cast
 
 from itaclip_hf import ITACLIPConfig
-from itaclip_hf.modeling.window_views import plan_windows
+from itaclip_hf.modeling.windows import plan_windows
 
 __all__ = [
     "EncoderWork",
@@ -47,7 +47,7 @@ def count_encoder_work(config: ITACLIPConfig, resized_size: tuple[int, int], vie
     """
     layout = plan_windows(resized_size, config.window_size, config.window_stride)
     flops = sum(split_view_flops(config, layout.size).values())
-    return EncoderWork(len(layout.tops) * len(layout.lefts), views, flops)
+    return EncoderWork(layout.num_windows, views, flops)
 
 
 def split_view_flops(config: ITACLIPConfig, window: tuple[int, int]) -> dict[str, int]:

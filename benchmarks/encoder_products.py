@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from itaclip_hf import ITACLIPForSemanticSegmentation
-from itaclip_hf.modeling.encoder_batches import choose_window_batch_size
+from itaclip_hf.modeling.encoder_batches import choose_views_per_batch
 
 from .arithmetic import count_last_attentions, split_view_flops
 from .measuring import median_seconds
@@ -93,16 +93,17 @@ def make_products(model: ITACLIPForSemanticSegmentation, views: int) -> Callable
 
 
 @torch.inference_mode()
-def measure_product_share(model: ITACLIPForSemanticSegmentation, turns: int) -> ProductShare:
+def measure_product_share(model: ITACLIPForSemanticSegmentation, turns: int, views: int | None = None) -> ProductShare:
     """Let the tower and its products take turns on one batch.
 
     Args:
         model: The model, where it shall run.
         turns: Number of times that each of the two runs, after one of each to warm up.
+        views: Window views of a batch; as many as the model would choose if left out.
     """
     config, device = model.config, model.device
     window = (config.window_size, config.window_size)
-    views = config.window_batch_size or choose_window_batch_size(config.vision_config, window, model.dtype, device)
+    views = views or choose_views_per_batch(config.vision_config, window, model.dtype, device)
     pixels = torch.randn(views, config.vision_config.num_channels, *window, device=device).to(model.dtype)
     calls: tuple[Callable[[], Any], ...] = (lambda: model.encode_patches(pixels), make_products(model, views))
     seconds: tuple[list[float], list[float]] = ([], [])

@@ -7,9 +7,10 @@ from typing import NamedTuple, cast
 import torch
 
 from itaclip_hf import ITACLIPForSemanticSegmentation
-from itaclip_hf.modeling import modeling_itaclip, query_maps
+from itaclip_hf.modeling import query_maps, windows
 from itaclip_hf.modeling.pixel_refinement import RefinementMatrix
-from itaclip_hf.modeling.stitching import Stitcher
+from itaclip_hf.modeling.query_maps import Stitcher
+from itaclip_hf.modeling.vision_itaclip import ITACLIPVisionModel
 
 from .measuring import Stopwatch
 from .workload import Workload
@@ -27,9 +28,10 @@ __all__ = [
 ENCODER = "encoder (the ViT)"
 PAMR_STAGES = ("PAMR: matrix", "PAMR: steps")
 WATCHED = (  # functions as the model finds them, and methods of the package's classes
-    ("views: make, un-flip, sum", modeling_itaclip, "make_views"),
-    ("views: make, un-flip, sum", modeling_itaclip, "combine_views"),
-    (ENCODER, ITACLIPForSemanticSegmentation, "encode_patches"),
+    ("views: make, un-flip, sum", windows, "make_views"),
+    ("views: make, un-flip, sum", windows, "combine_views"),
+    (ENCODER, ITACLIPVisionModel, "forward"),
+    (ENCODER, ITACLIPForSemanticSegmentation, "project_patches"),
     ("stitching", query_maps, "plan_stitching"),
     ("stitching", Stitcher, "stitch"),
     (PAMR_STAGES[0], query_maps, "resize_guide"),
@@ -74,10 +76,9 @@ def segment_with_package(workload: Workload, is_labels_only: bool, stopwatch: St
     with stopwatch.stage(PREPROCESSING):
         inputs = processor(workload.image, return_tensors="pt").to(model.device)
     if is_labels_only:
-        with stopwatch.stage(REMAINDER):
-            outputs = model.predict_labels(**inputs, **workload.queries, area_threshold=processor.area_threshold)
-        with stopwatch.stage(POST_PROCESSING):
-            return processor.post_process_label_maps(outputs)[0]
+        finishing = (POST_PROCESSING, type(processor), "post_process_label_maps")
+        with stopwatch.watch([finishing]), stopwatch.stage(REMAINDER):
+            return model.predict_labels(processor, **inputs, **workload.queries).labels[0]
     with stopwatch.stage(REMAINDER):
         outputs = model(**inputs, **workload.queries)
     with stopwatch.stage(POST_PROCESSING):

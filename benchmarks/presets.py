@@ -30,7 +30,7 @@ from itaclip_hf.evaluation.metrics.confusion_matrix import compute_segmentation_
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.running.predictor import hash_weights
 from itaclip_hf.files import write_atomically, write_json, write_text
-from itaclip_hf.modeling.window_views import plan_windows
+from itaclip_hf.modeling.windows import plan_windows
 from itaclip_hf.text_cache import bake_vocabulary
 
 from .measuring import synchronize
@@ -146,16 +146,13 @@ class SceneMeasurement:
 
     def _count_windows(self, inputs: dict[str, torch.Tensor], stride: int) -> int:
         height, width = inputs["image_sizes"][0].tolist()
-        layout = plan_windows((height, width), self.model.config.window_size, stride)
-        return len(layout.tops) * len(layout.lefts)
+        return plan_windows((height, width), self.model.config.window_size, stride).num_windows
 
     def _segment(self, inputs: dict[str, torch.Tensor], stride: int) -> tuple[torch.Tensor, float]:
         self.model.config.window_stride = stride
-        area_threshold = self.processor.image_processor.area_threshold
         synchronize(self.model.device)
         start = time.perf_counter()
-        outputs = self.model.predict_labels(**inputs, area_threshold=area_threshold)
-        labels = self.processor.post_process_label_maps(outputs)[0]
+        labels = self.model.predict_labels(self.processor, **inputs).labels[0]
         synchronize(self.model.device)
         return labels, time.perf_counter() - start
 

@@ -14,7 +14,7 @@ import torch
 
 from itaclip_hf import ITACLIPConfig
 from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS
-from itaclip_hf.modeling.encoder_batches import choose_window_batch_size
+from itaclip_hf.modeling.encoder_batches import choose_views_per_batch
 
 from .arithmetic import compute_resized_size, count_encoder_work, split_view_flops
 from .measuring import median_seconds
@@ -66,7 +66,7 @@ def measure_matrix_rates(
     """
     vision = config.vision_config
     width, side = vision.hidden_size, cast(int, vision.image_size)
-    views = choose_window_batch_size(vision, (side, side), dtype, device)
+    views = choose_views_per_batch(vision, (side, side), dtype, device)
     tokens = 1 + (side // cast(int, vision.patch_size)) ** 2
     heads, head_width = views * vision.num_attention_heads, width // vision.num_attention_heads
     square = (SQUARE_SIDES[device.type],) * 2

@@ -246,8 +246,7 @@ def _choose_queries(model: ITACLIPForSemanticSegmentation, pixel_values: torch.T
     """Unit embeddings that the image's patches resemble, each in another way: (count, dim) float32."""
     size = min(model.config.window_size, *pixel_values.shape[-2:])
     corners = [pixel_values[..., :size, :size], pixel_values[..., -size:, -size:]]
-    features, _ = model.encode_patches(torch.cat(corners))
-    patches = features.flatten(0, 2)
+    patches = model.encode_patches(torch.cat(corners)).flatten(0, 2)
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(patches), generator=generator)[:count].to(patches.device)
     return nn.functional.normalize(patches[chosen] - patches.mean(0), dim=-1)

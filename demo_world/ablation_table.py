@@ -18,9 +18,10 @@ import torch
 from transformers.utils import logging
 
 from itaclip_hf import ITACLIPConfig, ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
+from itaclip_hf.evaluation.ablation.dense_variants import DenseVariant, encode_variants
 from itaclip_hf.evaluation.metrics.confusion_matrix import compute_segmentation_scores
 from itaclip_hf.modeling.class_scores import Queries
-from itaclip_hf.modeling.modeling_itaclip import DenseVariant, ITACLIPLabelMapsOutput
+from itaclip_hf.modeling.model_inputs import ImageInputs, read_images
 
 from .dataset import BENCHMARK_NAMES, BenchmarkName, compose_benchmark_scene, vocabulary_dict
 from .scenes import Scene
@@ -80,7 +81,7 @@ def score_checkpoint(
     model = ITACLIPForSemanticSegmentation.from_pretrained(folder, dtype=torch.float32, window_stride=stride).eval()
     processor = ITACLIPProcessor.from_pretrained(folder)
     fields = model.config.to_dict()
-    methods = [ITACLIPConfig.from_dict({**fields, **variant.config}) for variant in variants]
+    configs = [ITACLIPConfig.from_dict({**fields, **variant.config}) for variant in variants]
     queries = [_encode_queries(model, processor, vocabulary, variant) for variant in variants]
     classes = len(vocabulary.labels)
     matrices: dict[str, list[np.ndarray]] = {variant.name: [] for variant in variants}
@@ -88,14 +89,14 @@ def score_checkpoint(
         inputs = processor(images=scene.image, return_tensors="pt")
         plain = (1.0, *[0.0] * (inputs["augmentation_weight"].shape[1] - 1))  # the plain view comes first
         ends = [
-            DenseVariant(method, None if variant.image_engineering else plain)
-            for method, variant in zip(methods, variants, strict=True)
+            DenseVariant(config, None if variant.image_engineering else plain)
+            for config, variant in zip(configs, variants, strict=True)
         ]
         with torch.inference_mode():
-            (encoded,) = model.encode_dense(**inputs, variants=ends)
-            for variant, method, words, features in zip(variants, methods, queries, encoded, strict=True):
-                outputs = ITACLIPLabelMapsOutput(*([maps] for maps in model.label_dense(features, words, method)))
-                prediction = processor.post_process_label_maps(outputs)[0].numpy()
+            encoded = encode_variants(model, read_images(ImageInputs(**inputs), model.config), ends)
+            for variant, config, words, (features,) in zip(variants, configs, queries, encoded, strict=True):
+                found = model.label_dense(features, words, config)
+                prediction = processor.post_process_label_maps([found], area_threshold=0.0)[0].numpy()
                 pairs = scene.label.astype(np.int64) * classes + prediction
                 matrices[variant.name].append(np.bincount(pairs.ravel(), minlength=classes**2))
     return {name: np.stack(counts).reshape(-1, classes, classes) for name, counts in matrices.items()}

@@ -62,8 +62,7 @@ def segment_image(
 
     inputs = processor(images=image, return_tensors="pt").to(model.device)
     with torch.inference_mode():
-        outputs = model.predict_labels(**inputs, area_threshold=processor.image_processor.area_threshold)
-        labels = processor.post_process_label_maps(outputs)[0]
-        confidence = outputs.confidence[0]
+        outputs = model.predict_labels(processor, **inputs)
     names = tuple(str(name) for _, name in sorted((model.config.id2label or {}).items()))
-    return SegmentedImage(image, labels.cpu().numpy(), confidence.cpu().numpy(), names, names[0] == "background")
+    labels, confidence = (maps[0].cpu().numpy() for maps in outputs)
+    return SegmentedImage(image, labels, confidence, names, names[0] == "background")

@@ -24,6 +24,7 @@ __all__ = [
 
 AnySettings = TypeVar("AnySettings", bound="Settings")
 Holder = Literal["config", "image_processor", "processor"]
+Stage = Literal["image", "views", "windows", "last_block", "texts", "maps", "labels"]
 
 
 @dataclass(frozen=True)
@@ -103,20 +104,20 @@ class TuningGrid(NamedTuple):
 def _setting(
     default: Any,
     holder: Holder,
+    stage: Stage,
     values: ValueRange,
     help: str,
     symbol: str = "",
     grid: TuningGrid | None = None,
-    is_last_block: bool = False,
     is_result: bool = True,
 ) -> Any:
     metadata = {
         "holder": holder,
+        "stage": stage,
         "values": values,
         "help": help,
         "symbol": symbol,
         "grid": grid,
-        "is_last_block": is_last_block,
         "is_result": is_result,
     }
     return field(default=default, metadata=metadata)
@@ -131,9 +132,9 @@ _PIXELS = ValueRange(int, 1, 2**16)
 class Settings:
     """A value for every setting; made with none, the paper's.
 
-    The metadata of each field say its `holder` ("config", "image_processor" or "processor"), its `values`, its `help`,
-    its `symbol` in formulae, the `grid` on which it is tuned, whether it `is_last_block` (part of how the last block
-    works, and thereby of what tells one method from another), and whether results depend on it (`is_result`).
+    The metadata of each field say its `holder` ("config", "image_processor" or "processor"), the `stage` that reads it
+    (from "image" to "labels"; that of "maps" finds classes, that of "labels" finishes label maps), its `values`, its
+    `help`, its `symbol` in formulae, the `grid` on which it is tuned, and whether results depend on it (`is_result`).
 
     Raises:
         TypeError: If a value is of another type than its setting's.
@@ -147,77 +148,74 @@ class Settings:
 
     attention_maps: tuple[str, ...] = _setting(
         ("qq", "kk"),
-        "config",
+        "config", "last_block",
         ValueRange(str, is_list=True),
         "Attention maps of the last block that are summed: pairs of the letters q, k, v, or 'identity'.",
-        is_last_block=True,
     )
     attention_prior_std: float = _setting(
         0.0,
-        "config",
+        "config", "last_block",
         ValueRange(float, 0, 1000),
         "Width, in patches, of a Gaussian of the patches' distance that is added before the softmaxes; 0: none.",
-        is_last_block=True,
     )
     intermediate_layers: tuple[int, ...] = _setting(
         (7, 8, 10),
-        "config",
+        "config", "last_block",
         ValueRange(int, 1, 1000, is_list=True),
         "Blocks, counted from 1, whose mean attention map is blended into that of the last one.",
-        is_last_block=True,
     )
     intermediate_weight: float = _setting(
-        0.5, "config", _SHARE, "Share of that mean map; the last block's own gets the rest.", is_last_block=True
+        0.5, "config", "last_block", _SHARE, "Share of that mean map; the last block's own gets the rest."
     )
     last_residual: bool = _setting(
-        True, "config", _SWITCH, "Whether the last block keeps the residual around its attention.", is_last_block=True
+        True, "config", "last_block", _SWITCH, "Whether the last block keeps the residual around its attention."
     )
     last_feed_forward: bool = _setting(
-        False, "config", _SWITCH, "Whether the last block keeps its feed-forward half.", is_last_block=True
+        False, "config", "last_block", _SWITCH, "Whether the last block keeps its feed-forward half."
     )
     window_size: int = _setting(
-        224, "config", ValueRange(int, 0, 2**16), "Side of the sliding window in pixels; 0: the whole image at once."
+        224, "config", "windows", ValueRange(int, 0, 2**16), "Side of the sliding window in pixels; 0: the whole image at once."
     )
-    window_stride: int = _setting(28, "config", _PIXELS, "Step between windows in pixels.")
+    window_stride: int = _setting(28, "config", "windows", _PIXELS, "Step between windows in pixels.")
     window_batch_size: int | None = _setting(
         None,
-        "config",
+        "config", "windows",
         ValueRange(int, 1, 2**20, is_optional=True),
         "Windows that are encoded at once, with all their views; none: chosen by device and memory.",
         is_result=False,
     )
-    pamr_steps: int = _setting(10, "config", ValueRange(int, 0, 1000), "Steps of the pixel refinement; 0: none.")
+    pamr_steps: int = _setting(10, "config", "maps", ValueRange(int, 0, 1000), "Steps of the pixel refinement; 0: none.")
     pamr_dilations: tuple[int, ...] = _setting(
         (8, 16),
-        "config",
+        "config", "maps",
         ValueRange(int, 1, 4096, is_list=True),
         "Distances, in pixels, of the neighbours it looks at.",
     )
     similarity_scale: float = _setting(
         40.0,
-        "config",
+        "config", "maps",
         ValueRange(float, 0, 1e6, excludes_low=True),
         "Factor on the cosines before the softmax over all queries.",
         grid=TuningGrid((10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0), "background", partner="score_threshold"),
     )
     shortest_edge: int | None = _setting(
         336,
-        "image_processor",
+        "image_processor", "image",
         ValueRange(int, 1, 2**16, is_optional=True),
         "Length in pixels that the shorter side of an image is resized to.",
     )
     longest_edge: int | None = _setting(
         2048,
-        "image_processor",
+        "image_processor", "image",
         ValueRange(int, 1, 2**16, is_optional=True),
         "Length in pixels that the longer side must not exceed.",
     )
     image_engineering: bool = _setting(
-        True, "image_processor", _SWITCH, "Whether grey, blurred and flipped views of every window are encoded, too."
+        True, "image_processor", "image", _SWITCH, "Whether grey, blurred and flipped views of every window are encoded, too."
     )
     photometric_weight: float = _setting(
         0.75,
-        "image_processor",
+        "image_processor", "views",
         _SHARE,
         "Share of the unflipped views; the flipped ones get the rest.",
         symbol="λ",
@@ -225,7 +223,7 @@ class Settings:
     )
     auxiliary_weight: float = _setting(
         0.2,
-        "processor",
+        "processor", "texts",
         _SHARE,
         "Share of the texts about a class in its queries; its names get the rest.",
         symbol="α",
@@ -233,20 +231,20 @@ class Settings:
     )
     score_threshold: float = _setting(
         0.0,
-        "image_processor",
+        "image_processor", "labels",
         _SHARE,
         "Pixels whose best score is lower become class 0.",
         grid=TuningGrid((0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6), "background"),
     )
     area_threshold: float | None = _setting(
         None,
-        "image_processor",
+        "image_processor", "maps",
         ValueRange(float, 0, 1, is_optional=True),
         "Classes that cover at most this share of the foreground are dropped; none: all stay.",
         grid=TuningGrid((0.0, 0.005, 0.01, 0.02, 0.05, 0.1), "background"),
     )
     closing: bool = _setting(
-        True, "image_processor", _SWITCH, "Whether label maps are closed with a neighbourhood of 3 x 3 pixels."
+        True, "image_processor", "labels", _SWITCH, "Whether label maps are closed with a neighbourhood of 3 x 3 pixels."
     )
 
     def __post_init__(self) -> None:
@@ -312,14 +310,20 @@ class Settings:
             name: getattr(self, name) for name, held in setting_fields().items() if held.metadata["holder"] == holder
         }
 
+    def read_by(self, *stages: Stage) -> tuple[Any, ...]:
+        """What some stages read, as far as results depend on it: settings with equal ones can share their work."""
+        names = [
+            name
+            for name, each in setting_fields().items()
+            if each.metadata["stage"] in stages and each.metadata["is_result"]
+        ]
+        return tuple(getattr(self, name) for name in names)
+
     def last_block(self) -> tuple[Any, ...]:
         """How the last block works, whatever the order of what is summed: methods with equal ones are one method."""
-        values = {
-            name: getattr(self, name) for name, each in setting_fields().items() if each.metadata["is_last_block"]
-        }
-        if not values["intermediate_layers"]:
-            values["intermediate_weight"] = 0.0  # of nothing
-        return tuple(tuple(sorted(value)) if isinstance(value, tuple) else value for value in values.values())
+        canonical = replace(self, intermediate_weight=self.intermediate_weight if self.intermediate_layers else 0.0)
+        values = canonical.read_by("last_block")
+        return tuple(tuple(sorted(value)) if isinstance(value, tuple) else value for value in values)
 
     def differences(self, other: "Settings") -> dict[str, tuple[Any, Any]]:
         """The settings that both have otherwise, as far as results depend on them: (own value, other's value)."""

@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING
 from ..lazy_names import load_lazily
 
 if TYPE_CHECKING:
-    from .attention_map_registry import register_attention_map
+    from .attention_maps import register_attention_map
     from .configuration_itaclip import ITACLIPConfig
-    from .modeling_itaclip import ITACLIPForSemanticSegmentation, ITACLIPSemanticSegmenterOutput
+    from .model_outputs import ITACLIPLabelMapsOutput, ITACLIPSemanticSegmenterOutput
+    from .modeling_itaclip import ITACLIPForSemanticSegmentation
 
 __all__ = [
     "ITACLIPConfig",
     "ITACLIPForSemanticSegmentation",
+    "ITACLIPLabelMapsOutput",
     "ITACLIPSemanticSegmenterOutput",
     "register_attention_map",
 ]
@@ -20,8 +22,9 @@ __all__ = [
 __getattr__, __dir__ = load_lazily(
     __name__,
     {
-        "attention_map_registry": ["register_attention_map"],
+        "attention_maps": ["register_attention_map"],
         "configuration_itaclip": ["ITACLIPConfig"],
-        "modeling_itaclip": ["ITACLIPForSemanticSegmentation", "ITACLIPSemanticSegmenterOutput"],
+        "model_outputs": ["ITACLIPLabelMapsOutput", "ITACLIPSemanticSegmenterOutput"],
+        "modeling_itaclip": ["ITACLIPForSemanticSegmentation"],
     },
 )

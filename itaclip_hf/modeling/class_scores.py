@@ -2,15 +2,17 @@
 
 Queries arrive in chunks, so that memory does not grow with their number: a running log-sum-exp stands for the
 softmax's denominator. Either every class is written out once its last query has come, as logarithms, or the best class
-of each pixel alone is kept.
+of each pixel alone is kept. Large images go by tiles.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 
-__all__ = ["Queries", "compute_best_classes", "compute_class_logits"]
+from .query_maps import QueryMaps, Tile
+
+__all__ = ["BestClasses", "Queries", "compute_best_classes", "compute_class_logits", "score_classes"]
 
 
 class Queries(NamedTuple):
@@ -32,6 +34,60 @@ class Queries(NamedTuple):
         classes, order = query_classes.to(embeddings.device).sort(stable=True)
         listed = classes.tolist()
         return cls(embeddings[order], listed, listed[-1] + 1 if num_classes is None else num_classes)
+
+
+class BestClasses:
+    """The best class of each pixel of one image, whatever the number of classes, and on demand the best of the others.
+
+    Args:
+        maps: The image's query maps.
+        queries: The queries.
+
+    Attributes:
+        labels: (H₀, W₀) int64, the class with the highest score.
+        confidence: (H₀, W₀) float32, that score, between 0 and 1.
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, maps: QueryMaps, queries: Queries) -> None:
+        self.labels = torch.empty(maps.size, dtype=torch.int64, device=maps.device)
+        self.confidence = torch.empty(maps.size, device=maps.device)
+        self.num_classes = queries.num_classes
+        self._maps, self._queries = maps, queries
+        for tile in maps.tiles:
+            self.labels[tile.core], self.confidence[tile.core] = self._compute(tile)
+
+    def drop_classes_(self, is_dropped: torch.Tensor) -> None:
+        """Give the pixels of some classes to the best of the others, in place; other pixels stay as they are.
+
+        Args:
+            is_dropped: (classes,) bool.
+        """
+        is_lost = is_dropped[self.labels]
+        for tile in self._maps.tiles:
+            lost = is_lost[tile.core]
+            if lost.any():  # a second look at such tiles alone
+                labels, confidence = self._compute(tile, is_dropped)
+                self.labels[tile.core] = torch.where(lost, labels, self.labels[tile.core])
+                self.confidence[tile.core] = torch.where(lost, confidence, self.confidence[tile.core])
+
+    @torch.no_grad()
+    def _compute(self, tile: Tile, is_dropped: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.autocast(self.labels.device.type, enabled=False):  # sums of many terms need float32
+            maps = self._maps.compute(tile, self._queries.embeddings)
+            return compute_best_classes(maps, self._queries, tile.size, is_dropped)
+
+
+def score_classes(maps: QueryMaps, queries: Queries) -> torch.Tensor:
+    """Log class scores of one image, (classes, H₀, W₀) float32; see [`compute_class_logits`]."""
+    if len(maps.tiles) == 1:  # nothing to put together, and no copy
+        return compute_class_logits(maps.compute(maps.tiles[0], queries.embeddings), queries, maps.size)
+    logits = torch.empty(queries.num_classes, *maps.size, device=maps.device)
+    for tile in maps.tiles:
+        rows, columns = tile.core
+        tile_maps = maps.compute(tile, queries.embeddings)
+        logits[:, rows, columns] = compute_class_logits(tile_maps, queries, tile.size)
+    return logits
 
 
 def compute_class_logits(maps: Iterable[torch.Tensor], queries: Queries, size: tuple[int, int]) -> torch.Tensor:
@@ -65,7 +121,7 @@ def compute_class_logits(maps: Iterable[torch.Tensor], queries: Queries, size: t
 
 
 def compute_best_classes(
-    maps: Iterable[torch.Tensor], queries: Queries, size: tuple[int, int], dropped: Collection[int] = ()
+    maps: Iterable[torch.Tensor], queries: Queries, size: tuple[int, int], is_dropped: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The class with the highest score of each pixel, and that score; never holds one map for every class.
 
@@ -73,7 +129,8 @@ def compute_best_classes(
         maps: Chunks of scaled cosine maps, (height, width, n) each, in the order of `queries`.
         queries: The queries.
         size: (height, width) of the maps.
-        dropped: Classes that cannot win. Their queries stay in the softmax, so other scores stay as they are.
+        is_dropped: (classes,) bool, classes that cannot win. Their queries stay in the softmax, so other scores stay
+            as they are.
 
     Returns:
         Class ids int64 (of equal scores the lowest), and scores float32, both (height, width). Where no class is left,
@@ -81,7 +138,7 @@ def compute_best_classes(
     """
     device = queries.embeddings.device
     class_of_query = torch.tensor(queries.classes, device=device)
-    can_win = torch.tensor([class_id not in dropped for class_id in queries.classes], device=device)
+    is_barred = None if is_dropped is None else is_dropped[class_of_query]
     labels = torch.zeros(size, dtype=torch.int64, device=device)
     best = torch.full(size, -torch.inf, device=device)
     log_sum = torch.full(size, -torch.inf, device=device)
@@ -90,8 +147,8 @@ def compute_best_classes(
         part = slice(position, position + chunk.shape[-1])
         position = part.stop
         log_sum = torch.logaddexp(log_sum, chunk.logsumexp(-1))
-        if dropped:
-            chunk = chunk.masked_fill(~can_win[part], -torch.inf)
+        if is_barred is not None:
+            chunk = chunk.masked_fill(is_barred[part], -torch.inf)
         candidate, index = chunk.max(-1)
         is_better = candidate > best
         labels = torch.where(is_better, class_of_query[part][index], labels)

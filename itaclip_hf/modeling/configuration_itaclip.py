@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
-from .attention_map_registry import attention_map_names
+from .attention_maps import attention_map_names
 
 try:  # types and ranges of settings are said there; code that was loaded from the Hub does without the package
     from itaclip_hf.methods.settings import SETTING_NAMES, check_setting
@@ -42,8 +42,8 @@ class ITACLIPConfig(CLIPConfig):
         window_stride (`int`, *optional*, defaults to 28):
             Step between windows in pixels, at most `window_size`.
         window_batch_size (`int`, *optional*):
-            Number of window views that go through the encoder at once; bounds memory, changes no result. Chosen by
-            device and memory if left out.
+            Number of windows that go through the encoder at once, with all their views; bounds memory, changes no
+            result. Chosen by device and memory if left out.
         pamr_steps (`int`, *optional*, defaults to 10):
             Iterations of the pixel-adaptive refinement; 0 for none.
         pamr_dilations (`tuple[int, ...]`, *optional*, defaults to `(8, 16)`):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from transformers.models.clip.configuration_clip import CLIPTextConfig, CLIPVisionConfig
 
-__all__ = ["choose_tokens_per_batch", "choose_window_batch_size", "group_prompts"]
+__all__ = ["choose_tokens_per_batch", "choose_views_per_batch", "group_prompts"]
 
 # The widest activation of a batch on a CPU. Allocators soon give large blocks back (glibc at once from 32 MiB on,
 # smaller ones when a few lie free), and the next one is mapped anew, page by page: with activations of 75 MiB that
@@ -35,7 +35,7 @@ def choose_tokens_per_batch(
     return int(GPU_MEMORY_SHARE * total) // (config.hidden_size * dtype.itemsize * VECTORS_PER_TOKEN)
 
 
-def choose_window_batch_size(
+def choose_views_per_batch(
     config: CLIPVisionConfig, window_size: tuple[int, int], dtype: torch.dtype, device: torch.device
 ) -> int:
     """Number of window views, at least 1, that go through the vision tower at once.

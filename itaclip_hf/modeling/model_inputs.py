@@ -1,106 +1,133 @@
-"""The model's door: what the processor made, checked and taken apart into one entry for each image.
+"""The model's door: what the processor made, packed once, checked and taken apart into one entry for each image.
 
 Keys, shapes and meanings are the data contract between processor and model; see [`ITACLIPForSemanticSegmentation`].
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 
-from .window_views import PLAIN_VIEW, View, read_views
+from .configuration_itaclip import ITACLIPConfig
+from .windows import PLAIN_VIEW, WindowedImage, WindowView, plan_windows, read_views
 
-__all__ = ["choose_output_sizes", "choose_views", "crop_images", "expect_shape", "split_inputs"]
+__all__ = [
+    "IGNORE_INDEX",
+    "ImageInputs",
+    "TextInputs",
+    "check_labels",
+    "expect_shape",
+    "pack_inputs",
+    "read_images",
+    "read_prompts",
+]
 
-AUGMENTATION_NAMES = ("augmentation_color", "augmentation_blur", "augmentation_flip", "augmentation_weight")
-IMAGE_NAMES = ("pixel_values", "image_sizes", "original_sizes", *AUGMENTATION_NAMES)
-TEXT_NAMES = ("input_ids", "attention_mask", "text_weight", "query_embeddings", "query_classes")
+IGNORE_INDEX = 255
 
 Size = tuple[int, int]
 
 
-def split_inputs(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+class ImageInputs(NamedTuple):
+    """Images and their views, as `forward` takes them."""
+
+    pixel_values: torch.Tensor
+    image_sizes: torch.Tensor | None = None
+    original_sizes: torch.Tensor | None = None
+    augmentation_color: torch.Tensor | None = None
+    augmentation_blur: torch.Tensor | None = None
+    augmentation_flip: torch.Tensor | None = None
+    augmentation_weight: torch.Tensor | None = None
+
+
+class TextInputs(NamedTuple):
+    """Texts, or the queries made of them, as `forward` takes them; nothing for the baked vocabulary."""
+
+    input_ids: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
+    text_weight: torch.Tensor | None = None
+    query_embeddings: torch.Tensor | None = None
+    query_classes: torch.Tensor | None = None
+
+
+def pack_inputs(inputs: Mapping[str, Any]) -> tuple[ImageInputs, TextInputs]:
     """Tell inputs about images and views from those about texts.
 
     Raises:
         TypeError: If there are no images, or a name is none of the data contract.
     """
-    unknown = sorted(set(inputs) - {*IMAGE_NAMES, *TEXT_NAMES})
+    known = (*ImageInputs._fields, *TextInputs._fields)
+    unknown = sorted(set(inputs) - {*known})
     if unknown or "pixel_values" not in inputs:
         found = f"{unknown[0]!r}" if unknown else "no `pixel_values`"
         raise TypeError(
-            f"Expected inputs out of {(*IMAGE_NAMES, *TEXT_NAMES)}, `pixel_values` among them, but got {found}. Pass "
-            "what the processor made."
+            f"Expected inputs out of {known}, `pixel_values` among them, but got {found}. Pass what the processor "
+            "made."
         )
-    images = {name: inputs[name] for name in IMAGE_NAMES if name in inputs}
-    return images, {name: inputs[name] for name in TEXT_NAMES if name in inputs}
+    images, texts = (
+        {name: inputs[name] for name in packed._fields if name in inputs} for packed in (ImageInputs, TextInputs)
+    )
+    return ImageInputs(**images), TextInputs(**texts)
 
 
-def crop_images(pixel_values: torch.Tensor, image_sizes: torch.Tensor | None, smallest: int) -> list[torch.Tensor]:
-    """Views of the valid part of each image, (3, height, width).
+def read_images(inputs: ImageInputs, config: ITACLIPConfig) -> list[WindowedImage]:
+    """Check images and views, and place the windows.
 
     Args:
-        pixel_values: (batch, 3, height, width), padded right and below.
-        image_sizes: (batch, 2) valid (height, width) of each; all of it if `None`.
-        smallest: Shortest side that can be encoded, one patch.
+        inputs: Images and views.
+        config: Says how large windows are and how far apart.
 
     Raises:
-        ValueError: If shapes are wrong, or an image is smaller than a patch or larger than `pixel_values`.
+        ValueError: If shapes are wrong, an image is smaller than a patch or larger than `pixel_values`, or only some
+            of the augmentation tensors are given.
     """
-    if pixel_values.ndim != 4 or pixel_values.shape[1] != 3 or len(pixel_values) == 0:
-        raise ValueError(
-            f"Expected `pixel_values` of shape (batch, 3, height, width), but got {tuple(pixel_values.shape)}. Use "
-            "the processor, or add the batch axis."
-        )
-    full = (pixel_values.shape[2], pixel_values.shape[3])
-    sizes = (
-        [full] * len(pixel_values) if image_sizes is None else _read_sizes("image_sizes", image_sizes, pixel_values)
-    )
-    for index, (height, width) in enumerate(sizes):
-        if not (smallest <= height <= full[0] and smallest <= width <= full[1]):
-            raise ValueError(
-                f"Expected image {index} to be between one patch ({smallest} x {smallest}) and `pixel_values` "
-                f"({full[0]} x {full[1]}), but got {height} x {width}. Cut or pad a very long strip before the "
-                "processor, or raise the `longest_edge` of its `size`."
-            )
-    return [image[:, :height, :width] for image, (height, width) in zip(pixel_values, sizes, strict=True)]
+    images = _crop_images(inputs, smallest=cast(int, config.vision_config.patch_size))
+    views, output_sizes = _choose_views(inputs), _choose_output_sizes(images, inputs.original_sizes)
+    layouts = [plan_windows(_size(image), config.window_size, config.window_stride) for image in images]
+    return [WindowedImage(*parts) for parts in zip(images, layouts, views, output_sizes, strict=True)]
 
 
-def choose_output_sizes(images: Sequence[torch.Tensor], original_sizes: torch.Tensor | None) -> list[Size]:
-    """Size (height, width) of each result: the original one, or the image's own where none is given."""
-    if original_sizes is None:
-        return [(image.shape[-2], image.shape[-1]) for image in images]
-    sizes = _read_sizes("original_sizes", original_sizes, images)
-    if min(map(min, sizes)) < 1:
-        raise ValueError(f"Expected `original_sizes` to be positive, but got {sizes}. Use pixels.")
-    return sizes
-
-
-def choose_views(images: Sequence[torch.Tensor], *augmentation: torch.Tensor | None) -> list[list[View]]:
-    """Views of each image from the four augmentation tensors; the plain one where there are none.
+def read_prompts(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Check prompts and give them three axes: (texts, prompts, tokens).
 
     Raises:
-        ValueError: If only some of the four are given, or their shapes do not fit.
+        ValueError: If the shapes are others.
     """
-    if all(tensor is None for tensor in augmentation):
-        return [[PLAIN_VIEW]] * len(images)
-    given = {
-        name: tensor.cpu()  # small, and read number by number
-        for name, tensor in zip(AUGMENTATION_NAMES, augmentation, strict=True)
-        if tensor is not None
-    }
-    if len(given) < len(AUGMENTATION_NAMES):
-        missing = ", ".join(name for name in AUGMENTATION_NAMES if name not in given)
+    if input_ids.ndim == 2:
+        input_ids = input_ids[:, None]
+        attention_mask = None if attention_mask is None else attention_mask[:, None]
+    if input_ids.ndim != 3:
         raise ValueError(
-            f"Expected all of {AUGMENTATION_NAMES} or none, but got no {missing}. Pass all that the processor made."
+            f"Expected `input_ids` of shape (texts, prompts, tokens) or (texts, tokens), but got "
+            f"{tuple(input_ids.shape)}. Pass what the processor made."
         )
-    color, blur, flip, weight = given.values()
-    views = weight.shape[-1]
-    for (name, tensor), tail in zip(given.items(), ((3, 3), blur.shape[2:], (2,), ()), strict=True):
-        expect_shape(name, tensor, (len(images), views, *tail))
-    if blur.shape[2] % 2 == 0:
-        raise ValueError(f"Expected `augmentation_blur` kernels of odd length, but got {blur.shape[2]}. Add a 0.")
-    return [read_views(*tensors) for tensors in zip(color, blur, flip, weight, strict=True)]
+    if attention_mask is not None:
+        expect_shape("attention_mask", attention_mask, tuple(input_ids.shape))
+    return input_ids, attention_mask
+
+
+def check_labels(labels: torch.Tensor, images: Sequence[WindowedImage], num_classes: int) -> torch.Tensor:
+    """Labels for the loss, (batch, H₀, W₀) int64.
+
+    Raises:
+        ValueError: If results are of several sizes, or labels of another, or one is no class.
+    """
+    sizes = {image.output_size for image in images}
+    if len(sizes) > 1:
+        raise ValueError(
+            "Expected results of one size for a loss, but got several. Pass images of one original size, or leave out "
+            "`labels`."
+        )
+    expect_shape("labels", labels, (len(images), *sizes.pop()))
+    labels = labels.long()
+    largest = int(labels.masked_fill(labels == IGNORE_INDEX, 0).max())
+    if largest >= num_classes:
+        raise ValueError(
+            f"Expected `labels` from 0 to {num_classes - 1}, or {IGNORE_INDEX} to ignore, but got {largest}. Name as "
+            "many classes as there are labels."
+        )
+    return labels
 
 
 def expect_shape(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
@@ -111,9 +138,63 @@ def expect_shape(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> Non
         )
 
 
-def _read_sizes(
-    name: str, sizes: torch.Tensor | Sequence[Sequence[int]], images: torch.Tensor | Sequence[torch.Tensor]
-) -> list[Size]:
+def _crop_images(inputs: ImageInputs, smallest: int) -> list[torch.Tensor]:
+    """The valid part of each image, (3, height, width), as a view of it."""
+    pixel_values = inputs.pixel_values
+    if pixel_values.ndim != 4 or pixel_values.shape[1] != 3 or len(pixel_values) == 0:
+        raise ValueError(
+            f"Expected `pixel_values` of shape (batch, 3, height, width), but got {tuple(pixel_values.shape)}. Use "
+            "the processor, or add the batch axis."
+        )
+    full = _size(pixel_values)
+    sizes = [full] * len(pixel_values)
+    if inputs.image_sizes is not None:
+        sizes = _read_sizes("image_sizes", inputs.image_sizes, len(pixel_values))
+    for index, (height, width) in enumerate(sizes):
+        if not (smallest <= height <= full[0] and smallest <= width <= full[1]):
+            raise ValueError(
+                f"Expected image {index} to be between one patch ({smallest} x {smallest}) and `pixel_values` "
+                f"({full[0]} x {full[1]}), but got {height} x {width}. Cut or pad a very long strip before the "
+                "processor, or raise the `longest_edge` of its `size`."
+            )
+    return [image[:, :height, :width] for image, (height, width) in zip(pixel_values, sizes, strict=True)]
+
+
+def _choose_output_sizes(images: Sequence[torch.Tensor], original_sizes: torch.Tensor | None) -> list[Size]:
+    """Size (height, width) of each result: the original one, or the image's own where none is given."""
+    if original_sizes is None:
+        return [_size(image) for image in images]
+    sizes = _read_sizes("original_sizes", original_sizes, len(images))
+    if min(map(min, sizes)) < 1:
+        raise ValueError(f"Expected `original_sizes` to be positive, but got {sizes}. Use pixels.")
+    return sizes
+
+
+def _choose_views(inputs: ImageInputs) -> list[list[WindowView]]:
+    """Views of each image; the plain one where there are no augmentation tensors."""
+    tensors = {name: tensor for name, tensor in inputs._asdict().items() if name.startswith("augmentation_")}
+    given = {name: tensor.cpu() for name, tensor in tensors.items() if tensor is not None}  # read number by number
+    batch = len(inputs.pixel_values)
+    if not given:
+        return [[PLAIN_VIEW]] * batch
+    if len(given) < len(tensors):
+        missing = ", ".join(name for name in tensors if name not in given)
+        raise ValueError(
+            f"Expected all of {tuple(tensors)} or none, but got no {missing}. Pass all that the processor made."
+        )
+    color, blur, flip, weight = given.values()
+    for (name, tensor), tail in zip(given.items(), ((3, 3), blur.shape[2:], (2,), ()), strict=True):
+        expect_shape(name, tensor, (batch, weight.shape[-1], *tail))
+    if blur.shape[2] % 2 == 0:
+        raise ValueError(f"Expected `augmentation_blur` kernels of odd length, but got {blur.shape[2]}. Add a 0.")
+    return [read_views(*of_image) for of_image in zip(color, blur, flip, weight, strict=True)]
+
+
+def _read_sizes(name: str, sizes: torch.Tensor | Sequence[Sequence[int]], batch: int) -> list[Size]:
     sizes = torch.as_tensor(sizes)
-    expect_shape(name, sizes, (len(images), 2))
+    expect_shape(name, sizes, (batch, 2))
     return [(height, width) for height, width in sizes.tolist()]
+
+
+def _size(pixels: torch.Tensor) -> Size:
+    return pixels.shape[-2], pixels.shape[-1]

@@ -5,75 +5,40 @@ original sizes go out. Source: Aydın et al., "ITACLIP: Boosting Training-Free S
 and Architectural Enhancements" (CVPR Workshops 2025).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import CLIPModel
 from transformers import initialization as init
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
-from transformers.utils.generic import ModelOutput, can_return_tuple
+from transformers.utils.generic import can_return_tuple
 
-from .class_scores import Queries, compute_class_logits
+from .class_scores import BestClasses, Queries, score_classes
 from .configuration_itaclip import ITACLIPConfig
-from .encoder_batches import choose_tokens_per_batch, choose_window_batch_size, group_prompts
-from .label_maps import find_best_classes, find_small_classes, reassign_classes_
-from .model_inputs import choose_output_sizes, choose_views, crop_images, expect_shape, split_inputs
-from .query_maps import DenseFeatures, QueryMaps
-from .vision_itaclip import EncodedBlocks, ITACLIPVisionModel
-from .window_views import View, WindowLayout, batch_windows, combine_views, make_views, plan_windows
+from .encoder_batches import choose_tokens_per_batch, choose_views_per_batch, group_prompts
+from .model_inputs import (
+    ImageInputs,
+    TextInputs,
+    check_labels,
+    expect_shape,
+    pack_inputs,
+    read_images,
+    read_prompts,
+)
+from .model_outputs import (
+    ITACLIPLabelMapsOutput,
+    ITACLIPSemanticSegmenterOutput,
+    compute_loss,
+    merge_hidden_states,
+    stack_logits,
+)
+from .query_maps import QueryMaps
+from .vision_itaclip import ITACLIPVisionModel
+from .windows import DenseFeatures, WindowBatch, WindowedImage, WindowFeatures, make_batches
 
-__all__ = [
-    "DenseVariant",
-    "ITACLIPForSemanticSegmentation",
-    "ITACLIPLabelMapsOutput",
-    "ITACLIPSemanticSegmenterOutput",
-]
-
-IGNORE_INDEX = 255
-
-
-@dataclass
-class ITACLIPSemanticSegmenterOutput(ModelOutput):
-    """Output of [`ITACLIPForSemanticSegmentation`].
-
-    Attributes:
-        loss: Mean negative log class score over labelled pixels, returned when `labels` are given.
-        logits: (batch, classes, H₀, W₀) float32, log class scores at the original size; a list of (classes, H₀, W₀)
-            where the sizes of a batch differ.
-        hidden_states: Before the first vision block and after each one, (window views, tokens, dim), images in order,
-            windows row by row, then views; a list of such tensors, one per encoder batch, where window sizes differ.
-    """
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | list[torch.Tensor] | None = None
-    hidden_states: tuple[torch.Tensor, ...] | tuple[list[torch.Tensor], ...] | None = None
-
-
-class ITACLIPLabelMapsOutput(NamedTuple):
-    """Output of [`~ITACLIPForSemanticSegmentation.predict_labels`], one entry for each image.
-
-    Attributes:
-        labels: (H₀, W₀) int64, the class with the highest score.
-        confidence: (H₀, W₀) float32, that score, between 0 and 1.
-    """
-
-    labels: list[torch.Tensor]
-    confidence: list[torch.Tensor]
-
-
-class DenseVariant(NamedTuple):
-    """One of several ways to end the encoding of the same windows.
-
-    Attributes:
-        method: Says what the last block does; only its fields about that block are read.
-        view_weights: Weight of each view; those that come with the images if `None`.
-    """
-
-    method: ITACLIPConfig
-    view_weights: tuple[float, ...] | None = None
+__all__ = ["ITACLIPForSemanticSegmentation"]
 
 
 class ITACLIPForSemanticSegmentation(CLIPModel):
@@ -110,7 +75,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
 
     def __init__(self, config: ITACLIPConfig) -> None:
         super().__init__(config)
-        self.vision_model = ITACLIPVisionModel._from_config(config.vision_config, method=config)
+        self.vision_model = ITACLIPVisionModel._from_config(config.vision_config, itaclip_config=config)
         self._register_queries(torch.zeros(len(config.query_classes), config.projection_dim))
         self.post_init()
 
@@ -211,19 +176,10 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         Returns:
             (texts, projection_dim) float32, unit vectors.
         """
-        if input_ids.ndim == 2:
-            input_ids = input_ids[:, None]
-            attention_mask = None if attention_mask is None else attention_mask[:, None]
-        if input_ids.ndim != 3:
-            raise ValueError(
-                f"Expected `input_ids` of shape (texts, prompts, tokens) or (texts, tokens), but got "
-                f"{tuple(input_ids.shape)}. Pass what the processor made."
-            )
-        if attention_mask is not None:
-            expect_shape("attention_mask", attention_mask, tuple(input_ids.shape))
-            attention_mask = attention_mask.flatten(0, 1)
+        input_ids, attention_mask = read_prompts(input_ids, attention_mask)
+        prompt_mask = None if attention_mask is None else attention_mask.flatten(0, 1)
         tokens_per_batch = choose_tokens_per_batch(self.config.text_config, self.dtype, self.device)
-        groups, places = group_prompts(input_ids.flatten(0, 1), attention_mask, tokens_per_batch)
+        groups, places = group_prompts(input_ids.flatten(0, 1), prompt_mask, tokens_per_batch)
         embeddings = [self.get_text_features(group, return_dict=True).pooler_output for group in groups]
         unit_prompts = nn.functional.normalize(torch.cat(embeddings).float(), dim=-1)[places]
         return nn.functional.normalize(unit_prompts.unflatten(0, input_ids.shape[:2]).mean(1), dim=-1)
@@ -276,43 +232,50 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         self.config.validate_method()
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        queries = self._choose_queries(
-            pixel_values.device, input_ids, attention_mask, text_weight, query_embeddings, query_classes
+        images = read_images(
+            ImageInputs(
+                pixel_values,
+                image_sizes,
+                original_sizes,
+                augmentation_color,
+                augmentation_blur,
+                augmentation_flip,
+                augmentation_weight,
+            ),
+            self.config,
         )
-        encoded, hidden_states = self._encode_images(
-            [DenseVariant(self.config)],
-            pixel_values,
-            image_sizes,
-            original_sizes,
-            augmentation_color,
-            augmentation_blur,
-            augmentation_flip,
-            augmentation_weight,
-            output_hidden_states,
-        )
-        results = [self._score_classes(features, queries) for (features,) in encoded]
-        logits = results if len({result.shape for result in results}) > 1 else _stack(results)
+        texts = TextInputs(input_ids, attention_mask, text_weight, query_embeddings, query_classes)
+        queries = self._choose_queries(texts, pixel_values.device)
+        if labels is not None:
+            labels = check_labels(labels, images, queries.num_classes)
+        encoded, hidden_states = self._encode_windows(images, output_hidden_states)
+        with torch.autocast(pixel_values.device.type, enabled=False):  # sums of many terms need float32
+            maps = [QueryMaps(features, self.config) for features in encoded]  # stitched and refined when asked for
+            logits = stack_logits([score_classes(of_image, queries) for of_image in maps])
         return ITACLIPSemanticSegmenterOutput(
-            loss=None if labels is None else _compute_loss(logits, labels),
+            loss=None if labels is None else compute_loss(logits, labels),
             logits=logits,
             hidden_states=hidden_states,
         )
 
     @torch.no_grad()
-    def predict_labels(self, *, area_threshold: float | None = None, **inputs: Any) -> ITACLIPLabelMapsOutput:
-        """Find the best class of each pixel, for any number of classes and any size of image.
+    def predict_labels(self, processor: Any, /, **inputs: Any) -> ITACLIPLabelMapsOutput:
+        """Final label maps, for any number of classes and any size of image.
 
-        The labels are those of `forward` and the processor's `post_process_semantic_segmentation`, but one score a
-        pixel is held instead of one for each class, and large images go by tiles. Finish the maps with the processor's
-        `post_process_label_maps`.
+        The maps are those of `forward` and the processor's `post_process_semantic_segmentation`, but one score a pixel
+        is held instead of one for each class, and large images go by tiles. The processor's area threshold costs a
+        second look at tiles with classes that it drops.
 
         Args:
+            processor: The [`ITACLIPProcessor`] that made the inputs, or its image processor; it says which thresholds
+                and closing finish the maps.
             **inputs: Images, views and texts (or none of these, for the baked vocabulary), as for `forward`.
-            area_threshold: Classes 1, 2, … that cover at most this share of the predicted foreground lose their pixels
-                to the next best class. Pass the image processor's. It costs a second look at tiles with such pixels.
 
         Returns:
-            [`ITACLIPLabelMapsOutput`]: `labels` and `confidence`, before score threshold and closing.
+            [`ITACLIPLabelMapsOutput`]: `labels` and `confidence`.
+
+        Raises:
+            TypeError: If there are no images, or an input is none of `forward`'s.
 
         Example:
         ```python
@@ -322,222 +285,110 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
 
         >>> model, processor = load_demo()
         >>> inputs = processor(images=Image.new("RGB", (448, 336)), return_tensors="pt")
-        >>> outputs = model.predict_labels(**inputs, area_threshold=processor.image_processor.area_threshold)
-        >>> processor.post_process_label_maps(outputs)[0].shape
+        >>> model.predict_labels(processor, **inputs).labels[0].shape
         torch.Size([336, 448])
 
         ```
         """
         self.config.validate_method()
-        images, texts = split_inputs(inputs)
-        queries = self._choose_queries(images["pixel_values"].device, **texts)
-        results = [
-            self.label_dense(features, queries, area_threshold=area_threshold)
-            for (features,) in self.encode_dense(**images)
-        ]
-        labels, confidence = zip(*results, strict=True)
-        return ITACLIPLabelMapsOutput(list(labels), list(confidence))
+        images, texts = pack_inputs(inputs)
+        queries = self._choose_queries(texts, images.pixel_values.device)
+        found = [self.label_dense(features, queries) for features in self.encode_dense(images)]
+        return ITACLIPLabelMapsOutput(
+            labels=processor.post_process_label_maps(found), confidence=[of_image.confidence for of_image in found]
+        )
 
-    def encode_dense(
-        self, *, variants: Sequence[DenseVariant] | None = None, **images: Any
-    ) -> list[list[DenseFeatures]]:
-        """Encode images up to where queries come in, once for many uses.
-
-        Variants of the last block and of the weights of views share everything before them: windows, views and all
-        blocks but the last.
-
-        Args:
-            **images: Images and views, as for `forward`.
-            variants: What differs between the results; the model's own configuration alone by default.
-
-        Returns:
-            For each image, the [`DenseFeatures`] of each variant; see [`label_dense`].
-        """
-        if variants is None:
-            variants = [DenseVariant(self.config)]
-        for variant in variants:
-            variant.method.validate_method()
-        return self._encode_images(variants, **images)[0]
+    def encode_dense(self, images: ImageInputs) -> list[DenseFeatures]:
+        """Encode images up to where queries come in, once for many uses; see [`label_dense`]."""
+        return self._encode_windows(read_images(images, self.config))[0]
 
     def label_dense(
-        self,
-        features: DenseFeatures,
-        queries: Queries,
-        method: ITACLIPConfig | None = None,
-        area_threshold: float | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, features: DenseFeatures, queries: Queries, config: ITACLIPConfig | None = None
+    ) -> BestClasses:
         """Stitch, refine and score one encoded image, keeping the best class of each pixel alone.
 
         Args:
             features: Of [`encode_dense`].
-            queries: What to compare with, of [`choose_queries`].
-            method: Says how to refine and scale; the model's own configuration by default.
-            area_threshold: As for [`predict_labels`].
+            queries: What to compare with.
+            config: Says how to refine and scale; the model's own configuration by default.
 
         Returns:
-            Class ids (H₀, W₀) int64 and their scores (H₀, W₀) float32.
+            Labels and scores; the processor's `post_process_label_maps` makes them final.
         """
-        with torch.autocast(features.image.device.type, enabled=False):  # sums of many terms need float32
-            maps = QueryMaps(features, method or self.config)
-            labels, confidence = find_best_classes(maps, queries)
-            if area_threshold:
-                dropped = find_small_classes(labels, queries.num_classes, area_threshold)
-                reassign_classes_(labels, confidence, maps, queries, dropped)
-            return labels, confidence
+        with torch.autocast(features.patches.device.type, enabled=False):  # sums of many terms need float32
+            return BestClasses(QueryMaps(features, config or self.config), queries)
 
-    def encode_patches(
-        self, pixel_values: torch.Tensor, output_hidden_states: bool | int | list[int] | None = None
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...] | None]:
+    def encode_patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Unit embedding of each patch of images of one size, without windows or views.
 
         Args:
             pixel_values: (batch, 3, height, width) CLIP-normalised.
-            output_hidden_states: Whether to return the states of the vision blocks.
 
         Returns:
-            (batch, grid_h, grid_w, projection_dim) float32, and the hidden states or `None`.
+            (batch, grid_h, grid_w, projection_dim) float32.
         """
-        outputs = self.vision_model(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
-        grid = self.vision_model.compute_grid(*pixel_values.shape[-2:])
-        return self._project_patches(outputs.last_hidden_state, grid), outputs.hidden_states
+        outputs = self.vision_model(pixel_values, return_dict=True)
+        return self.project_patches(
+            outputs.last_hidden_state, self.vision_model.compute_grid(*pixel_values.shape[-2:])
+        )
 
-    def _project_patches(self, hidden_states: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """(batch, 1 + grid_h * grid_w, dim) -> (batch, grid_h, grid_w, projection_dim) float32, unit vectors."""
-        tokens = self.vision_model.post_layernorm(hidden_states[:, 1:])  # without the class token
+    def project_patches(self, hidden_states: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Bring what the last block gives into the space of texts, without the class token, at unit length.
+
+        Args:
+            hidden_states: (batch, 1 + grid_h * grid_w, dim), class token first.
+            grid: (grid_h, grid_w).
+
+        Returns:
+            (batch, grid_h, grid_w, projection_dim) float32.
+        """
+        tokens = self.vision_model.post_layernorm(hidden_states[:, 1:])
         return nn.functional.normalize(self.visual_projection(tokens).float(), dim=-1).unflatten(1, grid)
 
-    def _choose_queries(
-        self,
-        device: torch.device,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        text_weight: torch.Tensor | None = None,
-        query_embeddings: torch.Tensor | None = None,
-        query_classes: torch.Tensor | None = None,
-    ) -> Queries:
-        num_classes = None
-        if input_ids is not None:
-            query_embeddings = self.encode_queries(input_ids, attention_mask, text_weight)
-        elif query_embeddings is None:
+    def batch_windows(self, images: Sequence[WindowedImage]) -> Iterator[WindowBatch]:
+        """All views of all windows of all images, in batches that the device does well with."""
+        windows = self.config.window_batch_size
+        if windows is None:
+            views = choose_views_per_batch(self.config.vision_config, images[0].layout.size, self.dtype, self.device)
+            windows = max(1, views // len(images[0].views))
+        return make_batches(images, windows)
+
+    def _encode_windows(
+        self, images: Sequence[WindowedImage], output_hidden_states: bool | int | list[int] | None = None
+    ) -> tuple[list[DenseFeatures], tuple | None]:
+        """Encode all windows in all their views and sum the views; features of each image, and the hidden states."""
+        gathered, states = WindowFeatures(images), []
+        for batch in self.batch_windows(images):
+            outputs = self.vision_model(
+                batch.pixel_values, output_hidden_states=output_hidden_states, return_dict=True
+            )
+            grid = self.vision_model.compute_grid(*batch.pixel_values.shape[-2:])
+            gathered.add(batch, self.project_patches(outputs.last_hidden_state, grid))
+            states.append(outputs.hidden_states)
+        return gathered.lay_out(), merge_hidden_states(states)
+
+    def _choose_queries(self, texts: TextInputs, device: torch.device) -> Queries:
+        """The queries of a call: texts, embeddings or the baked vocabulary, in this order."""
+        embeddings, classes, num_classes = texts.query_embeddings, texts.query_classes, None
+        if texts.input_ids is not None:
+            embeddings = self.encode_queries(texts.input_ids, texts.attention_mask, texts.text_weight)
+        elif embeddings is None:
             if len(self.query_embeddings) == 0:
                 raise ValueError(
                     "Expected texts (`input_ids`, …), `query_embeddings` or a baked vocabulary, but got none of them. "
                     "Pass `text=[…]` to the processor, or call `model.set_vocabulary(processor, vocabulary)` once."
                 )
-            query_embeddings, num_classes = self.query_embeddings, self.config.num_labels
-            query_classes = torch.tensor(self.config.query_classes)
-        if query_classes is None:
-            query_classes = torch.arange(len(query_embeddings))
-        expect_shape("query_embeddings", query_embeddings, (max(len(query_embeddings), 1), self.config.projection_dim))
-        expect_shape("query_classes", query_classes, (len(query_embeddings),))
-        if query_classes.min() < 0:
+            embeddings, num_classes = self.query_embeddings, self.config.num_labels
+            classes = torch.tensor(self.config.query_classes)
+        if classes is None:
+            classes = torch.arange(len(embeddings))
+        expect_shape("query_embeddings", embeddings, (max(len(embeddings), 1), self.config.projection_dim))
+        expect_shape("query_classes", classes, (len(embeddings),))
+        if classes.min() < 0:
             raise ValueError(
-                f"Expected `query_classes` of at least 0, but got {int(query_classes.min())}. Count classes from 0."
+                f"Expected `query_classes` of at least 0, but got {int(classes.min())}. Count classes from 0."
             )
-        return Queries.sort(query_embeddings.float().to(device), query_classes, num_classes)
-
-    def _encode_images(
-        self,
-        variants: Sequence[DenseVariant],
-        pixel_values: torch.Tensor,
-        image_sizes: torch.Tensor | None = None,
-        original_sizes: torch.Tensor | None = None,
-        augmentation_color: torch.Tensor | None = None,
-        augmentation_blur: torch.Tensor | None = None,
-        augmentation_flip: torch.Tensor | None = None,
-        augmentation_weight: torch.Tensor | None = None,
-        output_hidden_states: bool | int | list[int] | None = None,
-    ) -> tuple[list[list[DenseFeatures]], tuple | None]:
-        """Check and take apart the inputs, encode all windows, and lay their grids side by side."""
-        images = crop_images(pixel_values, image_sizes, smallest=cast(int, self.config.vision_config.patch_size))
-        views = choose_views(images, augmentation_color, augmentation_blur, augmentation_flip, augmentation_weight)
-        output_sizes = choose_output_sizes(images, original_sizes)
-        layouts = [plan_windows(_size(image), self.config.window_size, self.config.window_stride) for image in images]
-        grids, hidden_states = self._encode_windows(images, layouts, views, variants, output_hidden_states)
-        encoded = [
-            [
-                DenseFeatures(image, layout, grid, self.vision_model.compute_grid(*layout.size), output_size)
-                for grid in variant_grids
-            ]
-            for image, layout, variant_grids, output_size in zip(images, layouts, grids, output_sizes, strict=True)
-        ]
-        return encoded, hidden_states
-
-    def _encode_windows(
-        self,
-        images: list[torch.Tensor],
-        layouts: list[WindowLayout],
-        views: list[list[View]],
-        variants: Sequence[DenseVariant],
-        output_hidden_states: bool | int | list[int] | None,
-    ) -> tuple[list[list[torch.Tensor]], tuple | None]:
-        """Encode all views of all windows of all images in shared batches.
-
-        Returns:
-            Features of each image and variant, (n_h * grid_h, n_w * grid_w, dim), window grids side by side; the
-            hidden states.
-        """
-        features: list[list[list[torch.Tensor]]] = [[[] for _ in variants] for _ in images]
-        states: list[tuple[torch.Tensor | None, ...] | None] = []
-        views_of = [[_weigh_views(image_views, variant) for variant in variants] for image_views in views]
-        batch_size = self.config.window_batch_size or choose_window_batch_size(
-            self.config.vision_config, layouts[0].size, self.dtype, self.device
-        )
-        for batch in batch_windows(layouts, max(1, batch_size // len(views[0]))):
-            parts = [
-                make_views(torch.stack([images[index][:, rows, columns] for rows, columns in boxes]), views[index])
-                for index, boxes in batch
-            ]
-            encoded, batch_states = self._encode_variants(
-                torch.cat(parts).flatten(0, 1), variants, output_hidden_states
-            )
-            states.append(batch_states)
-            for number, patches in enumerate(encoded):
-                of_image = patches.unflatten(0, (-1, len(views[0]))).split([len(part) for part in parts])
-                for (index, _), part in zip(batch, of_image, strict=True):
-                    combined = combine_views(part, views_of[index][number]).to(images[index].device)
-                    features[index][number].append(combined)
-        grids = [
-            [_lay_out(torch.cat(parts), layout) for parts in of_variants]
-            for of_variants, layout in zip(features, layouts, strict=True)
-        ]
-        return grids, _merge_states(states)
-
-    def _encode_variants(
-        self,
-        pixel_values: torch.Tensor,
-        variants: Sequence[DenseVariant],
-        output_hidden_states: bool | int | list[int] | None,
-    ) -> tuple[list[torch.Tensor], tuple[torch.Tensor | None, ...] | None]:
-        """Unit patch embeddings under each variant; equal last blocks run once."""
-        if all(variant.method is self.config for variant in variants):
-            patches, states = self.encode_patches(pixel_values, output_hidden_states)
-            return [patches] * len(variants), states
-        layers = {layer for variant in variants for layer in variant.method.intermediate_layers}
-        blocks = self.vision_model.encode_blocks(pixel_values, layers)
-        done: dict[tuple[Any, ...], torch.Tensor] = {}
-        return [self._finish_variant(blocks, variant.method, done) for variant in variants], None
-
-    def _finish_variant(
-        self, blocks: EncodedBlocks, method: ITACLIPConfig, done: dict[tuple[Any, ...], torch.Tensor]
-    ) -> torch.Tensor:
-        key = method.last_block()
-        if key not in done:
-            done[key] = self._project_patches(self.vision_model.run_last_block(blocks, method), blocks.grid)
-        return done[key]
-
-    def _score_classes(self, features: DenseFeatures, queries: Queries) -> torch.Tensor:
-        """Stitch, refine and score one image, a tile and a chunk of queries at a time: (classes, H₀, W₀) float32."""
-        with torch.autocast(features.image.device.type, enabled=False):  # sums of many terms need float32
-            maps = QueryMaps(features, self.config)
-            if len(maps.tiles) == 1:  # nothing to put together, and no copy
-                return compute_class_logits(maps.compute(maps.tiles[0], queries.embeddings), queries, maps.size)
-            logits = torch.empty(queries.num_classes, *maps.size, device=features.image.device)
-            for tile in maps.tiles:
-                rows, columns = tile.core
-                tile_maps = maps.compute(tile, queries.embeddings)
-                logits[:, rows, columns] = compute_class_logits(tile_maps, queries, tile.size)
-            return logits
+        return Queries.sort(embeddings.float().to(device), classes, num_classes)
 
 
 def _mix_texts(text_weight: torch.Tensor, unit_texts: torch.Tensor) -> torch.Tensor:
@@ -545,61 +396,6 @@ def _mix_texts(text_weight: torch.Tensor, unit_texts: torch.Tensor) -> torch.Ten
     expect_shape("text_weight", text_weight, (len(text_weight), len(unit_texts)))
     with torch.autocast(unit_texts.device.type, enabled=False):
         return text_weight.to(unit_texts) @ unit_texts
-
-
-def _size(image: torch.Tensor) -> tuple[int, int]:
-    return image.shape[-2], image.shape[-1]
-
-
-def _weigh_views(views: list[View], variant: DenseVariant) -> list[View]:
-    if variant.view_weights is None:
-        return views
-    if len(variant.view_weights) != len(views):
-        raise ValueError(
-            f"Expected one of `view_weights` for each of {len(views)} views, but got {len(variant.view_weights)}."
-        )
-    return [view._replace(weight=weight) for view, weight in zip(views, variant.view_weights, strict=True)]
-
-
-def _stack(results: list[torch.Tensor]) -> torch.Tensor:
-    return torch.stack(results) if len(results) > 1 else results[0][None]  # a batch of one is not copied
-
-
-def _lay_out(features: torch.Tensor, layout: WindowLayout) -> torch.Tensor:
-    """(n_h * n_w, grid_h, grid_w, dim) -> (n_h * grid_h, n_w * grid_w, dim)."""
-    windows = features.unflatten(0, (len(layout.tops), len(layout.lefts)))
-    return windows.transpose(1, 2).flatten(2, 3).flatten(0, 1)
-
-
-def _merge_states(states: list[tuple[torch.Tensor | None, ...] | None]) -> tuple | None:
-    """One entry for each layer, over all encoder batches; `None` where a layer was not asked for, or none was."""
-    if len(states) == 1 or states[0] is None:
-        return states[0]  # as they are, so that gradients can be asked of them
-    return tuple(_merge_layer(list(layer)) for layer in zip(*filter(None, states), strict=True))
-
-
-def _merge_layer(batches: list[torch.Tensor | None]) -> torch.Tensor | list[torch.Tensor] | None:
-    kept = [batch for batch in batches if batch is not None]
-    if not kept:
-        return None
-    return torch.cat(kept) if len({batch.shape[1] for batch in kept}) == 1 else kept
-
-
-def _compute_loss(logits: torch.Tensor | list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-    if not isinstance(logits, torch.Tensor):
-        raise ValueError(
-            "Expected results of one size for a loss, but got several. Pass images of one original size, or leave out "
-            "`labels`."
-        )
-    expect_shape("labels", labels, (len(logits), *logits.shape[-2:]))
-    labels = labels.long()
-    largest = int(labels.masked_fill(labels == IGNORE_INDEX, 0).max())
-    if largest >= logits.shape[1]:
-        raise ValueError(
-            f"Expected `labels` from 0 to {logits.shape[1] - 1}, or {IGNORE_INDEX} to ignore, but got {largest}. Name "
-            "as many classes as there are labels."
-        )
-    return nn.functional.nll_loss(logits, labels, ignore_index=IGNORE_INDEX)
 
 
 # Pipelines compare class names with this table, which `register` leaves alone, and log an error line otherwise. It

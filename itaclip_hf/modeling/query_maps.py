@@ -1,8 +1,10 @@
 """From one image's window features to refined cosine maps at original size, by tiles and chunks of queries.
 
-Nothing here grows with the number of queries, and nothing but the features with the size of the image: stitching takes
-any part of the image as it is, and the refinement reaches `steps * dilation` pixels, so tiles that much larger are
-exact.
+Stitching is two matrix products: upsampling a window, adding it in place, dividing by the cover count (which
+factorises) and resizing to the original size are all linear and separable, so the map of one query is
+`rows @ patches @ columns.T`, exact up to rounding. Nothing here grows with the number of queries, and nothing but the
+features with the size of the image: stitching takes any part of the image as it is, and the refinement reaches
+`steps * dilation` pixels, so tiles that much larger are exact.
 """
 
 from collections.abc import Iterator
@@ -10,35 +12,67 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from .configuration_itaclip import ITACLIPConfig
 from .pixel_refinement import compute_refinement_matrix, resize_guide
-from .stitching import plan_stitching
-from .window_views import Box, WindowLayout
+from .windows import Box, DenseFeatures, WindowLayout
 
-__all__ = ["DenseFeatures", "QueryMaps", "Tile", "plan_tiles"]
+__all__ = ["QueryMaps", "Stitcher", "Tile", "interpolation_matrix", "plan_stitching", "plan_tiles"]
 
 # The refinement matrix takes 8 bytes for each of (usually) 16 neighbours of a pixel, and as much while it is made.
 PIXELS_PER_TILE = 2**21
 MAP_ELEMENTS_PER_CHUNK = 2**23  # maps held at once: 32 MiB of float32 (a few such buffers are alive together)
 
 
-class DenseFeatures(NamedTuple):
-    """One image, encoded: what stitching starts from.
+class Stitcher(NamedTuple):
+    """The two matrices of an image.
 
     Attributes:
-        image: (3, height, width) CLIP-normalised, as the windows saw it; guides the refinement.
-        layout: Where the windows lie.
-        grid: Features of all windows side by side, (n_h * grid_h, n_w * grid_w, dim), views summed by weight.
-        patch_grid: (grid_h, grid_w) of one window.
-        output_size: (H₀, W₀) of the result.
+        rows: (H₀, n_h * grid_h)
+        columns: (W₀, n_w * grid_w)
     """
 
-    image: torch.Tensor
-    layout: WindowLayout
-    grid: torch.Tensor
-    patch_grid: tuple[int, int]
-    output_size: tuple[int, int]
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+    def cut(self, box: Box) -> "Stitcher":
+        """The stitcher of a part of the result, by its rows and columns."""
+        return Stitcher(self.rows[box[0]], self.columns[box[1]])
+
+    def stitch(self, patches: torch.Tensor) -> torch.Tensor:
+        """(n_h * grid_h, n_w * grid_w, channels) -> (H₀, W₀, channels)."""
+        height, width, channels = patches.shape
+        rows = (self.rows @ patches.reshape(height, width * channels)).view(-1, width, channels)
+        return self.columns @ rows
+
+
+def plan_stitching(
+    layout: WindowLayout,
+    grid: tuple[int, int],
+    image_size: tuple[int, int],
+    output_size: tuple[int, int],
+    device: torch.device,
+) -> Stitcher:
+    """Matrices for the windows of one image.
+
+    Args:
+        layout: Where the windows lie.
+        grid: Patch grid (height, width) of one window.
+        image_size: (height, width) of the resized image that the windows cover.
+        output_size: (height, width) of the result.
+        device: Where the matrices live; they are float32.
+    """
+    if layout.is_whole_image:  # one resize, not two
+        return Stitcher(*(interpolation_matrix(*axis, device) for axis in zip(grid, output_size, strict=True)))
+    axes = zip((layout.tops, layout.lefts), layout.size, grid, image_size, output_size, strict=True)
+    return Stitcher(*(_axis_matrix(*axis, device) for axis in axes))
+
+
+def interpolation_matrix(source: int, target: int, device: torch.device | None = None) -> torch.Tensor:
+    """(target, source) matrix of linear interpolation along one axis, half-pixel centres, not antialiased."""
+    identity = torch.eye(source, device=device)[None]  # every unit vector is one channel of a signal
+    return nn.functional.interpolate(identity, size=target, mode="linear", align_corners=False)[0].T
 
 
 class Tile(NamedTuple):
@@ -92,19 +126,19 @@ class QueryMaps:
 
     Args:
         features: The encoded image.
-        method: Says how to refine and scale; only `pamr_steps`, `pamr_dilations` and `similarity_scale` are read.
+        config: Says how to refine and scale.
     """
 
-    def __init__(self, features: DenseFeatures, method: ITACLIPConfig) -> None:
-        image_size = (features.image.shape[-2], features.image.shape[-1])
-        self.size = features.output_size
+    def __init__(self, features: DenseFeatures, config: ITACLIPConfig) -> None:
+        self.size = features.image.output_size
+        self.device = features.image.pixels.device
         self._features = features
-        self._method = method
+        self._config = config
         self._stitcher = plan_stitching(
-            features.layout, features.patch_grid, image_size, features.output_size, features.image.device
+            features.image.layout, features.grid, features.image.size, self.size, self.device
         )
-        halo = method.pamr_steps * max(method.pamr_dilations) if method.pamr_steps else 0
-        self.tiles = plan_tiles(features.output_size, halo, PIXELS_PER_TILE)
+        halo = config.pamr_steps * max(config.pamr_dilations) if config.pamr_steps else 0
+        self.tiles = plan_tiles(self.size, halo, PIXELS_PER_TILE)
 
     def compute(self, tile: Tile, embeddings: torch.Tensor) -> Iterator[torch.Tensor]:
         """Maps of one tile, a chunk of queries at a time.
@@ -116,16 +150,29 @@ class QueryMaps:
         Yields:
             (height, width, queries of the chunk) float32.
         """
-        features, steps = self._features, self._method.pamr_steps
+        steps = self._config.pamr_steps
         stitcher = self._stitcher.cut(tile.reach)
         if steps:
-            guide = resize_guide(features.image.float(), self.size, tile.reach)
-            refinement = compute_refinement_matrix(guide, self._method.pamr_dilations)
+            guide = resize_guide(self._features.image.pixels.float(), self.size, tile.reach)
+            refinement = compute_refinement_matrix(guide, self._config.pamr_dilations)
         for chunk in embeddings.split(max(1, MAP_ELEMENTS_PER_CHUNK // _count_pixels(tile.reach))):
-            maps = stitcher.stitch(features.grid @ chunk.T)
+            maps = stitcher.stitch(self._features.patches @ chunk.T)
             if steps:
                 maps = refinement.refine(maps, steps)
-            yield tile.crop(maps) * self._method.similarity_scale
+            yield tile.crop(maps) * self._config.similarity_scale
+
+
+def _axis_matrix(
+    starts: tuple[int, ...], window: int, patches: int, length: int, output_length: int, device: torch.device
+) -> torch.Tensor:
+    """(output_length, windows * patches): upsample each window, place it, divide by the cover count, resize."""
+    upsample = interpolation_matrix(patches, window, device)
+    placed = torch.zeros(length, len(starts), patches, device=device)
+    cover = torch.zeros(length, 1, 1, device=device)
+    for index, start in enumerate(starts):
+        placed[start : start + window, index] = upsample
+        cover[start : start + window] += 1
+    return interpolation_matrix(length, output_length, device) @ (placed / cover).flatten(1)
 
 
 def _cut_axis(length: int, side: int, halo: int) -> list[tuple[slice, slice]]:

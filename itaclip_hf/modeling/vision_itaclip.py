@@ -23,8 +23,8 @@ from transformers.models.clip.modeling_clip import (
 )
 from transformers.utils.generic import can_return_tuple
 
+from .attention_maps import HeadProjections, attend_by_maps, compute_neighbourhood_prior, weigh_blocks
 from .configuration_itaclip import ITACLIPConfig
-from .self_attention_maps import HeadProjections, attend_by_maps, compute_neighbourhood_prior, weigh_blocks
 
 __all__ = ["EncodedBlocks", "ITACLIPVisionModel"]
 
@@ -109,24 +109,24 @@ class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
         hidden_states: torch.Tensor,
         intermediate: list[HeadProjections],
         grid: tuple[int, int],
-        method: ITACLIPConfig,
+        config: ITACLIPConfig,
     ) -> torch.Tensor:
         """(batch, 1 + grid_h * grid_w, dim) and the projections of the intermediate blocks -> the same shape."""
         attention = self.self_attn
         last = attention.project(self.layer_norm1(hidden_states))
-        std = method.attention_prior_std
+        std = config.attention_prior_std
         prior = compute_neighbourhood_prior(grid, std, like=hidden_states) if std else None
-        blocks = weigh_blocks(last, intermediate, method.intermediate_weight)
-        attended = attend_by_maps(partial(attention.attend, prior=prior), blocks, method.attention_maps, last.value)
+        blocks = weigh_blocks(last, intermediate, config.intermediate_weight)
+        attended = attend_by_maps(partial(attention.attend, prior=prior), blocks, config.attention_maps, last.value)
         attended = attention.merge_heads(attended)
-        hidden_states = hidden_states + attended if method.last_residual else attended
-        if method.last_feed_forward:
+        hidden_states = hidden_states + attended if config.last_residual else attended
+        if config.last_feed_forward:
             hidden_states = hidden_states + self.mlp(self.layer_norm2(hidden_states))
         return hidden_states
 
 
 class EncodedBlocks(NamedTuple):
-    """Images after all blocks but the last: what any variant of the last block starts from.
+    """Images after all blocks but the last: what the last block starts from, however it is configured.
 
     Attributes:
         hidden_states: (batch, 1 + grid_h * grid_w, dim), class token first.
@@ -148,14 +148,14 @@ class ITACLIPVisionModel(CLIPVisionModel):
 
     Args:
         config: Dimensions of the tower.
-        method: The segmentation method; read anew in every forward pass.
+        itaclip_config: Says what the last block does; read anew in every forward pass.
     """
 
     _no_split_modules = ["ITACLIPEncoderLayer", "ITACLIPLastEncoderLayer", "ITACLIPVisionEmbeddings"]
 
-    def __init__(self, config: CLIPVisionConfig, method: ITACLIPConfig) -> None:
+    def __init__(self, config: CLIPVisionConfig, itaclip_config: ITACLIPConfig) -> None:
         super().__init__(config)
-        self.method = method
+        self.itaclip_config = itaclip_config
         self.embeddings = ITACLIPVisionEmbeddings(config)
         self.encoder.layers = nn.ModuleList(ITACLIPEncoderLayer(config) for _ in range(config.num_hidden_layers - 1))
         self.encoder.layers.append(ITACLIPLastEncoderLayer(config))
@@ -190,8 +190,8 @@ class ITACLIPVisionModel(CLIPVisionModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         selected = _select_states(output_hidden_states, 1 + len(self.encoder.layers))
-        encoded = self.encode_blocks(pixel_values, self.method.intermediate_layers, selected)
-        hidden_states = self.run_last_block(encoded, self.method)
+        encoded = self.encode_blocks(pixel_values, self.itaclip_config.intermediate_layers, selected)
+        hidden_states = self.run_last_block(encoded, self.itaclip_config)
         states = [*encoded.states, hidden_states if len(encoded.states) in selected else None]
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states,
@@ -202,7 +202,7 @@ class ITACLIPVisionModel(CLIPVisionModel):
     def encode_blocks(
         self, pixel_values: torch.Tensor, layers: Collection[int], selected_states: Collection[int] = ()
     ) -> EncodedBlocks:
-        """Run all blocks but the last, the part that variants of the last block share.
+        """Run all blocks but the last, what the last block starts from, however it is configured.
 
         Args:
             pixel_values: (batch, 3, height, width), CLIP-normalised.
@@ -219,10 +219,10 @@ class ITACLIPVisionModel(CLIPVisionModel):
             states.append(hidden_states if number in selected_states else None)
         return EncodedBlocks(hidden_states, projections, self.compute_grid(*pixel_values.shape[-2:]), states)
 
-    def run_last_block(self, encoded: EncodedBlocks, method: ITACLIPConfig) -> torch.Tensor:
-        """Run the last block as `method` says: (batch, 1 + grid_h * grid_w, dim), class token first."""
-        intermediate = [encoded.projections[layer] for layer in method.intermediate_layers]
-        return self.encoder.layers[-1](encoded.hidden_states, intermediate, encoded.grid, method)
+    def run_last_block(self, encoded: EncodedBlocks, config: ITACLIPConfig) -> torch.Tensor:
+        """Run the last block as `config` says: (batch, 1 + grid_h * grid_w, dim), class token first."""
+        intermediate = [encoded.projections[layer] for layer in config.intermediate_layers]
+        return self.encoder.layers[-1](encoded.hidden_states, intermediate, encoded.grid, config)
 
 
 def _select_states(output_hidden_states: bool | int | list[int] | None, count: int) -> set[int]:

@@ -28,7 +28,7 @@ from transformers.utils.generic import TensorType
 
 from .augmentation import compute_views, stack_views
 from .image_reading import read_image
-from .segmentation_maps import apply_area_threshold_, assign_labels, close_label_map
+from .segmentation_maps import apply_area_threshold_, assign_labels, close_label_map, find_small_classes
 
 __all__ = ["ITACLIPImageProcessor", "ITACLIPImageProcessorKwargs"]
 
@@ -322,28 +322,41 @@ class ITACLIPImageProcessor(PilBackend):
         return results
 
     def post_process_label_maps(
-        self, outputs: Any, score_threshold: float | None = None, closing: bool | None = None
+        self,
+        best_classes: Sequence[Any],
+        score_threshold: float | None = None,
+        area_threshold: float | None = None,
+        closing: bool | None = None,
     ) -> list[torch.Tensor]:
-        """Finish the label maps of `ITACLIPForSemanticSegmentation.predict_labels`.
+        """Finish label maps of which the best class of each pixel alone is known.
+
+        `ITACLIPForSemanticSegmentation.predict_labels` calls it; the results are those of
+        `post_process_semantic_segmentation`.
 
         Args:
-            outputs: Its outputs: `labels` and `confidence`, lists of (height, width); the area
-                threshold has been applied there.
-            score_threshold: Pixels whose best score is lower get class 0. Default: the image processor's.
-            closing: Whether to close the maps with a 3x3 neighbourhood. Default: the image processor's.
+            best_classes: One object for each image, with `labels` and `confidence`, both (height, width),
+                `num_classes`, and `drop_classes_`, which gives the pixels of some classes to the best of the others,
+                in place.
+            score_threshold: As for `post_process_semantic_segmentation`.
+            area_threshold: As there.
+            closing: As there.
 
         Returns:
             One map of class ids (height, width) per image, int64.
 
         Raises:
-            ValueError: If the threshold is no share.
+            ValueError: If a threshold is no share.
         """
         score_threshold = self.score_threshold if score_threshold is None else score_threshold
+        area_threshold = self.area_threshold if area_threshold is None else area_threshold
         closing = self.closing if closing is None else closing
         _check_share("score_threshold", score_threshold)
+        _check_share("area_threshold", area_threshold)
         results = []
-        for labels, confidence in zip(outputs.labels, outputs.confidence, strict=True):
-            labels = labels.masked_fill(confidence < (score_threshold or 0.0), 0)
+        for best in best_classes:
+            if area_threshold:
+                best.drop_classes_(find_small_classes(best.labels, best.num_classes, area_threshold))
+            labels = best.labels.masked_fill(best.confidence < (score_threshold or 0.0), 0)
             results.append(close_label_map(labels) if closing else labels)
         return results
 

@@ -197,7 +197,7 @@ class ITACLIPProcessor(ProcessorMixin):
         return self.image_processor.post_process_semantic_segmentation(*args, **kwargs)
 
     def post_process_label_maps(self, *args: Any, **kwargs: Any) -> Any:
-        """Finish label maps of `predict_labels`; see `ITACLIPImageProcessor.post_process_label_maps`."""
+        """Finish label maps of best classes; see `ITACLIPImageProcessor.post_process_label_maps`."""
         return self.image_processor.post_process_label_maps(*args, **kwargs)
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from itaclip_hf import Vocabulary, load_method
-from itaclip_hf.modeling import attention_map_registry, methods
+from itaclip_hf.modeling import attention_maps, methods
 
 OWN_METHOD = """
 from itaclip_hf.modeling import get_method, register_attention_map, register_method
@@ -20,7 +20,7 @@ register_method(get_method("clearclip").derive("own", "Own", "here", {"attention
 @pytest.fixture
 def separate_registries(monkeypatch):
     monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
-    monkeypatch.setattr(attention_map_registry, "_MAPS", dict(attention_map_registry._MAPS))
+    monkeypatch.setattr(attention_maps, "_MAPS", dict(attention_maps._MAPS))
 
 
 def segment(itaclip, checkpoint, photo, out, *options):

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from itaclip_hf.cli.main import app
-from itaclip_hf.modeling import attention_map_registry, methods
+from itaclip_hf.modeling import attention_maps, methods
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding_a_method.md"
 
@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "adding_a_method.md"
 @pytest.fixture(autouse=True)
 def separate_registries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
-    monkeypatch.setattr(attention_map_registry, "_MAPS", dict(attention_map_registry._MAPS))
+    monkeypatch.setattr(attention_maps, "_MAPS", dict(attention_maps._MAPS))
 
 
 def read_code() -> list[str]:

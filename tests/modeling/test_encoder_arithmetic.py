@@ -39,7 +39,7 @@ def test_products_alone_are_those_of_the_tower(tiny_model, method):
 
 
 def test_tower_and_its_products_take_turns_on_equal_work(tiny_model):
-    share = measure_product_share(tiny_model(window_size=16, window_batch_size=3), turns=2)
+    share = measure_product_share(tiny_model(window_size=16), turns=2, views=3)
     assert share.flops == 3 * sum(split_view_flops(tiny_model().config, (16, 16)).values())
     assert len(share.encoder_seconds) == len(share.product_seconds) == 2
     assert ProductShare(3, 1, [2.0, 4.0, 8.0], [1.0, 3.0, 5.0]).median == 5 / 8

@@ -1,47 +1,14 @@
-"""What is encoded once for many uses: variants of the last block, weights of views, prompts."""
+"""What is encoded once for many uses, and how much at once: images, prompts."""
 
 import pytest
 import torch
 from transformers import CLIPVisionConfig
 
+from itaclip_hf import ITACLIPImageProcessor
 from itaclip_hf.modeling.class_scores import Queries
-from itaclip_hf.modeling.encoder_batches import choose_window_batch_size, group_prompts
-from itaclip_hf.modeling.modeling_itaclip import DenseVariant
+from itaclip_hf.modeling.encoder_batches import choose_views_per_batch, group_prompts
+from itaclip_hf.modeling.model_inputs import ImageInputs
 from tests.modeling.conftest import make_tiny_config
-
-METHODS = (
-    {},
-    {"attention_maps": ("qk",), "intermediate_layers": (), "last_feed_forward": True},
-    {"attention_maps": ("kk",), "attention_prior_std": 2.0, "intermediate_layers": (2,), "last_residual": False},
-)
-
-
-@torch.inference_mode()
-def test_variants_of_the_last_block_share_a_pass_and_equal_models_of_their_own(tiny_model, engineering):
-    pixels = torch.randn(1, 3, 24, 32, generator=torch.Generator().manual_seed(3))
-    model = tiny_model()
-    blocks_run = []
-    model.vision_model.encoder.layers[0].register_forward_hook(lambda *call: blocks_run.append(call))
-    variants = [DenseVariant(make_tiny_config(**method)) for method in METHODS]
-    (found,) = model.encode_dense(pixel_values=pixels, **engineering, variants=[*variants, variants[1]])
-    assert len(blocks_run) == 1  # all views of all windows, whatever the number of variants
-    for method, features in zip((*METHODS, METHODS[1]), found, strict=True):
-        ((expected,),) = tiny_model(**method).encode_dense(pixel_values=pixels, **engineering)
-        torch.testing.assert_close(features.grid, expected.grid, atol=1e-5, rtol=1e-5)
-
-
-@torch.inference_mode()
-def test_weights_of_views_can_differ_between_variants(tiny_model, engineering):
-    pixels = torch.randn(1, 3, 24, 32, generator=torch.Generator().manual_seed(3))
-    model = tiny_model()
-    plain = DenseVariant(model.config, (1.0, 0.0, 0.0, 0.0, 0.0))
-    ((found, engineered),) = model.encode_dense(
-        pixel_values=pixels, **engineering, variants=[plain, DenseVariant(model.config)]
-    )
-    torch.testing.assert_close(found.grid, model.encode_dense(pixel_values=pixels)[0][0].grid, atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(found.grid, engineered.grid, atol=1e-3)
-    with pytest.raises(ValueError, match="for each of 5 views, but got 2"):
-        model.encode_dense(pixel_values=pixels, **engineering, variants=[DenseVariant(model.config, (0.5, 0.5))])
 
 
 @torch.inference_mode()
@@ -50,12 +17,13 @@ def test_later_stages_can_differ_on_one_encoding(tiny_model, texts):
     model = tiny_model()
     embeddings = model.encode_queries(texts["input_ids"], texts["attention_mask"], texts["text_weight"])
     queries = Queries.sort(embeddings, texts["query_classes"])
-    ((features,),) = model.encode_dense(pixel_values=pixels)
+    (features,) = model.encode_dense(ImageInputs(pixels))
+    processor = ITACLIPImageProcessor(closing=False)
     for method in ({"pamr_steps": 0}, {"similarity_scale": 5.0}, {"pamr_dilations": (3,)}):
-        labels, confidence = model.label_dense(features, queries, make_tiny_config(**method))
-        expected = tiny_model(**method).predict_labels(pixel_values=pixels, **texts)
-        assert torch.equal(labels, expected.labels[0])
-        torch.testing.assert_close(confidence, expected.confidence[0], atol=1e-5, rtol=1e-5)
+        found = model.label_dense(features, queries, make_tiny_config(**method))
+        expected = tiny_model(**method).predict_labels(processor, pixel_values=pixels, **texts)
+        assert torch.equal(found.labels, expected.labels[0])
+        torch.testing.assert_close(found.confidence, expected.confidence[0], atol=1e-5, rtol=1e-5)
 
 
 def test_prompts_are_encoded_once_and_without_padding():
@@ -105,7 +73,7 @@ def test_padding_of_others_does_not_change_a_text(tiny_model, texts):
 def test_activations_of_a_batch_on_a_cpu_stay_small_enough_for_allocators_to_keep(sizes, dtype):
     intermediate_size, patch_size, side = sizes
     config = CLIPVisionConfig(intermediate_size=intermediate_size, patch_size=patch_size)
-    views = choose_window_batch_size(config, (side, side), dtype, torch.device("cpu"))
+    views = choose_views_per_batch(config, (side, side), dtype, torch.device("cpu"))
     tokens = 1 + (side // patch_size) ** 2
     assert views == 1 or views * tokens * intermediate_size * dtype.itemsize <= 12 * 2**20
     assert views == 1024 or 2 * views * tokens * intermediate_size * dtype.itemsize > 12 * 2**20
@@ -116,4 +84,4 @@ def test_number_of_window_views_follows_the_memory_of_a_gpu_and_not_what_is_free
     for total, expected in ((1, 1), (10 * 2**30, 177), (200 * 2**30, 1024)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, total=total: (12345, total))
         config.patch_size = 16
-        assert choose_window_batch_size(config, (224, 224), torch.bfloat16, torch.device("cuda")) == expected
+        assert choose_views_per_batch(config, (224, 224), torch.bfloat16, torch.device("cuda")) == expected

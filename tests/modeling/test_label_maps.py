@@ -9,9 +9,7 @@ import torch
 
 from itaclip_hf import ITACLIPImageProcessor
 from itaclip_hf.modeling.class_scores import Queries, compute_best_classes
-from itaclip_hf.modeling.label_maps import find_small_classes
 from itaclip_hf.modeling.query_maps import plan_tiles
-from itaclip_hf.processing import segmentation_maps
 
 
 def _inputs(texts, sizes=((40, 56), (40, 56)), originals=((61, 83), (90, 70)), seed=3):
@@ -34,10 +32,9 @@ def test_labels_alone_equal_the_full_path_pixel_by_pixel(tiny_model, texts, thre
     if tile_pixels:
         monkeypatch.setattr("itaclip_hf.modeling.query_maps.PIXELS_PER_TILE", tile_pixels)
     monkeypatch.setattr("itaclip_hf.modeling.query_maps.MAP_ELEMENTS_PER_CHUNK", 2 * 900)
-    outputs = model.predict_labels(**inputs, area_threshold=processor.area_threshold)
-    found = processor.post_process_label_maps(outputs)
+    outputs = model.predict_labels(processor, **inputs)
     assert len({*full[0]["segmentation"].unique().tolist(), *full[1]["segmentation"].unique().tolist()}) > 1
-    for expected, labels, confidence in zip(full, found, outputs.confidence, strict=True):
+    for expected, labels, confidence in zip(full, *outputs, strict=True):
         assert torch.equal(labels, expected["segmentation"])
         torch.testing.assert_close(confidence, expected["segmentation_scores"].amax(0), atol=1e-5, rtol=1e-4)
 
@@ -78,29 +75,24 @@ def test_best_classes_of_plain_softmax_scores_first_of_equals(chunk):
     assert torch.equal(labels, by_class.argmax(0))
     torch.testing.assert_close(best, by_class.amax(0))
     by_class[[0, 2]] = 0
-    labels, best = compute_best_classes(maps.split(chunk, dim=-1), queries, (6, 7), dropped=[0, 2])
+    labels, best = compute_best_classes(
+        maps.split(chunk, dim=-1), queries, (6, 7), torch.tensor([1, 0, 1, 0, 0]).bool()
+    )
     assert torch.equal(labels, by_class.argmax(0))
     torch.testing.assert_close(best, by_class.amax(0))
 
 
-@pytest.mark.parametrize("area_threshold", [0.05, 0.2, 0.5, 1.0])
-def test_small_classes_are_those_of_the_processor(area_threshold):
-    labels = torch.randint(0, 6, (30, 30), generator=torch.Generator().manual_seed(1)).clamp(min=1).pow(2) % 7
-    expected = segmentation_maps.find_small_classes(labels, 9, area_threshold).nonzero()[:, 0].tolist()
-    assert find_small_classes(labels, 9, area_threshold) == expected
-
-
 def test_unknown_inputs_are_named(tiny_model):
     with pytest.raises(TypeError, match="but got 'pixels'"):
-        tiny_model().predict_labels(pixels=torch.zeros(1))
+        tiny_model().predict_labels(ITACLIPImageProcessor(), pixels=torch.zeros(1))
     with pytest.raises(TypeError, match="but got no `pixel_values`"):
-        tiny_model().predict_labels()
+        tiny_model().predict_labels(ITACLIPImageProcessor())
 
 
 SCRIPT = """
 import resource, sys, torch
 from tests.modeling.conftest import make_tiny_config
-from itaclip_hf import ITACLIPForSemanticSegmentation
+from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPImageProcessor
 torch.set_num_threads(1)
 classes, width = map(int, sys.argv[1:])
 model = ITACLIPForSemanticSegmentation(make_tiny_config(pamr_steps=1)).eval()
@@ -108,10 +100,10 @@ embeddings = torch.nn.functional.normalize(torch.randn(classes, 24), dim=-1)
 with open("/proc/self/statm") as memory:  # what imports leave varies by 100 MiB
     before = int(memory.read().split()[1]) * resource.getpagesize() // 1024
 outputs = model.predict_labels(
+    ITACLIPImageProcessor(area_threshold=0.001, closing=False),
     pixel_values=torch.randn(1, 3, 16, 32),
     original_sizes=torch.tensor([[1000, width]]),
     query_embeddings=embeddings,
-    area_threshold=0.001,
 )
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """

@@ -157,7 +157,7 @@ def test_clip_on_a_whole_native_image_equals_clip_model_bit_for_bit():
     hidden = clip.vision_model(pixels).last_hidden_state
     assert torch.equal(model.vision_model(pixels).last_hidden_state, hidden)
     features = clip.visual_projection(clip.vision_model.post_layernorm(hidden[:, 1:]))
-    found, _ = model.encode_patches(pixels)
+    found = model.encode_patches(pixels)
     assert torch.equal(found, F.normalize(features, dim=-1).unflatten(1, (14, 14)))
 
 

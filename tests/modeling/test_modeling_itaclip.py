@@ -105,8 +105,11 @@ def test_eager_equals_sdpa(tiny_model, texts, engineering):
 @torch.inference_mode()
 def test_hidden_states_cover_every_view_of_every_window(tiny_model, texts, engineering):
     model = tiny_model(window_batch_size=3)
+    batches = []
+    model.vision_model.register_forward_pre_hook(lambda tower, inputs: batches.append(len(inputs[0])))
     inputs = {**engineering, **texts}
     states = model(_pixels(1, 3, 24, 24), output_hidden_states=True, **inputs).hidden_states
+    assert batches == [3 * 5, 1 * 5]  # windows with all their views
     assert [tuple(state.shape) for state in states] == [(4 * 5, 17, 32)] * 4
     assert model(_pixels(1, 3, 24, 24), **inputs).hidden_states is None
     chosen = model(_pixels(1, 3, 24, 24), output_hidden_states=[0, -1], **inputs).hidden_states

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import CLIPModel
 
-from itaclip_hf.modeling.self_attention_maps import compute_neighbourhood_prior
+from itaclip_hf.modeling.attention_maps import compute_neighbourhood_prior
 
 
 def _heads(linear, hidden_states, heads=2):

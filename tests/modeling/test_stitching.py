@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from itaclip_hf.modeling.stitching import interpolation_matrix, plan_stitching
-from itaclip_hf.modeling.window_views import plan_windows
+from itaclip_hf.modeling.query_maps import interpolation_matrix, plan_stitching
+from itaclip_hf.modeling.windows import plan_windows
 
 
 def _stitch_by_loop(windows, layout, image_size, output_size):

@@ -9,6 +9,7 @@ every variant gets the very tensors it would get by itself.
 import copy
 import functools
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,21 +20,20 @@ import torch
 from PIL import Image
 
 from ...loading import load
+from ...methods.settings import SETTING_NAMES, Settings, setting_fields
 from ...modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
-from ...modeling.class_scores import Queries
-from ...modeling.modeling_itaclip import DenseVariant, ITACLIPLabelMapsOutput
-from ...modeling.query_maps import DenseFeatures
-from ...modeling.window_views import plan_windows
+from ...modeling.class_scores import BestClasses, Queries
+from ...modeling.model_inputs import ImageInputs, read_images
+from ...modeling.windows import WindowedImage
 from ...processing import ITACLIPImageProcessor, ITACLIPProcessor
-from ...processing.augmentation import compute_views
 from ...text_cache import TextCache
 from ..running.predictor import Prediction, describe_itaclip, hash_weights
+from .dense_variants import DenseVariant, encode_variants
 from .variants import Variant
 
 __all__ = ["VariantFamily", "Work"]
 
 _FEATURE_BYTES = 2**30  # features of one pass held at once; more variants than fit take another pass
-_POST_PROCESSING = ("score_threshold", "area_threshold", "closing")
 
 
 class Work(NamedTuple):
@@ -55,7 +55,8 @@ class _Member:
 
     position: int
     model: ITACLIPForSemanticSegmentation
-    method: ITACLIPConfig
+    settings: Settings
+    config: ITACLIPConfig
     processor: ITACLIPProcessor
     queries: Queries
     view_weights: tuple[float, ...] | None
@@ -89,7 +90,7 @@ class VariantFamily:
         self._variants = tuple(variants)
         loaded = {
             variant.model: load(variant.model, settings=variant.settings.to_json(), dtype=dtype, device=device)
-            for variant in reversed(variants)
+            for variant in {variant.model: variant for variant in variants}.values()
         }
         self._models = {name: each.model for name, each in loaded.items()}
         self._processors = {name: each.processor for name, each in loaded.items()}
@@ -106,7 +107,7 @@ class VariantFamily:
         """The description that each variant's own evaluation would have."""
         return [
             describe_itaclip(
-                variant.model, self._weights_sha256[variant.model], member.model, member.method, member.processor
+                variant.model, self._weights_sha256[variant.model], member.model, member.config, member.processor
             )
             for variant, member in zip(self._variants, self._members, strict=True)
         ]
@@ -117,111 +118,72 @@ class VariantFamily:
         """Label maps of a batch for the wanted variants, pass by pass."""
         members = [self._members[position] for position in wanted]
         for of_pass in _group(members, "pass_key"):
-            inputs = prepared[of_pass[0].preparation]
+            images = _read_images(prepared[of_pass[0].preparation], of_pass[0])
             by_features = _group(of_pass, "features_key")
-            at_once = self._count_variants_at_once(of_pass[0], inputs)
+            at_once = _count_variants_at_once(images, of_pass[0])
             for start in range(0, len(by_features), at_once):
-                yield from self._run_pass(inputs, by_features[start : start + at_once])
+                yield from self._run_pass(images, by_features[start : start + at_once])
 
     def _run_pass(
-        self, inputs: Mapping[str, torch.Tensor], by_features: Sequence[Sequence[_Member]]
+        self, images: Sequence[WindowedImage], by_features: Sequence[Sequence[_Member]]
     ) -> Iterator[tuple[int, list[Prediction]]]:
         """Encode once, then label the features of each variant; they are let go one after the other."""
-        encoded = self._encode(inputs, by_features)
+        model = by_features[0][0].model
+        variants = [
+            DenseVariant(members[0].config, members[0].settings.read_by("last_block"), members[0].view_weights)
+            for members in by_features
+        ]
+        encoded = encode_variants(model, images, variants)
+        self._count_views(images, by_features)
         for members in by_features:
-            features = [of_image.pop(0) for of_image in encoded]
+            features = encoded.pop(0)
             for of_labels in _group(members, "labels_key"):
-                outputs = self._label(features, of_labels[0])
+                with torch.inference_mode():
+                    first = of_labels[0]
+                    found = [model.label_dense(of_image, first.queries, first.config) for of_image in features]
                 self.work.run["label maps"] += len(features)
                 self.work.needed["label maps"] += len(features) * len(of_labels)
                 for member in of_labels:
-                    maps = member.processor.image_processor.post_process_label_maps(outputs)
-                    yield member.position, [Prediction(*pair) for pair in zip(maps, outputs.confidence, strict=True)]
+                    yield member.position, _finish(found, member)
 
-    @torch.inference_mode()
-    def _encode(
-        self, inputs: Mapping[str, torch.Tensor], by_features: Sequence[Sequence[_Member]]
-    ) -> list[list[DenseFeatures]]:
-        first = by_features[0][0]
-        model = first.model
-        model.config.window_size, model.config.window_stride = first.method.window_size, first.method.window_stride
-        # Pixels stay in float32 whatever the model's format: they guide the refinement, too.
-        moved = {key: value.to(model.device, non_blocking=True) for key, value in inputs.items()}
-        variants = [DenseVariant(members[0].method, members[0].view_weights) for members in by_features]
-        encoded = model.encode_dense(**moved, variants=variants)
-        self._count_views(encoded, by_features)
-        return encoded
-
-    @torch.inference_mode()
-    def _label(self, features: Sequence[DenseFeatures], member: _Member) -> ITACLIPLabelMapsOutput:
-        area_threshold = member.processor.image_processor.area_threshold
-        results = [
-            member.model.label_dense(of_image, member.queries, member.method, area_threshold) for of_image in features
-        ]
-        labels, confidence = zip(*results, strict=True)
-        return ITACLIPLabelMapsOutput(labels=list(labels), confidence=list(confidence))
-
-    def _count_views(
-        self, encoded: Sequence[Sequence[DenseFeatures]], by_features: Sequence[Sequence[_Member]]
-    ) -> None:
-        layouts = [of_image[0].layout for of_image in encoded]
-        windows = sum(len(layout.tops) * len(layout.lefts) for layout in layouts)
-        views = windows * len(by_features[0][0].view_weights or (1,))
-        last_blocks = {members[0].method.last_block() for members in by_features}
+    def _count_views(self, images: Sequence[WindowedImage], by_features: Sequence[Sequence[_Member]]) -> None:
+        views = sum(image.layout.num_windows * len(image.views) for image in images)
+        last_blocks = {members[0].settings.read_by("last_block") for members in by_features}
         members = sum(map(len, by_features))
         self.work.run.update({"window views": views, "last blocks": views * len(last_blocks)})
         self.work.needed.update({"window views": views * members, "last blocks": views * members})
 
-    def _count_variants_at_once(self, member: _Member, inputs: Mapping[str, torch.Tensor]) -> int:
-        """How many variants' features may be held at once."""
-        method, tower = member.method, member.model.vision_model
-        tokens = 0
-        for size in inputs["image_sizes"].tolist():
-            layout = plan_windows((size[0], size[1]), method.window_size, method.window_stride)
-            grid = tower.compute_grid(*layout.size)
-            tokens += len(layout.tops) * len(layout.lefts) * grid[0] * grid[1]
-        return max(1, _FEATURE_BYTES // (4 * tokens * method.projection_dim))
-
     def _make_member(self, position: int, variant: Variant) -> _Member:
-        model = self._models[variant.model]
-        processor = copy.copy(self._processors[variant.model])
+        model, settings = self._models[variant.model], variant.settings
+        processor, config = copy.copy(self._processors[variant.model]), copy.deepcopy(model.config)
         try:
-            method = copy.deepcopy(model.config)
-            variant.settings.apply(method, processor)
+            settings.apply(config, processor)
         except ValueError as error:
             raise ValueError(f"In {variant.title or 'a variant'}: {error}") from error
-        image_processor = processor.image_processor
-        preparation = _describe_preparation(image_processor)
-        view_weights = _view_weights(image_processor)
-        words_key = (variant.model, variant.vocabulary.fingerprint, processor.auxiliary_weight)
+        preparation = _describe_preparation(processor.image_processor)
+        view_weights = _view_weights(processor.image_processor)
+        words_key = (variant.model, variant.vocabulary.fingerprint, *settings.read_by("texts"))
         if words_key not in self._queries:
-            self._queries[words_key] = self._encode_vocabulary(variant, model, processor)
-        pass_key = (variant.model, preparation, method.window_size, method.window_stride)
-        features_key = (pass_key, method.last_block(), view_weights)
-        labels_key = (
-            features_key, method.pamr_steps, method.pamr_dilations, method.similarity_scale,
-            image_processor.area_threshold, *words_key,
-        )  # fmt: skip
+            model.set_vocabulary(processor, variant.vocabulary, self._texts)
+            query_classes = torch.tensor(model.config.query_classes)
+            self._queries[words_key] = Queries.sort(
+                model.query_embeddings.float(), query_classes, model.config.num_labels
+            )
+        pass_key = (variant.model, preparation, settings.read_by("windows"))
+        features_key = (pass_key, settings.read_by("last_block"), view_weights)
         return _Member(
             position=position,
             model=model,
-            method=method,
+            settings=settings,
+            config=config,
             processor=processor,
             queries=self._queries[words_key],
             view_weights=view_weights,
             preparation=preparation,
             pass_key=pass_key,
             features_key=features_key,
-            labels_key=labels_key,
+            labels_key=(features_key, settings.read_by("maps"), words_key),
         )
-
-    def _encode_vocabulary(
-        self, variant: Variant, model: ITACLIPForSemanticSegmentation, processor: ITACLIPProcessor
-    ) -> Queries:
-        """The queries that a predictor of this variant alone would bake; texts that were encoded are only mixed."""
-        model.set_vocabulary(processor, variant.vocabulary, self._texts)
-        query_classes = torch.tensor(model.config.query_classes)
-        return Queries.sort(model.query_embeddings.float(), query_classes, model.config.num_labels)
 
 
 class _SharedTexts:
@@ -240,6 +202,26 @@ class _SharedTexts:
             self._known[key] = self._cache.encode_texts(model, input_ids, attention_mask)
             self.num_encoded += len(input_ids)
         return self._known[key]
+
+
+def _read_images(inputs: Mapping[str, torch.Tensor], member: _Member) -> list[WindowedImage]:
+    # Pixels stay in float32 whatever the model's format: they guide the refinement, too.
+    moved = {key: value.to(member.model.device, non_blocking=True) for key, value in inputs.items()}
+    return read_images(ImageInputs(**moved), member.config)
+
+
+def _count_variants_at_once(images: Sequence[WindowedImage], member: _Member) -> int:
+    """How many variants' features may be held at once."""
+    tower = member.model.vision_model
+    patches = sum(image.layout.num_windows * math.prod(tower.compute_grid(*image.layout.size)) for image in images)
+    return max(1, _FEATURE_BYTES // (4 * patches * member.config.projection_dim))
+
+
+@torch.inference_mode()
+def _finish(found: Sequence[BestClasses], member: _Member) -> list[Prediction]:
+    """Final maps; who shares what was found has the same area threshold, so dropping again changes nothing."""
+    maps = member.processor.image_processor.post_process_label_maps(found)
+    return [Prediction(labels, of_image.confidence) for labels, of_image in zip(maps, found, strict=True)]
 
 
 def _group(members: Iterable[_Member], key: str) -> list[list[_Member]]:
@@ -265,16 +247,13 @@ def _prepare_images(
 
 def _describe_preparation(image_processor: ITACLIPImageProcessor) -> str:
     """Everything about images before the model, but the weights of the views, as a key."""
-    fields = {name: value for name, value in image_processor.to_dict().items() if name not in _POST_PROCESSING}
-    weight = fields.pop("photometric_weight")
-    views = compute_views(weight) if image_processor.image_engineering else ()
-    content = repr((sorted(fields.items()), [replace(view, weight=1.0) for view in views]))
-    return hashlib.sha256(content.encode()).hexdigest()
+    of_later_stages = {name for name in SETTING_NAMES if setting_fields()[name].metadata["stage"] != "image"}
+    fields = {name: value for name, value in image_processor.to_dict().items() if name not in of_later_stages}
+    views = [replace(view, weight=1.0) for view in image_processor.choose_views()]
+    return hashlib.sha256(repr((sorted(fields.items()), views)).encode()).hexdigest()
 
 
 def _view_weights(image_processor: ITACLIPImageProcessor) -> tuple[float, ...] | None:
     """Weights of the views as the image processor emits them, in float32; `None` for the plain image."""
-    if not image_processor.image_engineering:
-        return None
-    weights = [view.weight for view in compute_views(image_processor.photometric_weight)]
-    return tuple(np.array(weights, dtype=np.float32).tolist())
+    weights = [view.weight for view in image_processor.choose_views()]
+    return tuple(np.array(weights, dtype=np.float32).tolist()) if weights else None

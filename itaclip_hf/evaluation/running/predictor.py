@@ -89,10 +89,8 @@ class ITACLIPPredictor:
         """Label and confidence maps of a batch."""
         # Pixels stay in float32 whatever the model's format: they guide the refinement, too.
         inputs = {key: value.to(self._model.device, non_blocking=True) for key, value in prepared.items()}
-        area_threshold = self._processor.image_processor.area_threshold
-        outputs = self._model.predict_labels(**inputs, area_threshold=area_threshold)
-        labels = self._processor.post_process_label_maps(outputs)
-        return [Prediction(*maps) for maps in zip(labels, outputs.confidence, strict=True)]
+        outputs = self._model.predict_labels(self._processor, **inputs)
+        return [Prediction(*maps) for maps in zip(*outputs, strict=True)]
 
     def describe(self) -> dict[str, Any]:
         """Method, weights, configuration, processor settings, number format and device kind."""

@@ -20,10 +20,12 @@ from PIL import Image
 
 from ...methods import Settings
 from ...modeling import ITACLIPForSemanticSegmentation
-from ...modeling.modeling_itaclip import DenseVariant
-from ...modeling.query_maps import DenseFeatures, QueryMaps
+from ...modeling.model_inputs import ImageInputs, read_images
+from ...modeling.query_maps import QueryMaps
+from ...modeling.windows import DenseFeatures
 from ...processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
 from ...processing.segmentation_maps import find_small_classes
+from ..ablation.dense_variants import DenseVariant, encode_variants
 from ..data.segmentation_datasets import SegmentationDataset
 from ..metrics.confusion_matrix import IGNORED
 
@@ -195,10 +197,9 @@ def collect_sample(
     chosen = rng.permutation(labels.size)[:pixels]
     places = torch.from_numpy(np.sort(chosen)).to(model.device)
     inputs = _prepare(processor.image_processor, image)
-    features = model.encode_dense(
-        **{key: value.to(model.device) for key, value in inputs.items()}, variants=_view_variants(model, inputs)
-    )[0]
-    values = torch.stack([_pick_values(model, variant, basis.embeddings, places) for variant in features])
+    moved = ImageInputs(**{key: value.to(model.device) for key, value in inputs.items()})
+    encoded = encode_variants(model, read_images(moved, model.config), _view_variants(model, inputs))
+    values = torch.stack([_pick_values(model, features, basis.embeddings, places) for (features,) in encoded])
     flat_labels = torch.from_numpy(labels.reshape(-1).astype(np.int64)).to(model.device)
     return PixelSample(values, flat_labels[places], weight=labels.size / len(places))
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from itaclip_hf import ITACLIPConfig
-from itaclip_hf.modeling import attention_map_registry
-from itaclip_hf.modeling.attention_map_registry import (
+from itaclip_hf.modeling import attention_maps
+from itaclip_hf.modeling.attention_maps import (
     attention_map_names,
     get_attention_map,
     register_attention_map,
@@ -17,7 +17,7 @@ from itaclip_hf.modeling.attention_map_registry import (
 
 @pytest.fixture(autouse=True)
 def separate_registry(monkeypatch):
-    monkeypatch.setattr(attention_map_registry, "_MAPS", dict(attention_map_registry._MAPS))
+    monkeypatch.setattr(attention_maps, "_MAPS", dict(attention_maps._MAPS))
 
 
 def attend_doubly(attend, projections, value):

@@ -1,0 +1,289 @@
+"""Windows and their views: crop, view (colour, blur, flips), and back (un-flip, weighted sum on the patch grid).
+
+A view is data made by the processor: a 3x3 colour matrix, a 1-D blur kernel, two flip bits and a weight. Everything
+after the encoder is linear and commutes with flips, so views are summed on the patch grid, before any upsampling.
+All views of all windows of all images share encoder batches; what comes out lies side by side, window by window.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
+
+import torch
+
+__all__ = [
+    "PLAIN_VIEW",
+    "Box",
+    "DenseFeatures",
+    "WindowBatch",
+    "WindowFeatures",
+    "WindowLayout",
+    "WindowView",
+    "WindowedImage",
+    "combine_views",
+    "make_batches",
+    "make_views",
+    "plan_windows",
+    "read_views",
+    "share_windows",
+]
+
+
+class WindowView(NamedTuple):
+    """One view of a window: how to make it and how much it counts.
+
+    Attributes:
+        color: 3x3 matrix applied to normalised pixels, or `None` for the identity.
+        kernel: 1-D blur kernel of odd length for both axes, or `None` for none.
+        flip_axes: Axes to flip, -2 (vertical) and -1 (horizontal).
+        weight: Weight in the sum of unit features.
+    """
+
+    color: torch.Tensor | None
+    kernel: torch.Tensor | None
+    flip_axes: tuple[int, ...]
+    weight: float
+
+
+Box = tuple[slice, slice]  # rows and columns of a window
+
+PLAIN_VIEW = WindowView(color=None, kernel=None, flip_axes=(), weight=1.0)
+
+
+class WindowLayout(NamedTuple):
+    """Where the windows of one image lie.
+
+    Attributes:
+        tops: Upper edges of the rows of windows, in pixels.
+        lefts: Left edges of the columns of windows.
+        size: (height, width) of every window.
+        is_whole_image: Whether windows are off and the one window is the image.
+    """
+
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
+    size: tuple[int, int]
+    is_whole_image: bool
+
+    @property
+    def num_windows(self) -> int:
+        """Number of windows."""
+        return len(self.tops) * len(self.lefts)
+
+    def boxes(self) -> Iterator[Box]:
+        """Row and column slices of every window, row by row."""
+        height, width = self.size
+        for top in self.tops:
+            for left in self.lefts:
+                yield slice(top, top + height), slice(left, left + width)
+
+
+class WindowedImage(NamedTuple):
+    """One image, ready to be encoded.
+
+    Attributes:
+        pixels: (3, height, width) CLIP-normalised; guides the refinement, too.
+        layout: Where its windows lie.
+        views: What is made of each window.
+        output_size: (H₀, W₀) of the result.
+    """
+
+    pixels: torch.Tensor
+    layout: WindowLayout
+    views: Sequence[WindowView]
+    output_size: tuple[int, int]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.pixels.shape[-2], self.pixels.shape[-1]
+
+
+class DenseFeatures(NamedTuple):
+    """One image, encoded: what stitching starts from.
+
+    Attributes:
+        image: The image.
+        patches: Features of all windows side by side, (n_h * grid_h, n_w * grid_w, dim), views summed by weight.
+    """
+
+    image: WindowedImage
+    patches: torch.Tensor
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(grid_h, grid_w): patches of one window."""
+        layout = self.image.layout
+        return self.patches.shape[0] // len(layout.tops), self.patches.shape[1] // len(layout.lefts)
+
+
+class WindowBatch(NamedTuple):
+    """What goes through the encoder at once.
+
+    Attributes:
+        pixel_values: (windows * views, 3, height, width).
+        counts: Which images they are from, in order: index of the image, and number of its windows.
+    """
+
+    pixel_values: torch.Tensor
+    counts: tuple[tuple[int, int], ...]
+
+
+class WindowFeatures:
+    """Gathers what an encoder makes of one batch after the other.
+
+    Args:
+        images: All images, as given to [`make_batches`].
+        view_weights: Weight of each view; those that came with the images if `None`.
+    """
+
+    def __init__(self, images: Sequence[WindowedImage], view_weights: Sequence[float] | None = None) -> None:
+        self._images = images
+        self._views = [_weigh_views(image.views, view_weights) for image in images]
+        self._parts: list[list[torch.Tensor]] = [[] for _ in images]
+
+    def add(self, batch: WindowBatch, patches: torch.Tensor) -> None:
+        """Take a batch's unit features, (windows * views, grid_h, grid_w, dim), and sum the views."""
+        windows = patches.unflatten(0, (-1, len(self._views[0])))
+        for (index, _), part in zip(batch.counts, windows.split([count for _, count in batch.counts]), strict=True):
+            combined = combine_views(part, self._views[index])
+            self._parts[index].append(combined.to(self._images[index].pixels.device))
+
+    def lay_out(self) -> list[DenseFeatures]:
+        """Lay each image's windows side by side, once all batches are in."""
+        results = []
+        for image, parts in zip(self._images, self._parts, strict=True):
+            windows = torch.cat(parts).unflatten(0, (len(image.layout.tops), len(image.layout.lefts)))
+            # (n_h, n_w, grid_h, grid_w, dim) -> (n_h * grid_h, n_w * grid_w, dim)
+            results.append(DenseFeatures(image, windows.transpose(1, 2).flatten(2, 3).flatten(0, 1)))
+        return results
+
+
+def plan_windows(image_size: tuple[int, int], side: int, stride: int) -> WindowLayout:
+    """Place windows over an image: one every `stride` pixels, the last one of an axis shifted back inside.
+
+    Args:
+        image_size: (height, width) in pixels.
+        side: Side of a window in pixels; an image side below it gives a smaller window, 0 the whole image.
+        stride: Step in pixels.
+    """
+    height, width = (min(length, side or length) for length in image_size)
+    tops = _window_starts(image_size[0], height, stride)
+    lefts = _window_starts(image_size[1], width, stride)
+    return WindowLayout(tops, lefts, (height, width), is_whole_image=side == 0)
+
+
+def _window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
+    count = max(length - window + stride - 1, 0) // stride + 1
+    return tuple(min(index * stride, length - window) for index in range(count))
+
+
+def make_batches(images: Sequence[WindowedImage], batch_size: int) -> Iterator[WindowBatch]:
+    """Cut out all windows of all images and make their views, a batch at a time.
+
+    Args:
+        images: The images; all have as many views.
+        batch_size: Number of windows in a batch, at most.
+    """
+    for batch in share_windows([image.layout for image in images], batch_size):
+        parts = []
+        for index, boxes in batch:
+            windows = torch.stack([images[index].pixels[:, rows, columns] for rows, columns in boxes])
+            parts.append(make_views(windows, images[index].views))
+        yield WindowBatch(torch.cat(parts).flatten(0, 1), tuple((index, len(boxes)) for index, boxes in batch))
+
+
+def share_windows(layouts: Sequence[WindowLayout], batch_size: int) -> Iterator[list[tuple[int, list[Box]]]]:
+    """Share out the windows of all images among encoder batches; windows of a batch are of one size.
+
+    Args:
+        layouts: Layout of each image.
+        batch_size: Number of windows in a batch, at most.
+
+    Yields:
+        For each batch: image index and boxes, images in order within a window size.
+    """
+    for size in dict.fromkeys(layout.size for layout in layouts):
+        tasks = [(index, box) for index, layout in enumerate(layouts) if layout.size == size for box in layout.boxes()]
+        for start in range(0, len(tasks), batch_size):
+            runs = groupby(tasks[start : start + batch_size], key=itemgetter(0))
+            yield [(index, [box for _, box in run]) for index, run in runs]
+
+
+def read_views(color: torch.Tensor, blur: torch.Tensor, flip: torch.Tensor, weight: torch.Tensor) -> list[WindowView]:
+    """Turn the processor's tensors of one image into views, leaving out what does nothing.
+
+    Args:
+        color: (views, 3, 3)
+        blur: (views, K) with K odd; a unit impulse for none.
+        flip: (views, 2) of bool: vertical, horizontal.
+        weight: (views,)
+    """
+    identity = torch.eye(3, device=color.device, dtype=color.dtype)
+    impulse = torch.zeros_like(blur[0])
+    impulse[len(impulse) // 2] = 1
+    return [
+        WindowView(
+            color=None if torch.equal(matrix, identity) else matrix,
+            kernel=None if torch.equal(kernel, impulse) else kernel,
+            flip_axes=tuple(axis for axis, flipped in zip((-2, -1), flips, strict=True) if flipped),
+            weight=share,
+        )
+        for matrix, kernel, flips, share in zip(color, blur, flip.tolist(), weight.tolist(), strict=True)
+    ]
+
+
+def make_views(windows: torch.Tensor, views: Sequence[WindowView]) -> torch.Tensor:
+    """(windows, 3, height, width) -> (windows, views, 3, height, width)."""
+    return torch.stack([_make_view(windows, view) for view in views], dim=1)
+
+
+def combine_views(features: torch.Tensor, views: Sequence[WindowView]) -> torch.Tensor:
+    """Un-flip the patch grids and sum the views by weight.
+
+    Args:
+        features: (windows, views, grid_h, grid_w, dim), unit vectors.
+        views: As given to [`make_views`].
+
+    Returns:
+        (windows, grid_h, grid_w, dim), not renormalised.
+    """
+    combined = torch.zeros_like(features[:, 0])
+    for index, view in enumerate(views):
+        if view.weight == 0:
+            continue
+        # The grid is (-3, -2) here where pixels were (-2, -1).
+        combined = combined + view.weight * features[:, index].flip([axis - 1 for axis in view.flip_axes])
+    return combined
+
+
+def _weigh_views(views: Sequence[WindowView], weights: Sequence[float] | None) -> Sequence[WindowView]:
+    if weights is None:
+        return views
+    if len(weights) != len(views):
+        raise ValueError(f"Expected a weight for each of {len(views)} views, but got {len(weights)}.")
+    return [view._replace(weight=weight) for view, weight in zip(views, weights, strict=True)]
+
+
+def _make_view(windows: torch.Tensor, view: WindowView) -> torch.Tensor:
+    if view.color is not None:
+        windows = torch.einsum("ij,njhw->nihw", view.color.to(windows), windows)
+    if view.kernel is not None:
+        height, width = windows.shape[-2:]
+        kernel = view.kernel.to(windows)
+        windows = _blur_matrix(kernel, height) @ windows @ _blur_matrix(kernel, width).T
+    return windows.flip(view.flip_axes)
+
+
+def _blur_matrix(kernel: torch.Tensor, length: int) -> torch.Tensor:
+    """(length, length) matrix that convolves an axis with `kernel`, mirrored at both ends, edges not repeated."""
+    radius = len(kernel) // 2
+    places = torch.arange(length, device=kernel.device)
+    matrix = kernel.new_zeros(length, length)
+    for offset, tap in zip(range(-radius, radius + 1), kernel, strict=True):
+        period = max(2 * (length - 1), 1)
+        mirrored = (places + offset).remainder(period)
+        mirrored = torch.minimum(mirrored, period - mirrored) if length > 1 else mirrored
+        matrix[places, mirrored] += tap
+    return matrix
