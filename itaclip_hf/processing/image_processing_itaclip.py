@@ -12,7 +12,6 @@ from typing import Any, cast
 import numpy as np
 import PIL.Image
 import torch
-import torch.nn.functional as F
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
@@ -26,9 +25,16 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils.generic import TensorType
 
-from .augmentation import compute_views, stack_views
-from .image_reading import read_image
-from .segmentation_maps import apply_area_threshold_, assign_labels, close_label_map
+from .augmentation import View, compute_views, stack_views
+from .image_reading import open_image, read_image
+from .resizing import compute_resized_size, resize_image
+from .segmentation_maps import (
+    assign_labels,
+    close_label_map,
+    compute_scores,
+    drop_small_classes_,
+    pair_with_target_sizes,
+)
 
 __all__ = ["ITACLIPImageProcessor", "ITACLIPImageProcessorKwargs"]
 
@@ -45,12 +51,6 @@ PUBLISHED_STD = [68.501 / 255, 66.632 / 255, 70.323 / 255]
 PIXEL_FIELDS = ("do_convert_rgb", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 
 CHECKED_FIELDS = ("do_center_crop", "image_engineering", "photometric_weight", "score_threshold", "area_threshold")
-
-INTERPOLATION_MODES = {
-    PILImageResampling.NEAREST: "nearest-exact",
-    PILImageResampling.BILINEAR: "bilinear",
-    PILImageResampling.BICUBIC: "bicubic",
-}
 
 
 class ITACLIPImageProcessorKwargs(ImagesKwargs, total=False):
@@ -145,7 +145,13 @@ class ITACLIPImageProcessor(PilBackend):
         """Open paths and URLs; images pass through. Files keep their mode, so that depth and transparency survive."""
         source = image_url_or_urls
         if isinstance(source, os.PathLike) or (isinstance(source, str) and os.path.isfile(source)):
-            return _open_image(os.fspath(source))
+            try:
+                return open_image(source)
+            except OSError as error:
+                path = os.fspath(source)
+                if path in str(error):
+                    raise
+                raise OSError(f"{path}: {error}") from error
         return super().fetch_images(source)
 
     def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> list[Any]:
@@ -223,6 +229,10 @@ class ITACLIPImageProcessor(PilBackend):
             data.update(stack_views(compute_views(kwargs["photometric_weight"]), len(images)))
         return BatchFeature(data, tensor_type=return_tensors)
 
+    def choose_views(self) -> tuple[View, ...]:
+        """The views that a call hands to the model with every image; none without image engineering."""
+        return compute_views(self.photometric_weight) if self.image_engineering else ()
+
     def _scale_pixels(
         self,
         image: np.ndarray,
@@ -248,28 +258,8 @@ class ITACLIPImageProcessor(PilBackend):
         reducing_gap: int | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """Resize an image (channels, height, width) as the published method does: not antialiased.
-
-        Integers are rounded to integers again, which keeps them within one grey level of the published resize.
-
-        Raises:
-            ValueError: If the size or the interpolation is not supported.
-        """
-        mode = INTERPOLATION_MODES.get(PILImageResampling.BILINEAR if resample is None else resample)
-        if mode is None:
-            raise ValueError(
-                f"Expected `resample` to be nearest (0), bilinear (2) or bicubic (3), but got {resample}. "
-                "Use one of these."
-            )
-        new_size = _compute_resized_size(image.shape[-2], image.shape[-1], size)
-        if new_size == image.shape[-2:]:
-            return image
-        pixels = torch.from_numpy(image.astype(np.float32))[None]
-        align_corners = None if mode == "nearest-exact" else False
-        resized = F.interpolate(pixels, new_size, mode=mode, align_corners=align_corners)[0]
-        if image.dtype == np.uint8:
-            resized = resized.round_().clamp_(0, 255).to(torch.uint8)
-        return resized.numpy()
+        """Resize an image (channels, height, width) as the published method does; see `resize_image`."""
+        return resize_image(image, compute_resized_size(image.shape[-2], image.shape[-1], size), resample)
 
     def post_process_semantic_segmentation(
         self,
@@ -307,10 +297,10 @@ class ITACLIPImageProcessor(PilBackend):
         _check_share("score_threshold", score_threshold)
         _check_share("area_threshold", area_threshold)
         results: list[Any] = []
-        for logits, target_size in _pair_with_target_sizes(outputs.logits, target_sizes):
-            scores = _compute_scores(logits, target_size)
+        for logits, target_size in pair_with_target_sizes(outputs.logits, target_sizes):
+            scores = compute_scores(logits, target_size)
             if area_threshold:
-                apply_area_threshold_(scores, area_threshold)
+                drop_small_classes_(scores, area_threshold)
             labels = assign_labels(scores, score_threshold or 0.0)
             if closing:
                 labels = close_label_map(labels)
@@ -379,18 +369,6 @@ def _check_share(name: str, value: float | None) -> None:
         raise ValueError(f"Expected `{name}` between 0 and 1, but got {value}. Use a share of the whole.")
 
 
-def _open_image(path: str) -> PIL.Image.Image:
-    try:
-        with PIL.Image.open(path) as image:
-            image.load()
-            return image
-    except OSError as error:
-        if path in str(error):
-            raise
-        # A file that ends too early does not say in PIL's message which one it is.
-        raise OSError(f"{path}: {error}") from error
-
-
 def _add_channel_axis(images: Any) -> Any:
     """Give arrays (height, width) the channel axis that Transformers' batching expects, in lists, too."""
     if isinstance(images, list | tuple):
@@ -409,25 +387,6 @@ def _warn_of_rescaled_images(images: list[np.ndarray]) -> None:
         )
 
 
-def _compute_resized_size(height: int, width: int, size: SizeDict) -> tuple[int, int]:
-    """Size that keeps the proportions, unless `size` gives both sides; rounded as in the published method."""
-    if size.height and size.width:
-        return size.height, size.width
-    factors = []
-    if size.shortest_edge:
-        factors.append(size.shortest_edge / min(height, width))
-    if size.longest_edge:
-        factors.append(size.longest_edge / max(height, width))
-    if not factors:
-        raise ValueError(
-            f"Expected `size` to have 'shortest_edge', 'longest_edge' or both, or 'height' and 'width', but got "
-            f"{dict(size)}. Use one of these."
-        )
-    factor = min(factors)
-    # A very long strip would otherwise lose its short side.
-    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
-
-
 def _stack_images(images: list[np.ndarray]) -> np.ndarray:
     sizes = {image.shape for image in images}
     if len(sizes) > 1:
@@ -436,32 +395,3 @@ def _stack_images(images: list[np.ndarray]) -> np.ndarray:
             "Set `do_pad=True` or process them singly."
         )
     return np.stack(images).astype(np.float32, copy=False)
-
-
-def _pair_with_target_sizes(
-    logits: torch.Tensor | Sequence[torch.Tensor], target_sizes: Sequence[tuple[int, int]] | torch.Tensor | None
-) -> list[tuple[torch.Tensor, tuple[int, int]]]:
-    """Check logits and target sizes and put each image's together."""
-    for image_logits in logits:
-        if image_logits.ndim != 3:
-            raise ValueError(
-                "Expected logits (batch, classes, height, width) or a list of (classes, height, width), but got "
-                f"{tuple(image_logits.shape)} for an image. Pass the model's outputs as they are."
-            )
-    if target_sizes is None:
-        return [(image_logits, tuple(image_logits.shape[-2:])) for image_logits in logits]
-    if len(target_sizes) != len(logits):
-        raise ValueError(
-            f"Expected one target size per image ({len(logits)}), but got {len(target_sizes)}. "
-            "Give (height, width) for each."
-        )
-    sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else target_sizes
-    return [(each, (int(height), int(width))) for each, (height, width) in zip(logits, sizes, strict=True)]
-
-
-def _compute_scores(logits: torch.Tensor, target_size: tuple[int, int]) -> torch.Tensor:
-    """Class scores at the target size, in a new tensor: (classes, h, w) -> (classes, height, width)."""
-    scores = logits.exp() if logits.dtype == torch.float32 else logits.float().exp_()
-    if target_size == tuple(scores.shape[-2:]):
-        return scores
-    return F.interpolate(scores[None], target_size, mode="bilinear", align_corners=False)[0]

@@ -1,10 +1,12 @@
 """From anything that holds a picture to an array (channels, height, width): 8-bit integers, or floats as they are.
 
-PIL images of every mode, NumPy arrays and torch tensors in either layout, EXIF rotation, transparency (laid on white,
-as Transformers does), and integers of more than 8 bits (scaled by their range, never clipped).
+Files of every format but EPS, PIL images of every mode, NumPy arrays and torch tensors in either layout, EXIF
+rotation, transparency (laid on white, as Transformers does), and integers of more than 8 bits (scaled by their range,
+never clipped).
 """
 
-from typing import Any
+import os
+from typing import IO, Any
 
 import numpy as np
 import PIL.Image
@@ -12,10 +14,44 @@ import PIL.ImageOps
 import torch
 from transformers.image_utils import ChannelDimension, infer_channel_dimension_format
 
-__all__ = ["read_image"]
+__all__ = ["open_image", "read_image", "read_rgb_image"]
 
 TRANSPARENT_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 DEEP_MODES = ("I", "F")  # and everything that begins with "I;16"; PIL's own conversion would clip them at 255
+
+
+def open_image(source: str | os.PathLike[str] | IO[bytes]) -> PIL.Image.Image:
+    """Read an image file, once and whole, in its own mode and orientation.
+
+    Args:
+        source: A path or an open binary file.
+
+    Raises:
+        OSError: If it cannot be read or decoded, whatever its decoder says; the message need not name the file.
+    """
+    if isinstance(source, str | os.PathLike) and os.path.exists(source) and not os.path.isfile(source):
+        # A pipe would be waited for.
+        raise OSError("Expected an image file, but got a folder, pipe or device. Name a file.")
+    try:
+        with PIL.Image.open(source) as image:
+            if image.format == "EPS":
+                raise OSError("Expected an image of pixels, but got EPS, which is a program. Convert it first.")
+            image.load()
+            return image
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise anything: SyntaxError, RuntimeError, struct.error, ...
+        raise OSError(f"Expected an image, but it cannot be decoded ({error}). Repair or leave it out.") from error
+
+
+def read_rgb_image(source: PIL.Image.Image | str | os.PathLike[str]) -> PIL.Image.Image:
+    """Read an image or image file upright as 8-bit RGB.
+
+    Raises:
+        OSError, ValueError: See `open_image` and `read_image`.
+    """
+    image = source if isinstance(source, PIL.Image.Image) else open_image(source)
+    return PIL.Image.fromarray(np.moveaxis(read_image(image), 0, -1).round().clip(0, 255).astype(np.uint8))
 
 
 def read_image(
@@ -69,7 +105,7 @@ def _read_pil_image(image: PIL.Image.Image, do_convert_rgb: bool) -> np.ndarray:
         image = image.convert("LA") if image.mode == "La" else image
         white = PIL.Image.new("RGBA", image.size, "white")
         image = PIL.Image.alpha_composite(white, image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _check_pixels(pixels: np.ndarray) -> None:

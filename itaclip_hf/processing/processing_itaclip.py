@@ -248,10 +248,10 @@ def _choose_vocabulary(
     return made.with_auxiliary_texts([auxiliary_text] if isinstance(auxiliary_text, str) else auxiliary_text)
 
 
-def _mix_texts(vocabulary: Vocabulary, auxiliary_weight: float) -> tuple[list[str], list[str], np.ndarray]:
+def _mix_texts(vocabulary: Vocabulary, share: float) -> tuple[list[str], list[str], np.ndarray]:
     """List the texts to encode, the class or background word that each is for, and the mixing (queries, texts)."""
     # Without weight, auxiliary texts would be encoded in vain.
-    auxiliary_texts = [entry.auxiliary_texts if auxiliary_weight else () for entry in vocabulary.classes]
+    auxiliary_texts = [entry.auxiliary_texts if share else () for entry in vocabulary.classes]
     names = vocabulary.query_names
     texts = [*names, *(text for texts in auxiliary_texts for text in texts)]
     text_weight = np.zeros((len(names), len(texts)), dtype=np.float32)
@@ -263,8 +263,8 @@ def _mix_texts(vocabulary: Vocabulary, auxiliary_weight: float) -> tuple[list[st
         query += len(entry.names)
         owners += [entry.label] * len(own_texts)
         if own_texts:
-            text_weight[queries, queries] = 1 - auxiliary_weight
-            text_weight[queries.start : queries.stop, text : text + len(own_texts)] = auxiliary_weight / len(own_texts)
+            text_weight[queries, queries] = 1 - share
+            text_weight[queries.start : queries.stop, text : text + len(own_texts)] = share / len(own_texts)
             text += len(own_texts)
     return texts, owners, text_weight
 

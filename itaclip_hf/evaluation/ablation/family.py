@@ -27,7 +27,6 @@ from ...modeling.modeling_itaclip import DenseVariant, ITACLIPLabelMapsOutput
 from ...modeling.query_maps import DenseFeatures
 from ...modeling.window_views import plan_windows
 from ...processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
-from ...processing.augmentation import compute_views
 from ...text_cache import bake_vocabulary, find_cache_folder
 from ..running.predictor import Prediction, describe_itaclip, hash_weights
 from .variants import Variant
@@ -35,7 +34,8 @@ from .variants import Variant
 __all__ = ["VariantFamily", "Work"]
 
 _FEATURE_BYTES = 2**30  # features of one pass held at once; more variants than fit take another pass
-_POST_PROCESSING = ("score_threshold", "area_threshold", "closing")
+# Fields of the image processor that change weights of views or label maps, not what is encoded.
+_NOT_PREPARATION = ("photometric_weight", "score_threshold", "area_threshold", "closing")
 
 
 class Work(NamedTuple):
@@ -256,16 +256,13 @@ def _prepare_images(
 
 def _describe_preparation(image_processor: ITACLIPImageProcessor) -> str:
     """Everything about images before the model, but the weights of the views, as a key."""
-    fields = {name: value for name, value in image_processor.to_dict().items() if name not in _POST_PROCESSING}
-    weight = fields.pop("photometric_weight")
-    views = compute_views(weight) if image_processor.image_engineering else ()
-    content = repr((sorted(fields.items()), [replace(view, weight=1.0) for view in views]))
+    fields = {name: value for name, value in image_processor.to_dict().items() if name not in _NOT_PREPARATION}
+    views = [replace(view, weight=1.0) for view in image_processor.choose_views()]
+    content = repr((sorted(fields.items()), views))
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _view_weights(image_processor: ITACLIPImageProcessor) -> tuple[float, ...] | None:
     """Weights of the views as the image processor emits them, in float32; `None` for the plain image."""
-    if not image_processor.image_engineering:
-        return None
-    weights = [view.weight for view in compute_views(image_processor.photometric_weight)]
-    return tuple(np.array(weights, dtype=np.float32).tolist())
+    weights = [view.weight for view in image_processor.choose_views()]
+    return tuple(np.array(weights, dtype=np.float32).tolist()) if weights else None
