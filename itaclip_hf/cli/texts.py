@@ -54,6 +54,7 @@ def texts(
 
     from ..checkpoints import resolve_checkpoint
     from ..evaluation.texts.llm_texts import GenerationSettings, generate_texts, load_chat_model, make_length_check
+    from ..files import write_json
 
     quiet_libraries()
     settings = GenerationSettings(batch_size=batch_size, attempts=attempts)
@@ -64,7 +65,7 @@ def texts(
     progress_file = out.with_name(f"{out.name}.progress.json")
     chat_model = load_chat_model(llm, settings, device=device)
     report = generate_texts(words, kind.value, chat_model, llm, fits, settings, progress_file)
-    report.vocabulary.save_json_file(out)
+    write_json(out, report.vocabulary.to_dict())
     progress_file.unlink(missing_ok=True)
     typer.echo(f"{len(words.classes) - len(report.failures)} of {len(words.classes)} classes have {kind.value}: {out}")
     if report.failures:

@@ -1,8 +1,8 @@
 """The words a segmentation is made of: classes with synonyms and auxiliary texts, and the background's word list.
 
-A `Vocabulary` is checked when it is made and never changes afterwards. It reads and writes JSON, and reads the two
-text formats of the published ITACLIP code: class files (`name, synonym, ...` per line) and auxiliary texts
-(`name >=text` per line).
+A `Vocabulary` is checked when it is made and never changes afterwards. It turns into JSON values and back, and reads
+JSON files and the two text formats of the published ITACLIP code: class files (`name, synonym, ...` per line) and
+auxiliary texts (`name >=text` per line).
 """
 
 import difflib
@@ -269,7 +269,10 @@ class Vocabulary:
             OSError: If the file cannot be read.
             ValueError: If it holds no valid vocabulary; the message names the file.
         """
-        text = _read_text(path)
+        return cls._from_json(path, _read_text(path))
+
+    @classmethod
+    def _from_json(cls, path: str | os.PathLike[str], text: str) -> "Vocabulary":
         try:
             return cls.from_dict(json.loads(text))
         except json.JSONDecodeError as error:
@@ -278,17 +281,6 @@ class Vocabulary:
             ) from error
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
-
-    def save_json_file(self, path: str | os.PathLike[str]) -> None:
-        """Write the vocabulary as JSON; a reader sees the old file or the new one, never a half."""
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], background_first_line: bool = False) -> "Vocabulary":
@@ -310,7 +302,7 @@ class Vocabulary:
         """
         text = _read_text(path)
         if os.fspath(path).endswith(".json") or text.lstrip().startswith("{"):
-            return cls.from_json_file(path)
+            return cls._from_json(path, text)
         if AUXILIARY_TEXT_SEPARATOR in text:
             return cls([VocabularyClass(name, entry) for name, entry in load_auxiliary_texts(path).items()])
         names = _parse_class_lines(path, text)
