@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-import PIL.Image
 import torch
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_base import BatchFeature
@@ -20,7 +19,6 @@ from transformers.image_utils import (
     ImageInput,
     PILImageResampling,
     SizeDict,
-    is_valid_image,
 )
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils.generic import TensorType
@@ -80,7 +78,8 @@ class ITACLIPImageProcessor(PilBackend):
 
     Images may be PIL images of any mode, arrays (height, width), (height, width, channels) or (channels, height,
     width), torch tensors, paths or URLs, single or in lists. EXIF rotation is applied, transparency is laid on white,
-    integers of more than 8 bits are scaled by their range. Floats are taken for 0...255 unless `do_rescale=False`.
+    unsigned integers of more than 8 bits are scaled by their range. Floats are taken for 0...255 unless
+    `do_rescale=False`.
 
     A stock CLIP preprocessor file can be loaded; its mean and standard deviation are taken over, its classification
     crop, size and interpolation are not.
@@ -155,7 +154,6 @@ class ITACLIPImageProcessor(PilBackend):
         return super().fetch_images(source)
 
     def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> list[Any]:
-        images = _add_channel_axis(self.fetch_images(images))
         flat = cast(list[Any], super()._prepare_images_structure(images, expected_ndims))
         if not flat:
             raise ValueError("Expected at least one image, but got none. Pass an image or a list of images.")
@@ -171,6 +169,7 @@ class ITACLIPImageProcessor(PilBackend):
         **kwargs: Any,
     ) -> list[np.ndarray]:
         prepared = []
+        images = _add_channel_axis(self.fetch_images(images), input_data_format)
         for index, image in enumerate(self._prepare_images_structure(images, expected_ndims)):
             try:
                 prepared.append(self.process_image(image, do_convert_rgb, input_data_format))
@@ -369,22 +368,38 @@ def _check_share(name: str, value: float | None) -> None:
         raise ValueError(f"Expected `{name}` between 0 and 1, but got {value}. Use a share of the whole.")
 
 
-def _add_channel_axis(images: Any) -> Any:
-    """Give arrays (height, width) the channel axis that Transformers' batching expects, in lists, too."""
+def _add_channel_axis(images: Any, input_data_format: str | ChannelDimension | None) -> Any:
+    """Give arrays (height, width) the channels that Transformers' batching expects, in lists, too.
+
+    Three of them: grey images that are three pixels wide would else be taken for colours.
+    """
     if isinstance(images, list | tuple):
-        return [_add_channel_axis(image) for image in images]
-    if is_valid_image(images) and not isinstance(images, PIL.Image.Image) and images.ndim == 2:
-        return images[None]
+        return [_add_channel_axis(image, input_data_format) for image in images]
+    if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 2:
+        axis = 0 if input_data_format == ChannelDimension.FIRST else -1
+        stack: Any = torch.stack if isinstance(images, torch.Tensor) else np.stack
+        return stack([images] * 3, axis)
     return images
 
 
 def _warn_of_rescaled_images(images: list[np.ndarray]) -> None:
-    if any(image.dtype.kind == "f" and image.min() >= 0 and 0 < image.max() <= 1 for image in images):
-        warnings.warn(
-            "Expected pixels between 0 and 255, but got floats that are all between 0 and 1. "
-            "Set `do_rescale=False` if they are scaled already.",
-            stacklevel=2,
-        )
+    """Floats have no range of their own; what is not about 0...255 is probably another one."""
+    for image in images:
+        if image.dtype.kind != "f":
+            continue
+        lowest, highest = float(image.min()), float(image.max())
+        if lowest >= 0 and 0 < highest <= 1:
+            warnings.warn(
+                "Expected pixels between 0 and 255, but got floats that are all between 0 and 1. "
+                "Set `do_rescale=False` if they are scaled already.",
+                stacklevel=2,
+            )
+        elif lowest < -0.5 or highest > 255.5:
+            warnings.warn(
+                f"Expected pixels between 0 and 255, but got floats from {lowest:g} to {highest:g}. Scale them, or "
+                "set `do_rescale=False` if they are made ready already.",
+                stacklevel=2,
+            )
 
 
 def _stack_images(images: list[np.ndarray]) -> np.ndarray:

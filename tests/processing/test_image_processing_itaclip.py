@@ -98,6 +98,21 @@ class TestInputs:
             np.testing.assert_array_equal(small(image, return_tensors="np")["pixel_values"], reference)
         assert len(small(kinds[:5], return_tensors="np")["pixel_values"]) == 5
 
+    def test_gray_arrays_may_be_as_wide_as_colors_are_many(self, small):
+        pixels = random_image(32, 3)[..., 0]
+        for image, form in ((pixels, None), (pixels, "channels_first"), (torch.from_numpy(pixels), "channels_last")):
+            inputs = small(image, do_resize=False, do_normalize=False, input_data_format=form, return_tensors="np")
+            np.testing.assert_allclose(inputs["pixel_values"][0], np.stack([pixels / 255] * 3), rtol=1e-6)
+
+    @pytest.mark.parametrize("span", [(-1, 1), (0, 10000), (-9999, 200)])
+    def test_floats_of_another_range_are_told(self, small, span):
+        pixels = np.linspace(*span, 32 * 32).reshape(32, 32)
+        with pytest.warns(
+            UserWarning, match=f"floats from {span[0]} to {span[1]}. Scale them"
+        ):
+            small(pixels)
+        small(pixels, do_rescale=False)
+
     def test_floats_are_resized_without_rounding(self, small):
         pixels = random_image(40, 60).astype(np.float32)
         planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
