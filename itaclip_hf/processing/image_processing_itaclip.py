@@ -4,6 +4,7 @@ Images become CLIP-normalised pixels of a common size, beside their valid and or
 engineering as data. Label maps come from class scores through the published method's thresholds and closing.
 """
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -243,9 +244,13 @@ class ITACLIPImageProcessor(PilBackend):
 
         The published method computes just this; two steps round differently, and attention can blow that up.
         """
+        if rescale_factor is not None:
+            _check_numbers("rescale_factor", rescale_factor)
         if image_mean is None or image_std is None:
             return image if rescale_factor is None else self.rescale(image, rescale_factor)
         levels = 1.0 if rescale_factor is None else rescale_factor
+        _check_numbers("image_mean", image_mean, lowest=-math.inf)
+        _check_numbers("image_std", image_std)
         mean, std = (np.asarray(values, dtype=np.float64) / levels for values in (image_mean, image_std))
         return self.normalize(image.astype(np.float32), mean.tolist(), std.tolist())
 
@@ -366,6 +371,16 @@ def _check_share(name: str, value: float | None) -> None:
     # Written so that NaN fails, too.
     if value is not None and not 0 <= value <= 1:
         raise ValueError(f"Expected `{name}` between 0 and 1, but got {value}. Use a share of the whole.")
+
+
+def _check_numbers(name: str, values: float | Sequence[float], lowest: float = 0.0) -> None:
+    """Zeros would become infinite pixels, which no later step would tell from others."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"Expected `{name}` to be a number or a list of numbers, but got {values!r}. Use numbers.")
+    if not (np.isfinite(array).all() and (array > lowest).all()):
+        above = "finite numbers" if lowest == -math.inf else f"finite numbers above {lowest:g}"
+        raise ValueError(f"Expected `{name}` of {above}, but got {values}. Correct it.")
 
 
 def _add_channel_axis(images: Any, input_data_format: str | ChannelDimension | None) -> Any:

@@ -5,6 +5,8 @@ are whole numbers out of 2048, and bits are dropped between and after the two pa
 off at one value in twelve, and attention can blow that up. Everything else is resized in single precision.
 """
 
+import numbers
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,8 +26,11 @@ def compute_resized_size(height: int, width: int, size: SizeDict) -> tuple[int, 
     """Size that keeps the proportions, unless `size` gives both sides; rounded as in the published method.
 
     Raises:
-        ValueError: If `size` names no length.
+        TypeError: If a length is no whole number.
+        ValueError: If `size` names no length or one below 1.
     """
+    for name in ("height", "width", "shortest_edge", "longest_edge"):
+        _check_length(name, getattr(size, name))
     if size.height and size.width:
         return size.height, size.width
     factors = []
@@ -76,6 +81,15 @@ def resize_image(
     if image.dtype == np.uint8:
         resized = resized.round_().clamp_(0, 255).to(torch.uint8)
     return resized.numpy()
+
+
+def _check_length(name: str, value: int | None) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"Expected `size` in whole pixels, but got {value!r} as '{name}'. Use a number like 336.")
+    if value < 1:
+        raise ValueError(f"Expected `size` of at least 1 pixel, but got {value} as '{name}'. Use a number like 336.")
 
 
 def _resize_in_fixed_point(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

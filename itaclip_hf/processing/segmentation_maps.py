@@ -4,7 +4,9 @@ In go the logits of one image (classes, height, width), out comes a map of class
 is too small or too unsure becomes class 0, as in the published method.
 """
 
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +27,8 @@ def pair_with_target_sizes(
     """Put each image's logits and the size of its map together; by default they have one size.
 
     Raises:
-        ValueError: If there is not one target size an image, or an image's logits have not three dimensions.
+        ValueError: If there is not one target size an image, a target size is not two whole numbers above 0, or an
+            image's logits have not three dimensions.
     """
     for image_logits in logits:
         if image_logits.ndim != 3:
@@ -41,7 +44,20 @@ def pair_with_target_sizes(
             "Give (height, width) for each."
         )
     sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else target_sizes
-    return [(each, (int(height), int(width))) for each, (height, width) in zip(logits, sizes, strict=True)]
+    return [(each, _read_size(size)) for each, size in zip(logits, sizes, strict=True)]
+
+
+def _read_size(size: Any) -> tuple[int, int]:
+    try:
+        height, width = map(operator.index, size)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise ValueError(
+            f"Expected every target size as (height, width) in whole pixels, but got {size!r}. Give two numbers "
+            "above 0."
+        )
+    return height, width
 
 
 def compute_scores(logits: torch.Tensor, target_size: tuple[int, int]) -> torch.Tensor:
