@@ -17,7 +17,7 @@ from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 
 from .image_processing_itaclip import ITACLIPImageProcessor
 from .prompt_templates import IMAGENET_TEMPLATES
-from .vocabulary import Vocabulary
+from .vocabulary import Vocabulary, straighten_text
 
 __all__ = ["ITACLIPProcessor"]
 
@@ -136,8 +136,10 @@ class ITACLIPProcessor(ProcessorMixin):
     def _encode_vocabulary(self, vocabulary: Vocabulary, text_kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
         """Token ids of all texts, names before auxiliary texts, and the weights that mix them into queries."""
         texts, owners, text_weight = _mix_texts(vocabulary, self.auxiliary_weight)
+        texts = [straighten_text(text) for text in texts]
         prompts = [template.format(text) for text in texts for template in self.templates]
         tokens = self._tokenize(prompts, owners, text_kwargs)
+        _check_names_differ(vocabulary.query_names, tokens["input_ids"], len(self.templates))
         shape = (len(texts), len(self.templates), -1)
         return {
             "input_ids": tokens["input_ids"].reshape(shape),
@@ -246,6 +248,18 @@ def _choose_vocabulary(
     if auxiliary_text is None:
         return made
     return made.with_auxiliary_texts([auxiliary_text] if isinstance(auxiliary_text, str) else auxiliary_text)
+
+
+def _check_names_differ(names: Sequence[str], input_ids: np.ndarray, templates: int) -> None:
+    """Refuse names that are the same to the text encoder, as long ones may be after they were cut."""
+    first_names: dict[bytes, str] = {}
+    for name, prompts in zip(names, input_ids.reshape(-1, templates, input_ids.shape[-1]), strict=False):
+        other = first_names.setdefault(prompts.tobytes(), name)
+        if other is not name:
+            raise ValueError(
+                f"Expected names that differ in their tokens, but got {_enumerate_names([other, name])} with the same "
+                "ones. Shorten or rename one of them."
+            )
 
 
 def _mix_texts(vocabulary: Vocabulary, share: float) -> tuple[list[str], list[str], np.ndarray]:
