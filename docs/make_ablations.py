@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))  # the picture world is not installed
 
 from demo_world.dataset import BenchmarkName, load_benchmark, vocabulary_dict  # noqa: E402
 from itaclip_hf import Vocabulary  # noqa: E402
+from itaclip_hf.files import write_json  # noqa: E402
 
 __all__: list[str] = []
 
@@ -37,7 +38,7 @@ def write_scenes(name: BenchmarkName, scenes: int) -> tuple[Path, Path]:
     content = vocabulary_dict(name)
     for entry in content["classes"]:
         entry["names"] = entry["names"][:1]
-    Vocabulary.from_dict(content).save_json_file(words)
+    write_json(words, Vocabulary.from_dict(content).to_dict())
     return folder, words
 
 

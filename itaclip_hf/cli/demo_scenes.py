@@ -59,10 +59,14 @@ def demo_scenes(
     Prints mIoU against the truth and the classes found; writes a gallery (scene, truth, prediction, confidence).
     Windows are moved by 56 pixels (balanced) unless --preset or --method says otherwise.
     """
-    from ..processing import Vocabulary
+    from ..processing import Vocabulary, read_rgb_image
     from ..samples import load_demo_scene_labels
+<<<<<<< HEAD
     from ..text_cache import TextCache
     from .image_files import read_rgb_image
+=======
+    from ..text_cache import bake_vocabulary
+>>>>>>> processing
     from .picture_files import save_png
     from .segmented_image import segment_image
     from .vocabulary_options import read_vocabulary

@@ -1,17 +1,12 @@
-"""Finds the images that were asked for, reads them, and gives each a place for its results."""
+"""Finds the images that were asked for and gives each a place for its results."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-__all__ = ["IMAGE_SUFFIXES", "UNREADABLE", "ImageFile", "find_images", "read_rgb_image"]
+__all__ = ["IMAGE_SUFFIXES", "ImageFile", "find_images"]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-# What PIL and the image processor raise on files that are no images, broken, or too large to be meant.
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -50,19 +45,6 @@ def find_images(inputs: Iterable[Path], out: Path) -> list[ImageFile]:
             f"Expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), but found none in {shown}. Name others."
         )
     return files
-
-
-def read_rgb_image(path: Path) -> Image.Image:
-    """Read any image file upright as RGB.
-
-    Raises:
-        OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError: See `UNREADABLE`.
-    """
-    from ..processing import read_image
-
-    with Image.open(path) as image:
-        pixels = read_image(image)
-    return Image.fromarray(np.moveaxis(pixels, 0, -1).round().clip(0, 255).astype(np.uint8))
 
 
 def _expand(inputs: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:

@@ -167,7 +167,7 @@ def _segment_files(
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    from .image_files import UNREADABLE, read_rgb_image
+    from ..processing import read_rgb_image
     from .segmented_image import segment_image
 
     failed = 0
@@ -177,7 +177,7 @@ def _segment_files(
             start = time.perf_counter()
             try:
                 result = segment_image(read_rgb_image(file.path), model, processor)
-            except (*UNREADABLE, MemoryError, RuntimeError) as error:
+            except (OSError, ValueError, MemoryError, RuntimeError) as error:
                 if isinstance(error, RuntimeError) and "memory" not in str(error):
                     raise  # torch has no one error for too little memory, and anything else is a fault of the program
                 failed += 1

@@ -53,7 +53,11 @@ def texts(
     from transformers import AutoTokenizer
 
     from ..evaluation.texts.llm_texts import GenerationSettings, generate_texts, load_chat_model, make_length_check
+<<<<<<< HEAD
     from ..loading import resolve_checkpoint
+=======
+    from ..files import write_json
+>>>>>>> processing
 
     quiet_libraries()
     settings = GenerationSettings(batch_size=batch_size, attempts=attempts)
@@ -64,7 +68,7 @@ def texts(
     progress_file = out.with_name(f"{out.name}.progress.json")
     chat_model = load_chat_model(llm, settings, device=device)
     report = generate_texts(words, kind.value, chat_model, llm, fits, settings, progress_file)
-    report.vocabulary.save_json_file(out)
+    write_json(out, report.vocabulary.to_dict())
     progress_file.unlink(missing_ok=True)
     typer.echo(f"{len(words.classes) - len(report.failures)} of {len(words.classes)} classes have {kind.value}: {out}")
     if report.failures:

@@ -33,18 +33,17 @@ def read_vocabulary(
     """
     if classes is not None and vocabulary is not None:
         raise ValueError("Expected `--classes` or `--vocabulary`, but got both. Leave one of them out.")
+    words = () if background is None else _split_background(background)
     if classes is not None:
-        result = Vocabulary(_split_classes(classes))
+        result = Vocabulary(_split_classes(classes), words)
     elif vocabulary is not None:
-        result = Vocabulary.from_file(vocabulary)
+        result = _read_file(vocabulary, words)
     elif definitions is not None:
-        result, definitions = Vocabulary.from_file(definitions), None
+        return _read_file(definitions, words)
     elif background is not None:
         raise ValueError("Expected `--classes` with `--background`, but got none. Name what is to be segmented.")
     else:
         return None
-    if background is not None:
-        result = _add_background(result, background)
     return result if definitions is None else _add_definitions(result, definitions)
 
 
@@ -57,13 +56,17 @@ def _split_classes(text: str) -> list[list[str]]:
     return classes
 
 
-def _add_background(vocabulary: Vocabulary, text: str) -> Vocabulary:
-    if vocabulary.background:
+def _split_background(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.replace(";", ",").rstrip(", \t\n").split(","))
+
+
+def _read_file(path: Path, background: tuple[str, ...]) -> Vocabulary:
+    vocabulary = Vocabulary.from_file(path)
+    if background and vocabulary.background:
         raise ValueError(
             "Expected one background, but got `--background` and words in the file. Leave one of them out."
         )
-    words = [word.strip() for word in text.replace(";", ",").rstrip(", \t\n").split(",")]
-    return replace(vocabulary, background=tuple(words))
+    return replace(vocabulary, background=background) if background else vocabulary
 
 
 def _add_definitions(vocabulary: Vocabulary, path: Path) -> Vocabulary:

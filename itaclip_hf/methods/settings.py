@@ -20,6 +20,7 @@ __all__ = [
     "check_setting",
     "describe_setting",
     "setting_fields",
+    "stage_setting_names",
 ]
 
 AnySettings = TypeVar("AnySettings", bound="Settings")
@@ -312,12 +313,7 @@ class Settings:
 
     def read_by(self, *stages: Stage) -> tuple[Any, ...]:
         """What some stages read, as far as results depend on it: settings with equal ones can share their work."""
-        names = [
-            name
-            for name, each in setting_fields().items()
-            if each.metadata["stage"] in stages and each.metadata["is_result"]
-        ]
-        return tuple(getattr(self, name) for name in names)
+        return tuple(getattr(self, name) for name in stage_setting_names(*stages))
 
     def last_block(self) -> tuple[Any, ...]:
         """How the last block works, whatever the order of what is summed: methods with equal ones are one method."""
@@ -348,6 +344,13 @@ _EDGES = ("shortest_edge", "longest_edge")
 def setting_fields() -> dict[str, Any]:
     """The fields of [`Settings`] by name, with their metadata."""
     return _FIELDS
+
+
+def stage_setting_names(*stages: Stage) -> tuple[str, ...]:
+    """The settings that some stages read, as far as results depend on them."""
+    return tuple(
+        name for name, each in _FIELDS.items() if each.metadata["stage"] in stages and each.metadata["is_result"]
+    )
 
 
 _FIELDS = {each.name: each for each in fields(Settings)}

@@ -143,10 +143,6 @@ class ITACLIPConfig(CLIPConfig):
             "Bake vocabularies with `model.set_vocabulary(processor, vocabulary)`.",
         )
 
-    def last_block(self) -> tuple[Any, ...]:
-        """What the last block reads: configurations with equal ones encode alike after the same blocks before."""
-        return tuple(getattr(self, name) for name in LAST_BLOCK_FIELDS)
-
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Make a configuration from a dictionary; this class's fields among `kwargs` go in before the check."""
@@ -174,15 +170,6 @@ class ITACLIPConfig(CLIPConfig):
 
 
 TUPLE_FIELDS = ("attention_maps", "intermediate_layers", "pamr_dilations", "query_classes")
-LAST_BLOCK_FIELDS = (
-    "attention_maps",
-    "attention_prior_std",
-    "intermediate_layers",
-    "intermediate_weight",
-    "last_residual",
-    "last_feed_forward",
-)
-
 
 def _expect(condition: bool, expected: str, found: Any, advice: str = "") -> None:
     if not condition:

@@ -7,10 +7,10 @@ from ..lazy_names import load_lazily
 if TYPE_CHECKING:
     from .augmentation import View, compute_views, stack_views
     from .image_processing_itaclip import ITACLIPImageProcessor, ITACLIPImageProcessorKwargs
-    from .image_reading import read_image
+    from .image_reading import open_image, read_image, read_rgb_image
     from .processing_itaclip import ITACLIPProcessor
     from .prompt_templates import IMAGENET_TEMPLATES
-    from .segmentation_maps import apply_area_threshold_, assign_labels, close_label_map, find_small_classes
+    from .segmentation_maps import assign_labels, close_label_map, drop_small_classes_, find_small_classes
     from .vocabulary import BACKGROUND_LABEL, Vocabulary, VocabularyClass, load_auxiliary_texts
 
 __all__ = [
@@ -22,13 +22,15 @@ __all__ = [
     "View",
     "Vocabulary",
     "VocabularyClass",
-    "apply_area_threshold_",
     "assign_labels",
     "close_label_map",
     "compute_views",
+    "drop_small_classes_",
     "find_small_classes",
     "load_auxiliary_texts",
+    "open_image",
     "read_image",
+    "read_rgb_image",
     "stack_views",
 ]
 
@@ -38,10 +40,10 @@ __getattr__, __dir__ = load_lazily(
     {
         "augmentation": ["View", "compute_views", "stack_views"],
         "image_processing_itaclip": ["ITACLIPImageProcessor", "ITACLIPImageProcessorKwargs"],
-        "image_reading": ["read_image"],
+        "image_reading": ["open_image", "read_image", "read_rgb_image"],
         "processing_itaclip": ["ITACLIPProcessor"],
         "prompt_templates": ["IMAGENET_TEMPLATES"],
-        "segmentation_maps": ["apply_area_threshold_", "assign_labels", "close_label_map", "find_small_classes"],
+        "segmentation_maps": ["assign_labels", "close_label_map", "drop_small_classes_", "find_small_classes"],
         "vocabulary": ["BACKGROUND_LABEL", "Vocabulary", "VocabularyClass", "load_auxiliary_texts"],
     },
 )

@@ -47,20 +47,20 @@ def compute_gaussian_kernel(size: int, sigma: float) -> tuple[float, ...]:
     return tuple((samples / samples.sum()).tolist())
 
 
-def compute_views(photometric_weight: float) -> tuple[View, ...]:
+def compute_views(share: float) -> tuple[View, ...]:
     """Choose the views of ITACLIP's image engineering.
 
-    Original, grayscale and blurred window share `photometric_weight` (λ) evenly; the vertical and the horizontal flip
-    share the rest. Views without weight are left out, as they would cost time and change nothing.
+    Original, grayscale and blurred window divide `share` (λ) evenly; the vertical and the horizontal flip
+    divide the rest. Views without weight are left out, as they would cost time and change nothing.
 
     Args:
-        photometric_weight: Between 0 and 1.
+        share: Between 0 and 1.
 
     Returns:
         The views; their weights sum to 1.
     """
-    photometric = photometric_weight / 3
-    geometric = (1 - photometric_weight) / 2
+    photometric = share / 3
+    geometric = (1 - share) / 2
     views = (
         View(photometric),
         View(photometric, color=GRAYSCALE_COLOR),

@@ -4,15 +4,14 @@ Images become CLIP-normalised pixels of a common size, beside their valid and or
 engineering as data. Label maps come from class scores through the published method's thresholds and closing.
 """
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-import PIL.Image
 import torch
-import torch.nn.functional as F
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
@@ -21,14 +20,21 @@ from transformers.image_utils import (
     ImageInput,
     PILImageResampling,
     SizeDict,
-    is_valid_image,
 )
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils.generic import TensorType
 
-from .augmentation import compute_views, stack_views
-from .image_reading import read_image
-from .segmentation_maps import apply_area_threshold_, assign_labels, close_label_map, find_small_classes
+from .augmentation import View, compute_views, stack_views
+from .image_reading import open_image, read_image
+from .resizing import compute_resized_size, resize_image
+from .segmentation_maps import (
+    assign_labels,
+    close_label_map,
+    compute_scores,
+    drop_small_classes_,
+    find_small_classes,
+    pair_with_target_sizes,
+)
 
 __all__ = ["ITACLIPImageProcessor", "ITACLIPImageProcessorKwargs"]
 
@@ -45,12 +51,6 @@ PUBLISHED_STD = [68.501 / 255, 66.632 / 255, 70.323 / 255]
 PIXEL_FIELDS = ("do_convert_rgb", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 
 CHECKED_FIELDS = ("do_center_crop", "image_engineering", "photometric_weight", "score_threshold", "area_threshold")
-
-INTERPOLATION_MODES = {
-    PILImageResampling.NEAREST: "nearest-exact",
-    PILImageResampling.BILINEAR: "bilinear",
-    PILImageResampling.BICUBIC: "bicubic",
-}
 
 
 class ITACLIPImageProcessorKwargs(ImagesKwargs, total=False):
@@ -80,7 +80,8 @@ class ITACLIPImageProcessor(PilBackend):
 
     Images may be PIL images of any mode, arrays (height, width), (height, width, channels) or (channels, height,
     width), torch tensors, paths or URLs, single or in lists. EXIF rotation is applied, transparency is laid on white,
-    integers of more than 8 bits are scaled by their range. Floats are taken for 0...255 unless `do_rescale=False`.
+    unsigned integers of more than 8 bits are scaled by their range. Floats are taken for 0...255 unless
+    `do_rescale=False`.
 
     A stock CLIP preprocessor file can be loaded; its mean and standard deviation are taken over, its classification
     crop, size and interpolation are not.
@@ -145,11 +146,16 @@ class ITACLIPImageProcessor(PilBackend):
         """Open paths and URLs; images pass through. Files keep their mode, so that depth and transparency survive."""
         source = image_url_or_urls
         if isinstance(source, os.PathLike) or (isinstance(source, str) and os.path.isfile(source)):
-            return _open_image(os.fspath(source))
+            try:
+                return open_image(source)
+            except OSError as error:
+                path = os.fspath(source)
+                if path in str(error):
+                    raise
+                raise OSError(f"{path}: {error}") from error
         return super().fetch_images(source)
 
     def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> list[Any]:
-        images = _add_channel_axis(self.fetch_images(images))
         flat = cast(list[Any], super()._prepare_images_structure(images, expected_ndims))
         if not flat:
             raise ValueError("Expected at least one image, but got none. Pass an image or a list of images.")
@@ -165,6 +171,7 @@ class ITACLIPImageProcessor(PilBackend):
         **kwargs: Any,
     ) -> list[np.ndarray]:
         prepared = []
+        images = _add_channel_axis(self.fetch_images(images), input_data_format)
         for index, image in enumerate(self._prepare_images_structure(images, expected_ndims)):
             try:
                 prepared.append(self.process_image(image, do_convert_rgb, input_data_format))
@@ -223,6 +230,10 @@ class ITACLIPImageProcessor(PilBackend):
             data.update(stack_views(compute_views(kwargs["photometric_weight"]), len(images)))
         return BatchFeature(data, tensor_type=return_tensors)
 
+    def choose_views(self) -> tuple[View, ...]:
+        """The views that a call hands to the model with every image; none without image engineering."""
+        return compute_views(self.photometric_weight) if self.image_engineering else ()
+
     def _scale_pixels(
         self,
         image: np.ndarray,
@@ -234,9 +245,13 @@ class ITACLIPImageProcessor(PilBackend):
 
         The published method computes just this; two steps round differently, and attention can blow that up.
         """
+        if rescale_factor is not None:
+            _check_numbers("rescale_factor", rescale_factor)
         if image_mean is None or image_std is None:
             return image if rescale_factor is None else self.rescale(image, rescale_factor)
         levels = 1.0 if rescale_factor is None else rescale_factor
+        _check_numbers("image_mean", image_mean, lowest=-math.inf)
+        _check_numbers("image_std", image_std)
         mean, std = (np.asarray(values, dtype=np.float64) / levels for values in (image_mean, image_std))
         return self.normalize(image.astype(np.float32), mean.tolist(), std.tolist())
 
@@ -248,28 +263,8 @@ class ITACLIPImageProcessor(PilBackend):
         reducing_gap: int | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """Resize an image (channels, height, width) as the published method does: not antialiased.
-
-        Integers are rounded to integers again, which keeps them within one grey level of the published resize.
-
-        Raises:
-            ValueError: If the size or the interpolation is not supported.
-        """
-        mode = INTERPOLATION_MODES.get(PILImageResampling.BILINEAR if resample is None else resample)
-        if mode is None:
-            raise ValueError(
-                f"Expected `resample` to be nearest (0), bilinear (2) or bicubic (3), but got {resample}. "
-                "Use one of these."
-            )
-        new_size = _compute_resized_size(image.shape[-2], image.shape[-1], size)
-        if new_size == image.shape[-2:]:
-            return image
-        pixels = torch.from_numpy(image.astype(np.float32))[None]
-        align_corners = None if mode == "nearest-exact" else False
-        resized = F.interpolate(pixels, new_size, mode=mode, align_corners=align_corners)[0]
-        if image.dtype == np.uint8:
-            resized = resized.round_().clamp_(0, 255).to(torch.uint8)
-        return resized.numpy()
+        """Resize an image (channels, height, width) as the published method does; see `resize_image`."""
+        return resize_image(image, compute_resized_size(image.shape[-2], image.shape[-1], size), resample)
 
     def post_process_semantic_segmentation(
         self,
@@ -307,10 +302,10 @@ class ITACLIPImageProcessor(PilBackend):
         _check_share("score_threshold", score_threshold)
         _check_share("area_threshold", area_threshold)
         results: list[Any] = []
-        for logits, target_size in _pair_with_target_sizes(outputs.logits, target_sizes):
-            scores = _compute_scores(logits, target_size)
+        for logits, target_size in pair_with_target_sizes(outputs.logits, target_sizes):
+            scores = compute_scores(logits, target_size)
             if area_threshold:
-                apply_area_threshold_(scores, area_threshold)
+                drop_small_classes_(scores, area_threshold)
             labels = assign_labels(scores, score_threshold or 0.0)
             if closing:
                 labels = close_label_map(labels)
@@ -392,53 +387,48 @@ def _check_share(name: str, value: float | None) -> None:
         raise ValueError(f"Expected `{name}` between 0 and 1, but got {value}. Use a share of the whole.")
 
 
-def _open_image(path: str) -> PIL.Image.Image:
-    try:
-        with PIL.Image.open(path) as image:
-            image.load()
-            return image
-    except OSError as error:
-        if path in str(error):
-            raise
-        # A file that ends too early does not say in PIL's message which one it is.
-        raise OSError(f"{path}: {error}") from error
+def _check_numbers(name: str, values: float | Sequence[float], lowest: float = 0.0) -> None:
+    """Zeros would become infinite pixels, which no later step would tell from others."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"Expected `{name}` to be a number or a list of numbers, but got {values!r}. Use numbers.")
+    if not (np.isfinite(array).all() and (array > lowest).all()):
+        above = "finite numbers" if lowest == -math.inf else f"finite numbers above {lowest:g}"
+        raise ValueError(f"Expected `{name}` of {above}, but got {values}. Correct it.")
 
 
-def _add_channel_axis(images: Any) -> Any:
-    """Give arrays (height, width) the channel axis that Transformers' batching expects, in lists, too."""
+def _add_channel_axis(images: Any, input_data_format: str | ChannelDimension | None) -> Any:
+    """Give arrays (height, width) the channels that Transformers' batching expects, in lists, too.
+
+    Three of them: grey images that are three pixels wide would else be taken for colours.
+    """
     if isinstance(images, list | tuple):
-        return [_add_channel_axis(image) for image in images]
-    if is_valid_image(images) and not isinstance(images, PIL.Image.Image) and images.ndim == 2:
-        return images[None]
+        return [_add_channel_axis(image, input_data_format) for image in images]
+    if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 2:
+        axis = 0 if input_data_format == ChannelDimension.FIRST else -1
+        stack: Any = torch.stack if isinstance(images, torch.Tensor) else np.stack
+        return stack([images] * 3, axis)
     return images
 
 
 def _warn_of_rescaled_images(images: list[np.ndarray]) -> None:
-    if any(image.dtype.kind == "f" and image.min() >= 0 and 0 < image.max() <= 1 for image in images):
-        warnings.warn(
-            "Expected pixels between 0 and 255, but got floats that are all between 0 and 1. "
-            "Set `do_rescale=False` if they are scaled already.",
-            stacklevel=2,
-        )
-
-
-def _compute_resized_size(height: int, width: int, size: SizeDict) -> tuple[int, int]:
-    """Size that keeps the proportions, unless `size` gives both sides; rounded as in the published method."""
-    if size.height and size.width:
-        return size.height, size.width
-    factors = []
-    if size.shortest_edge:
-        factors.append(size.shortest_edge / min(height, width))
-    if size.longest_edge:
-        factors.append(size.longest_edge / max(height, width))
-    if not factors:
-        raise ValueError(
-            f"Expected `size` to have 'shortest_edge', 'longest_edge' or both, or 'height' and 'width', but got "
-            f"{dict(size)}. Use one of these."
-        )
-    factor = min(factors)
-    # A very long strip would otherwise lose its short side.
-    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+    """Floats have no range of their own; what is not about 0...255 is probably another one."""
+    for image in images:
+        if image.dtype.kind != "f":
+            continue
+        lowest, highest = float(image.min()), float(image.max())
+        if lowest >= 0 and 0 < highest <= 1:
+            warnings.warn(
+                "Expected pixels between 0 and 255, but got floats that are all between 0 and 1. "
+                "Set `do_rescale=False` if they are scaled already.",
+                stacklevel=2,
+            )
+        elif lowest < -0.5 or highest > 255.5:
+            warnings.warn(
+                f"Expected pixels between 0 and 255, but got floats from {lowest:g} to {highest:g}. Scale them, or "
+                "set `do_rescale=False` if they are made ready already.",
+                stacklevel=2,
+            )
 
 
 def _stack_images(images: list[np.ndarray]) -> np.ndarray:
@@ -449,32 +439,3 @@ def _stack_images(images: list[np.ndarray]) -> np.ndarray:
             "Set `do_pad=True` or process them singly."
         )
     return np.stack(images).astype(np.float32, copy=False)
-
-
-def _pair_with_target_sizes(
-    logits: torch.Tensor | Sequence[torch.Tensor], target_sizes: Sequence[tuple[int, int]] | torch.Tensor | None
-) -> list[tuple[torch.Tensor, tuple[int, int]]]:
-    """Check logits and target sizes and put each image's together."""
-    for image_logits in logits:
-        if image_logits.ndim != 3:
-            raise ValueError(
-                "Expected logits (batch, classes, height, width) or a list of (classes, height, width), but got "
-                f"{tuple(image_logits.shape)} for an image. Pass the model's outputs as they are."
-            )
-    if target_sizes is None:
-        return [(image_logits, tuple(image_logits.shape[-2:])) for image_logits in logits]
-    if len(target_sizes) != len(logits):
-        raise ValueError(
-            f"Expected one target size per image ({len(logits)}), but got {len(target_sizes)}. "
-            "Give (height, width) for each."
-        )
-    sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else target_sizes
-    return [(each, (int(height), int(width))) for each, (height, width) in zip(logits, sizes, strict=True)]
-
-
-def _compute_scores(logits: torch.Tensor, target_size: tuple[int, int]) -> torch.Tensor:
-    """Class scores at the target size, in a new tensor: (classes, h, w) -> (classes, height, width)."""
-    scores = logits.exp() if logits.dtype == torch.float32 else logits.float().exp_()
-    if target_size == tuple(scores.shape[-2:]):
-        return scores
-    return F.interpolate(scores[None], target_size, mode="bilinear", align_corners=False)[0]

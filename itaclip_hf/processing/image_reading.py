@@ -1,21 +1,65 @@
 """From anything that holds a picture to an array (channels, height, width): 8-bit integers, or floats as they are.
 
-PIL images of every mode, NumPy arrays and torch tensors in either layout, EXIF rotation, transparency (laid on white,
-as Transformers does), and integers of more than 8 bits (scaled by their range, never clipped).
+Files of every format but EPS, PIL images of every mode, NumPy arrays and torch tensors in either layout, EXIF
+rotation, transparency (laid on white, as Transformers does), and unsigned integers of more than 8 bits (scaled by the
+range of their type, never clipped).
 """
 
-from typing import Any
+import os
+import warnings
+from typing import IO, Any
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import torch
-from transformers.image_utils import ChannelDimension, infer_channel_dimension_format
+from transformers.image_utils import ChannelDimension
 
-__all__ = ["read_image"]
+__all__ = ["open_image", "read_image", "read_rgb_image"]
 
 TRANSPARENT_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 DEEP_MODES = ("I", "F")  # and everything that begins with "I;16"; PIL's own conversion would clip them at 255
+COLOR_CHANNELS = (3, 4)
+LARGEST_FLOAT = 1e9  # far beyond any sensor; squares of what is larger leave single precision
+DARK_SHARE = 0.25  # of the range: 12 bits or reflectances in 16-bit integers are darker than any photograph
+
+
+def open_image(source: str | os.PathLike[str] | IO[bytes]) -> PIL.Image.Image:
+    """Read an image file, once and whole, in its own mode and orientation.
+
+    Args:
+        source: A path or an open binary file.
+
+    Raises:
+        OSError: If it cannot be read or decoded, whatever its decoder says; the message need not name the file.
+    """
+    if isinstance(source, str | os.PathLike) and os.path.exists(source) and not os.path.isfile(source):
+        # A pipe would be waited for.
+        raise OSError("Expected an image file, but got a folder, pipe or device. Name a file.")
+    try:
+        with PIL.Image.open(source) as image:
+            if image.format == "EPS":
+                raise OSError("Expected an image of pixels, but got EPS, which is a program. Convert it first.")
+            image.load()
+            return image
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise anything: SyntaxError, RuntimeError, struct.error, ...
+        raise OSError(f"Expected an image, but it cannot be decoded ({error}). Repair or leave it out.") from error
+
+
+def read_rgb_image(source: PIL.Image.Image | str | os.PathLike[str]) -> PIL.Image.Image:
+    """Read an image or image file upright as 8-bit RGB.
+
+    Raises:
+        OSError, ValueError: See `open_image` and `read_image`.
+    """
+    pixels = read_image(source if isinstance(source, PIL.Image.Image) else open_image(source))
+    if pixels.min() < 0 or pixels.max() > 255:
+        raise ValueError(
+            f"Expected pixels between 0 and 255, but got {pixels.min():g} to {pixels.max():g}. Scale the image."
+        )
+    return PIL.Image.fromarray(np.moveaxis(pixels, 0, -1).round().astype(np.uint8))
 
 
 def read_image(
@@ -27,14 +71,17 @@ def read_image(
         image: A PIL image, or a NumPy array or torch tensor of shape (height, width), (height, width, channels) or
             (channels, height, width).
         do_convert_rgb: Whether to make it RGB; otherwise channels stay as they are.
-        input_data_format: Where an array has its channels; found from the shape by default.
+        input_data_format: Where an array has its channels; by default last where the last axis has length 3 or 4,
+            otherwise on the one axis of length 1, 3 or 4.
 
     Returns:
-        Array (channels, height, width), uint8, or float32 where floats came in.
+        Array (channels, height, width), uint8, or float32 where floats came in. Unsigned integers have the range of
+        their type, signed ones are 0...255.
 
     Raises:
         TypeError: If it is no image.
-        ValueError: If the image is empty, or has pixels that are not finite, or an unknown layout.
+        ValueError: If the image is empty, has an unknown or ambiguous layout, or pixels that are not finite or out of
+            range.
     """
     if isinstance(image, PIL.Image.Image):
         pixels = _read_pil_image(image, do_convert_rgb)
@@ -61,6 +108,8 @@ def _read_pil_image(image: PIL.Image.Image, do_convert_rgb: bool) -> np.ndarray:
     image = PIL.ImageOps.exif_transpose(image)
     if image.mode in DEEP_MODES or image.mode.startswith("I;16"):
         pixels = np.asarray(image)
+        if image.mode == "I" and pixels.min() >= 0 and pixels.max() < 2**16:
+            return pixels.astype(np.uint16)  # 16-bit files come in this mode, too
         # The floats of a picture are either shares of white or grey values.
         return pixels * 255 if image.mode == "F" and pixels.min() >= 0 and pixels.max() <= 1 else pixels
     if not do_convert_rgb:
@@ -69,7 +118,7 @@ def _read_pil_image(image: PIL.Image.Image, do_convert_rgb: bool) -> np.ndarray:
         image = image.convert("LA") if image.mode == "La" else image
         white = PIL.Image.new("RGBA", image.size, "white")
         image = PIL.Image.alpha_composite(white, image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _check_pixels(pixels: np.ndarray) -> None:
@@ -77,8 +126,12 @@ def _check_pixels(pixels: np.ndarray) -> None:
         raise ValueError(f"Expected pixels, but got an empty image of shape {pixels.shape}. Leave it out.")
     if pixels.dtype.kind not in "biuf":
         raise ValueError(f"Expected numbers as pixels, but got {pixels.dtype}. Convert the array.")
-    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise ValueError("Expected finite pixels, but got NaN or infinity. Repair or leave out the image.")
+    if pixels.dtype.kind == "f":
+        lowest, highest = float(pixels.min()), float(pixels.max())
+        if not (np.isfinite(lowest) and np.isfinite(highest)):
+            raise ValueError("Expected finite pixels, but got NaN or infinity. Repair or leave out the image.")
+        if max(-lowest, highest) > LARGEST_FLOAT:
+            raise ValueError(f"Expected pixels between 0 and 255, but got {lowest:g} to {highest:g}. Scale the image.")
 
 
 def _move_channels_first(pixels: np.ndarray, input_data_format: str | ChannelDimension | None) -> np.ndarray:
@@ -87,13 +140,22 @@ def _move_channels_first(pixels: np.ndarray, input_data_format: str | ChannelDim
     if pixels.ndim != 3:
         raise ValueError(f"Expected an image of 2 or 3 dimensions, but got the shape {pixels.shape}. Reshape it.")
     if input_data_format is None:
-        try:
-            input_data_format = infer_channel_dimension_format(pixels, num_channels=(1, 3, 4))
-        except ValueError as error:
-            raise ValueError(
-                f"Expected 1, 3 or 4 channels first or last, but got the shape {pixels.shape}. Reshape the image."
-            ) from error
+        input_data_format = _infer_layout(pixels.shape)
     return pixels if ChannelDimension(input_data_format) == ChannelDimension.FIRST else np.moveaxis(pixels, -1, 0)
+
+
+def _infer_layout(shape: tuple[int, ...]) -> ChannelDimension:
+    """Where the channels are: colours come last unless only the first axis can be theirs."""
+    first, last = (length in (1, *COLOR_CHANNELS) for length in (shape[0], shape[-1]))
+    if shape[-1] in COLOR_CHANNELS or (last and not first):
+        return ChannelDimension.LAST
+    if last and shape != (1, 1, 1):
+        raise ValueError(
+            f"Expected channels first or last, but the shape {shape} may mean both. Set `input_data_format`."
+        )
+    if first:
+        return ChannelDimension.FIRST
+    raise ValueError(f"Expected 1, 3 or 4 channels first or last, but got the shape {shape}. Reshape the image.")
 
 
 def _to_eight_bits(pixels: np.ndarray) -> np.ndarray:
@@ -105,12 +167,23 @@ def _to_eight_bits(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype.kind == "b":
         return pixels.astype(np.uint8) * np.uint8(255)
     lowest, highest = int(pixels.min()), int(pixels.max())
+    # Unsigned types say their range. In signed ones, which arithmetic leaves behind, pixels of 8 bits are usual.
+    white = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 255
     if lowest < 0:
-        raise ValueError(f"Expected integer pixels from 0 on, but got {lowest}. Shift the image.")
-    # An unsigned 16-bit image says its range; in other types it is the smallest usual range that holds the pixels.
-    is_sixteen_bit = pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2
-    bits = (16,) if is_sixteen_bit else (8, 16, 32, 64)
-    white = next(2**count - 1 for count in bits if highest < 2**count)
+        raise ValueError(
+            f"Expected integer pixels from 0 on, but got {lowest} to {highest}. Shift and scale the image."
+        )
+    if highest > white:
+        raise ValueError(
+            f"Expected {pixels.dtype} pixels between 0 and 255, but got {lowest} to {highest}. Scale them, or convert "
+            "them to the unsigned type whose range they have."
+        )
+    if white > 255 and 0 < highest < DARK_SHARE * white:
+        warnings.warn(
+            f"Expected {pixels.dtype} pixels between 0 and {white}, but got {lowest} to {highest}, which is dark. "
+            "Scale the image if its white is lower.",
+            stacklevel=2,
+        )
     return np.rint(pixels * (255 / white)).astype(np.uint8)
 
 
@@ -120,7 +193,7 @@ def _convert_channels_to_rgb(pixels: np.ndarray) -> np.ndarray:
         return np.repeat(pixels, 3, axis=0)
     if len(pixels) == 3:
         return pixels
-    white = 1.0 if pixels.dtype.kind == "f" and pixels.max() <= 1 else 255.0
+    white = 1.0 if pixels.dtype.kind == "f" and 0 < pixels.max() <= 1 else 255.0
     opacity = pixels[3:].astype(np.float32) / white
     opaque = opacity * pixels[:3] + (1 - opacity) * white
     return np.rint(opaque).astype(np.uint8) if pixels.dtype == np.uint8 else opaque.astype(np.float32)

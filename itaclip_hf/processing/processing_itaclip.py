@@ -17,7 +17,7 @@ from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 
 from .image_processing_itaclip import ITACLIPImageProcessor
 from .prompt_templates import IMAGENET_TEMPLATES
-from .vocabulary import Vocabulary
+from .vocabulary import Vocabulary, straighten_text
 
 __all__ = ["ITACLIPProcessor"]
 
@@ -136,8 +136,10 @@ class ITACLIPProcessor(ProcessorMixin):
     def _encode_vocabulary(self, vocabulary: Vocabulary, text_kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
         """Token ids of all texts, names before auxiliary texts, and the weights that mix them into queries."""
         texts, owners, text_weight = _mix_texts(vocabulary, self.auxiliary_weight)
+        texts = [straighten_text(text) for text in texts]
         prompts = [template.format(text) for text in texts for template in self.templates]
         tokens = self._tokenize(prompts, owners, text_kwargs)
+        _check_names_differ(vocabulary.query_names, tokens["input_ids"], len(self.templates))
         shape = (len(texts), len(self.templates), -1)
         return {
             "input_ids": tokens["input_ids"].reshape(shape),
@@ -248,10 +250,22 @@ def _choose_vocabulary(
     return made.with_auxiliary_texts([auxiliary_text] if isinstance(auxiliary_text, str) else auxiliary_text)
 
 
-def _mix_texts(vocabulary: Vocabulary, auxiliary_weight: float) -> tuple[list[str], list[str], np.ndarray]:
+def _check_names_differ(names: Sequence[str], input_ids: np.ndarray, templates: int) -> None:
+    """Refuse names that are the same to the text encoder, as long ones may be after they were cut."""
+    first_names: dict[bytes, str] = {}
+    for name, prompts in zip(names, input_ids.reshape(-1, templates, input_ids.shape[-1]), strict=False):
+        other = first_names.setdefault(prompts.tobytes(), name)
+        if other is not name:
+            raise ValueError(
+                f"Expected names that differ in their tokens, but got {_enumerate_names([other, name])} with the same "
+                "ones. Shorten or rename one of them."
+            )
+
+
+def _mix_texts(vocabulary: Vocabulary, share: float) -> tuple[list[str], list[str], np.ndarray]:
     """List the texts to encode, the class or background word that each is for, and the mixing (queries, texts)."""
     # Without weight, auxiliary texts would be encoded in vain.
-    auxiliary_texts = [entry.auxiliary_texts if auxiliary_weight else () for entry in vocabulary.classes]
+    auxiliary_texts = [entry.auxiliary_texts if share else () for entry in vocabulary.classes]
     names = vocabulary.query_names
     texts = [*names, *(text for texts in auxiliary_texts for text in texts)]
     text_weight = np.zeros((len(names), len(texts)), dtype=np.float32)
@@ -263,8 +277,8 @@ def _mix_texts(vocabulary: Vocabulary, auxiliary_weight: float) -> tuple[list[st
         query += len(entry.names)
         owners += [entry.label] * len(own_texts)
         if own_texts:
-            text_weight[queries, queries] = 1 - auxiliary_weight
-            text_weight[queries.start : queries.stop, text : text + len(own_texts)] = auxiliary_weight / len(own_texts)
+            text_weight[queries, queries] = 1 - share
+            text_weight[queries.start : queries.stop, text : text + len(own_texts)] = share / len(own_texts)
             text += len(own_texts)
     return texts, owners, text_weight
 

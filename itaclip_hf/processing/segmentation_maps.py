@@ -1,13 +1,71 @@
-"""From class scores to a label map: area threshold, score threshold and closing, in this order.
+"""From the model's logits to a label map: scores, small classes, lowest score and closing, in this order.
 
-In go the class scores of one image (classes, height, width), out comes a map of class ids. Class 0 is the background:
-what is too small or too unsure becomes class 0, as in the published method.
+In go the logits of one image (classes, height, width), out comes a map of class ids. Class 0 is the background: what
+is too small or too unsure becomes class 0, as in the published method.
 """
+
+import operator
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-__all__ = ["apply_area_threshold_", "assign_labels", "close_label_map", "find_small_classes"]
+__all__ = [
+    "assign_labels",
+    "close_label_map",
+    "compute_scores",
+    "drop_small_classes_",
+    "find_small_classes",
+    "pair_with_target_sizes",
+]
+
+
+def pair_with_target_sizes(
+    logits: torch.Tensor | Sequence[torch.Tensor], target_sizes: Sequence[tuple[int, int]] | torch.Tensor | None
+) -> list[tuple[torch.Tensor, tuple[int, int]]]:
+    """Put each image's logits and the size of its map together; by default they have one size.
+
+    Raises:
+        ValueError: If there is not one target size an image, a target size is not two whole numbers above 0, or an
+            image's logits have not three dimensions.
+    """
+    for image_logits in logits:
+        if image_logits.ndim != 3:
+            raise ValueError(
+                "Expected logits (batch, classes, height, width) or a list of (classes, height, width), but got "
+                f"{tuple(image_logits.shape)} for an image. Pass the model's outputs as they are."
+            )
+    if target_sizes is None:
+        return [(image_logits, tuple(image_logits.shape[-2:])) for image_logits in logits]
+    if len(target_sizes) != len(logits):
+        raise ValueError(
+            f"Expected one target size per image ({len(logits)}), but got {len(target_sizes)}. "
+            "Give (height, width) for each."
+        )
+    sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else target_sizes
+    return [(each, _read_size(size)) for each, size in zip(logits, sizes, strict=True)]
+
+
+def _read_size(size: Any) -> tuple[int, int]:
+    try:
+        height, width = map(operator.index, size)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise ValueError(
+            f"Expected every target size as (height, width) in whole pixels, but got {size!r}. Give two numbers "
+            "above 0."
+        )
+    return height, width
+
+
+def compute_scores(logits: torch.Tensor, target_size: tuple[int, int]) -> torch.Tensor:
+    """Class scores at the target size, in a new tensor: (classes, h, w) -> (classes, height, width)."""
+    scores = logits.exp() if logits.dtype == torch.float32 else logits.float().exp_()
+    if target_size == tuple(scores.shape[-2:]):
+        return scores
+    return F.interpolate(scores[None], target_size, mode="bilinear", align_corners=False)[0]
 
 
 def find_small_classes(labels: torch.Tensor, num_classes: int, area_threshold: float) -> torch.Tensor:
@@ -28,32 +86,32 @@ def find_small_classes(labels: torch.Tensor, num_classes: int, area_threshold: f
     return is_small
 
 
-def apply_area_threshold_(scores: torch.Tensor, area_threshold: float) -> torch.Tensor:
+def drop_small_classes_(scores: torch.Tensor, share: float) -> torch.Tensor:
     """Set the scores of small foreground classes to zero, in place, since the scores of an image are large.
 
     Args:
         scores: Class scores (classes, height, width).
-        area_threshold: Largest share of the foreground that counts as small; see `find_small_classes`.
+        share: Largest share of the foreground that counts as small; see `find_small_classes`.
 
     Returns:
         The same tensor.
     """
-    scores[find_small_classes(scores.argmax(dim=0), len(scores), area_threshold)] = 0
+    scores[find_small_classes(scores.argmax(dim=0), len(scores), share)] = 0
     return scores
 
 
-def assign_labels(scores: torch.Tensor, score_threshold: float = 0.0) -> torch.Tensor:
+def assign_labels(scores: torch.Tensor, threshold: float = 0.0) -> torch.Tensor:
     """Give each pixel the class with the highest score, or class 0 where that score is below the threshold.
 
     Args:
         scores: Class scores (classes, height, width).
-        score_threshold: Lowest score that a pixel of any class needs.
+        threshold: Lowest score that a pixel of any class needs.
 
     Returns:
         Class ids (height, width), int64.
     """
     best_scores, labels = scores.max(dim=0)
-    return labels.masked_fill_(best_scores < score_threshold, 0)
+    return labels.masked_fill_(best_scores < threshold, 0)
 
 
 def close_label_map(labels: torch.Tensor) -> torch.Tensor:

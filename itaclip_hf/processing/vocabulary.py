@@ -1,23 +1,41 @@
 """The words a segmentation is made of: classes with synonyms and auxiliary texts, and the background's word list.
 
-A `Vocabulary` is checked when it is made and never changes afterwards. It reads and writes JSON, and reads the two
-text formats of the published ITACLIP code: class files (`name, synonym, ...` per line) and auxiliary texts
-(`name >=text` per line).
+A `Vocabulary` is checked when it is made and never changes afterwards. It turns into JSON values and back, and reads
+JSON files and the two text formats of the published ITACLIP code: class files (`name, synonym, ...` per line) and
+auxiliary texts (`name >=text` per line).
 """
 
 import difflib
 import hashlib
+import html
 import json
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BACKGROUND_LABEL", "Vocabulary", "VocabularyClass", "load_auxiliary_texts"]
+__all__ = ["BACKGROUND_LABEL", "Vocabulary", "VocabularyClass", "load_auxiliary_texts", "straighten_text"]
 
 BACKGROUND_LABEL = "background"
 AUXILIARY_TEXT_SEPARATOR = ">="
+COMMENT_SIGN = "#"
+SPECIAL_TOKENS = ("<|startoftext|>", "<|endoftext|>")
+
+_STRAIGHT_QUOTES = dict.fromkeys((0x02BC, *range(0x2018, 0x201C)), "'") | dict.fromkeys(range(0x201C, 0x2020), '"')
+# Latin ligatures, and letters and signs of full or half width.
+_COMPATIBLE = (0x132, 0x133, 0x149, *range(0x1C4, 0x1CD), *range(0x1F1, 0x1F4), *range(0xFB00, 0xFB05), 0xFB06, 0x3000)
+_INVISIBLE = dict.fromkeys((*range(0x206A, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFD)), "")
+_TYPOGRAPHY = (
+    _STRAIGHT_QUOTES
+    | _INVISIBLE
+    | {0xFB05: "ſt"}
+    | {
+        code: unicodedata.normalize("NFKC", chr(code)).translate(_STRAIGHT_QUOTES)
+        for code in (*_COMPATIBLE, *range(0xFF01, 0xFFF0))
+    }
+)
 
 
 @dataclass(frozen=True, init=False)
@@ -52,8 +70,8 @@ class VocabularyClass:
 class Vocabulary:
     """Classes in label order and, optionally, the words that make up the background (then class 0).
 
-    Names are compared the way CLIP's tokenizer sees them: upper and lower case and the amount of white space do not
-    matter. Two queries that the text encoder cannot tell apart are refused.
+    Names are compared the way CLIP's tokenizer sees them: upper and lower case, typography and the amount of white
+    space do not matter. Two queries that the text encoder cannot tell apart are refused.
 
     Args:
         classes: The classes; each a `VocabularyClass`, a name, or a list of names (label first, then synonyms).
@@ -251,7 +269,7 @@ class Vocabulary:
         """
         _check_keys(content, required={"classes"}, optional={"background", "metadata"}, what="vocabulary")
         classes = content["classes"]
-        if isinstance(classes, str | Mapping) or not isinstance(classes, Iterable):
+        if not _is_list(classes):
             raise TypeError(f"Expected `classes` to be a list, but got {_type_name(classes)}. List the classes.")
         parsed = []
         for entry in classes:
@@ -269,9 +287,12 @@ class Vocabulary:
             OSError: If the file cannot be read.
             ValueError: If it holds no valid vocabulary; the message names the file.
         """
-        text = _read_text(path)
+        return cls._from_json(path, _read_text(path))
+
+    @classmethod
+    def _from_json(cls, path: str | os.PathLike[str], text: str) -> "Vocabulary":
         try:
-            return cls.from_dict(json.loads(text))
+            return cls.from_dict(json.loads(text, object_pairs_hook=_to_unique_keys))
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{path}:{error.lineno}: Expected JSON, but got something else ({error.msg}). Correct the line."
@@ -279,23 +300,13 @@ class Vocabulary:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
 
-    def save_json_file(self, path: str | os.PathLike[str]) -> None:
-        """Write the vocabulary as JSON; a reader sees the old file or the new one, never a half."""
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], background_first_line: bool = False) -> "Vocabulary":
         """Read a vocabulary from JSON or from either text format of the published ITACLIP code.
 
         The content decides: JSON begins with a brace; lines of the form `name >=text` are classes with an auxiliary
-        text; otherwise each line is a class with its synonyms, `name, synonym, ...`.
+        text; otherwise each line is a class with its synonyms, `name, synonym, ...`. Lines that begin with `#` are
+        comments.
 
         Args:
             path: The file, in UTF-8.
@@ -310,7 +321,7 @@ class Vocabulary:
         """
         text = _read_text(path)
         if os.fspath(path).endswith(".json") or text.lstrip().startswith("{"):
-            return cls.from_json_file(path)
+            return cls._from_json(path, text)
         if AUXILIARY_TEXT_SEPARATOR in text:
             return cls([VocabularyClass(name, entry) for name, entry in load_auxiliary_texts(path).items()])
         names = _parse_class_lines(path, text)
@@ -322,7 +333,7 @@ class Vocabulary:
 
 
 def load_auxiliary_texts(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read auxiliary texts in the form of the published ITACLIP code: `name >=text` per line.
+    """Read auxiliary texts in the form of the published ITACLIP code: `name >=text` per line, `#` for comments.
 
     Args:
         path: The file, in UTF-8.
@@ -377,17 +388,19 @@ def _check_name_is_new(path: str | os.PathLike[str], number: int, name: str, fir
 
 
 def _numbered_lines(path: str | os.PathLike[str], text: str) -> list[tuple[int, str]]:
-    """The lines with their numbers; blank lines at the end do not count, others would shift every class id."""
-    lines = text.rstrip().splitlines()
-    if not lines:
+    """The lines with their numbers but for comments; blank ones at the end do not count, others shift class ids."""
+    # Not `splitlines`, which also ends lines at form feeds and other signs inside a text.
+    lines = enumerate(text.rstrip("\n\r\t ").split("\n"), 1)
+    kept = [(number, line.rstrip("\r")) for number, line in lines if not line.lstrip().startswith(COMMENT_SIGN)]
+    if not any(line for _, line in kept):
         raise ValueError(f"{path}: Expected one class per line, but the file is empty. Name the classes.")
-    return list(enumerate(lines, 1))
+    return kept
 
 
 def _read_text(path: str | os.PathLike[str]) -> str:
     try:
         # "utf-8-sig" also drops the byte order mark that some editors write.
-        return Path(path).read_text(encoding="utf-8-sig")
+        return Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: Expected UTF-8 text, but got other bytes ({error}). Convert the file.") from error
 
@@ -396,7 +409,7 @@ def _to_texts(values: Any, what: str, allow_string: bool = True) -> tuple[str, .
     """Check and strip texts; what stands inside a text (underscores, commas, capitals) stays as it is."""
     if isinstance(values, str) and allow_string:
         values = (values,)
-    if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+    if not _is_list(values):
         raise TypeError(f"Expected a list of {what}s, but got {_type_name(values)}. Wrap a single one in a list.")
     texts = []
     for value in values:
@@ -404,8 +417,37 @@ def _to_texts(values: Any, what: str, allow_string: bool = True) -> tuple[str, .
             raise TypeError(f"Expected every {what} to be a string, but got {_type_name(value)} ({value!r}).")
         if not value.strip():
             raise ValueError(f"Expected no empty {what}, but got {value!r}. Remove it or fill it in.")
+        _check_signs(value, what)
         texts.append(value.strip())
     return tuple(texts)
+
+
+def _is_list(values: Any) -> bool:
+    """Whether it is a collection in an order; that of a set changes from process to process."""
+    return isinstance(values, Iterable) and not isinstance(values, str | bytes | bytearray | Mapping | set | frozenset)
+
+
+def _check_signs(text: str, what: str) -> None:
+    """Refuse signs that are no text: control characters, halves of a character, the tokenizer's own tokens."""
+    for sign in text:
+        if unicodedata.category(sign) in ("Cc", "Cs") and sign not in "\t\n\r":
+            raise ValueError(
+                f"Expected {what}s of readable characters, but got {text!r} with U+{ord(sign):04X}. Remove it, or "
+                "save the file as UTF-8."
+            )
+    for token in SPECIAL_TOKENS:
+        if token in straighten_text(text).lower():
+            raise ValueError(f"Expected {what}s without special tokens, but got {token} in {text!r}. Remove it.")
+
+
+def straighten_text(text: str) -> str:
+    """Replace typography the way CLIP's own tokenizer does before it looks: curly quotes, ligatures, HTML, widths.
+
+    Example:
+        >>> straighten_text("a ﬁsh’s bed &amp; bowl")
+        "a fish's bed & bowl"
+    """
+    return unicodedata.normalize("NFC", html.unescape(html.unescape(text)).translate(_TYPOGRAPHY))
 
 
 def _none_to_empty(values: Any) -> Any:
@@ -413,7 +455,7 @@ def _none_to_empty(values: Any) -> Any:
 
 
 def _to_classes(values: Any) -> tuple[VocabularyClass, ...]:
-    if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+    if not _is_list(values):
         raise TypeError(f"Expected a list of classes, but got {_type_name(values)}. Wrap a single name in a list.")
     return tuple(value if isinstance(value, VocabularyClass) else VocabularyClass(value) for value in values)
 
@@ -430,6 +472,16 @@ def _to_metadata(metadata: Any) -> dict[str, Any] | None:
         raise TypeError(f"Expected `metadata` to be JSON, but got other values ({error}). Convert them.") from error
 
 
+def _to_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that says something twice; JSON would keep the last."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        doubled = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"Expected every key once, but got {doubled!r} twice in one object. Remove one of them.")
+    return content
+
+
 def _check_keys(content: Any, required: set[str], optional: set[str], what: str) -> None:
     if not isinstance(content, Mapping):
         raise TypeError(f"Expected a {what} to be a mapping, but got {_type_name(content)}. Pass a dictionary.")
@@ -442,8 +494,8 @@ def _check_keys(content: Any, required: set[str], optional: set[str], what: str)
 
 
 def _normalize_name(name: str) -> str:
-    """What CLIP's tokenizer keeps of a name: lower case, single spaces."""
-    return " ".join(name.lower().split())
+    """What CLIP's tokenizer keeps of a name: straight typography, lower case, single spaces."""
+    return " ".join(straighten_text(name).lower().split())
 
 
 def _suggest(key: str, names: Sequence[str]) -> str:

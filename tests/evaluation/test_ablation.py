@@ -28,6 +28,7 @@ from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
 from itaclip_hf.evaluation.running.runner import EvaluationResult, RunSettings, describe_run, run_evaluation
+from itaclip_hf.files import write_json
 from itaclip_hf.method_loading import set_processor_fields
 
 QUIET = RunSettings(num_workers=0, save_interval=0.0, show_progress=False)
@@ -67,7 +68,7 @@ def no_text_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     write_folders(tmp_path, num_images=3)
-    WORDS.save_json_file(tmp_path / "words.json")
+    write_json(tmp_path / "words.json", WORDS.to_dict())
     return tmp_path
 
 

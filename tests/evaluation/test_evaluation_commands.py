@@ -19,6 +19,7 @@ from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation.data.benchmarks import get_benchmark
 from itaclip_hf.evaluation.running.full_evaluation import load_model, load_processor
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
+from itaclip_hf.files import write_json
 
 FIVE = Vocabulary(["one", ["two", "pair"], "three", "four", "five"])
 
@@ -31,7 +32,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     write_folders(tmp_path, num_images=3)
-    FIVE.save_json_file(tmp_path / "five.json")
+    write_json(tmp_path / "five.json", FIVE.to_dict())
     return tmp_path
 
 
@@ -164,7 +165,7 @@ def test_coco_object_is_converted(tmp_path: Path) -> None:
 
 def test_texts_of_a_tiny_chat_model_are_written_or_reported(tmp_path: Path) -> None:
     save_tiny_chat_model(tmp_path / "llm")
-    Vocabulary(["cat", "word"]).save_json_file(tmp_path / "classes.json")
+    write_json(tmp_path / "classes.json", Vocabulary(["cat", "word"]).to_dict())
     result = run(
         "texts", "--classes", tmp_path / "classes.json", "--llm", tmp_path / "llm", "--out", tmp_path / "words.json",
         "--kind", "definitions", "--model", "demo", "--attempts", 2, "--device", "cpu", "--batch-size", 2,

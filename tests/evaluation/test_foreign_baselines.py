@@ -32,6 +32,7 @@ from itaclip_hf.evaluation.running.foreign_baselines import (
 )
 from itaclip_hf.evaluation.running.predictor import Predictor
 from itaclip_hf.evaluation.running.runner import RunSettings, run_evaluation
+from itaclip_hf.files import write_json
 
 STUFF = Vocabulary([f"{word}" for word in ("dog", "cat", "sky", "tree", "car", "bus", "cup")])
 OBJECTS = Vocabulary([["dog", "puppy"], "cat", ["bus", "coach", "van"], "cup"], background=["sky", "wall"])
@@ -287,7 +288,7 @@ def test_the_command_line_recognises_them_and_refuses_what_does_not_apply(
     groupvit: Path, clipseg: Path, tmp_path: Path
 ) -> None:
     write_folders(tmp_path, num_images=2)
-    Vocabulary(["cat", "dog", "sky", "car"], background=["wall"]).save_json_file(tmp_path / "five.json")
+    write_json(tmp_path / "five.json", Vocabulary(["cat", "dog", "sky", "car"], background=["wall"]).to_dict())
     result = evaluate(tmp_path, groupvit, "--shortest-edge", 64, "--score-threshold", 0.4)
     assert result.exit_code == 0, result.output
     predictor = json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["predictor"]

@@ -15,6 +15,7 @@ from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS, choose_settings, get_benchmark
 from itaclip_hf.evaluation.running.full_evaluation import load_model, load_processor
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
+from itaclip_hf.files import write_json
 from itaclip_hf.modeling import method_names
 
 
@@ -79,7 +80,7 @@ def test_a_folder_takes_the_methods_general_settings_and_a_report_of_its_own(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_folders(tmp_path, num_images=1)
-    Vocabulary(list("abcde")).save_json_file(tmp_path / "five.json")
+    write_json(tmp_path / "five.json", Vocabulary(list("abcde")).to_dict())
     monkeypatch.chdir(tmp_path)
     arguments = (
         "evaluate", "--images", "images", "--labels", "labels", "--vocabulary", "five.json", "--model", checkpoint,

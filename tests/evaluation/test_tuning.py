@@ -39,6 +39,7 @@ from itaclip_hf.evaluation.tuning.search import (
     search_settings,
     tune_settings,
 )
+from itaclip_hf.files import write_json
 
 WORDS = Vocabulary(["dog", ["cat", "kitten"], "car", "tree"], background=["grass", "wall"]).with_auxiliary_texts(
     ["a loyal pet", ["a small pet", "it purrs"], None, "a tall plant"]
@@ -331,7 +332,7 @@ def folders(tmp_path: Path, loaded) -> Path:
         (tmp_path / "images").mkdir(exist_ok=True)
         image.save(tmp_path / "images" / f"{index}.png")
         write_labels(tmp_path / "labels" / f"{index}.png", labels)
-    WORDS.save_json_file(tmp_path / "words.json")
+    write_json(tmp_path / "words.json", WORDS.to_dict())
     return tmp_path
 
 

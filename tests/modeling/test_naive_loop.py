@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.naive_itaclip import NaiveITACLIP, compare_results
 from itaclip_hf import ITACLIPImageProcessor
-from itaclip_hf.processing.augmentation import compute_views, stack_views
+from itaclip_hf.processing.augmentation import stack_views
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ OUTPUT_SIZE = (43, 55)
 
 @torch.inference_mode()
 def segment_with_package(model, processor, image, queries):
-    views = stack_views(compute_views(processor.photometric_weight), batch_size=1)
+    views = stack_views(processor.choose_views(), batch_size=1)
     outputs = model(
         image[None],
         original_sizes=torch.tensor([OUTPUT_SIZE]),

@@ -97,8 +97,26 @@ class TestInputs:
         for image in kinds:
             np.testing.assert_array_equal(small(image, return_tensors="np")["pixel_values"], reference)
         assert len(small(kinds[:5], return_tensors="np")["pixel_values"]) == 5
-        floats = small(pixels.astype(np.float32), return_tensors="np")["pixel_values"]
-        np.testing.assert_allclose(floats, reference, atol=0.51 / 255 / STD.min())
+
+    def test_gray_arrays_may_be_as_wide_as_colors_are_many(self, small):
+        pixels = random_image(32, 3)[..., 0]
+        for image, form in ((pixels, None), (pixels, "channels_first"), (torch.from_numpy(pixels), "channels_last")):
+            inputs = small(image, do_resize=False, do_normalize=False, input_data_format=form, return_tensors="np")
+            np.testing.assert_allclose(inputs["pixel_values"][0], np.stack([pixels / 255] * 3), rtol=1e-6)
+
+    @pytest.mark.parametrize("span", [(-1, 1), (0, 10000), (-9999, 200)])
+    def test_floats_of_another_range_are_told(self, small, span):
+        pixels = np.linspace(*span, 32 * 32).reshape(32, 32)
+        with pytest.warns(UserWarning, match=f"floats from {span[0]} to {span[1]}. Scale them"):
+            small(pixels)
+        small(pixels, do_rescale=False)
+
+    def test_floats_are_resized_without_rounding(self, small):
+        pixels = random_image(40, 60).astype(np.float32)
+        planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        resized = torch.nn.functional.interpolate(planes, (32, 48), mode="bilinear")[0].permute(1, 2, 0)
+        found = small(pixels, return_tensors="np")["pixel_values"][0]
+        np.testing.assert_allclose(found, normalize(resized.numpy()), atol=1e-5)
 
     def test_gray_arrays_without_channel_axis(self, small):
         pixels = random_image(32, 40)[..., 0]
@@ -167,8 +185,7 @@ class TestResize:
         processor = ITACLIPImageProcessor(size={"shortest_edge": shortest, "longest_edge": longest})
         options = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
         resized = processor(golden["image"], **options)["pixel_values"][0].transpose(1, 2, 0)
-        assert resized.shape == golden["resized"].shape
-        assert np.abs(resized - golden["resized"]).max() <= 1
+        np.testing.assert_array_equal(resized, golden["resized"])
 
     @pytest.mark.parametrize(
         ("original", "size", "expected"),
@@ -185,6 +202,27 @@ class TestResize:
     def test_sizes(self, original, size, expected):
         inputs = ITACLIPImageProcessor(size=size)(random_image(*original))
         assert tuple(inputs["image_sizes"][0]) == expected
+
+    @pytest.mark.parametrize(
+        ("fields", "error", "message"),
+        [
+            ({"size": {"shortest_edge": 0}}, ValueError, "at least 1 pixel, but got 0 as 'shortest_edge'"),
+            ({"size": {"shortest_edge": 64, "longest_edge": 0}}, ValueError, "but got 0 as 'longest_edge'"),
+            ({"size": {"height": 20, "width": -5}}, ValueError, "but got -5 as 'width'"),
+            ({"size": {"shortest_edge": "64"}}, TypeError, "whole pixels, but got '64' as 'shortest_edge'"),
+            ({"size": {"shortest_edge": 64.5}}, TypeError, "whole pixels, but got 64.5"),
+            ({"size": {"shortest_edge": True}}, TypeError, "whole pixels, but got True"),
+            ({"rescale_factor": 0}, ValueError, "`rescale_factor` of finite numbers above 0, but got 0"),
+            ({"rescale_factor": "x"}, TypeError, "`rescale_factor` to be a number or a list of numbers, but got 'x'"),
+            ({"image_std": 0.0}, ValueError, "`image_std` of finite numbers above 0, but got 0.0"),
+            ({"image_std": [1.0, 0.0, 1.0]}, ValueError, "`image_std` of finite numbers above 0"),
+            ({"image_std": "abc"}, TypeError, "`image_std` to be a number"),
+            ({"image_mean": float("nan")}, ValueError, "`image_mean` of finite numbers, but got nan"),
+        ],
+    )
+    def test_sizes_and_scales_out_of_range_are_refused(self, fields, error, message):
+        with pytest.raises(error, match=message):
+            ITACLIPImageProcessor(**fields)(random_image(32, 32))
 
     def test_is_not_antialiased(self):
         stripes = np.zeros((64, 64, 3), dtype=np.uint8)
@@ -362,6 +400,10 @@ class TestPostProcessing:
         ("options", "message"),
         [
             ({"target_sizes": [(3, 3)]}, r"one target size per image \(2\), but got 1"),
+            ({"target_sizes": [(0, 5), (3, 3)]}, r"whole pixels, but got \(0, 5\)"),
+            ({"target_sizes": [(3, 3), (3, 5.5)]}, r"whole pixels, but got \(3, 5.5\)"),
+            ({"target_sizes": [(3, 3), 4]}, "whole pixels, but got 4"),
+            ({"target_sizes": [(3, 3), "ab"]}, "whole pixels, but got 'ab'"),
             ({"score_threshold": 2.0}, "`score_threshold` between 0 and 1"),
             ({"area_threshold": -1.0}, "`area_threshold` between 0 and 1"),
         ],

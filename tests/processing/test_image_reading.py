@@ -1,9 +1,11 @@
+import os
+
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 
-from itaclip_hf.processing import read_image
+from itaclip_hf.processing import open_image, read_image, read_rgb_image
 
 RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]]], dtype=np.uint8)  # (1, 2, 3)
 
@@ -79,9 +81,8 @@ def test_sixteen_bits_are_scaled_by_their_range(mode):
     ("pixels", "expected"),
     [
         (np.array([[0, 65535]], dtype=np.uint16), [0, 255]),
-        (np.array([[0, 255]], dtype=np.uint16), [0, 1]),
         (np.array([[0, 255]], dtype=np.int64), [0, 255]),
-        (np.array([[0, 65535]], dtype=np.int32), [0, 255]),
+        (np.array([[0, 255]], dtype=np.int16), [0, 255]),
         (np.array([[0, 2**32 - 1]], dtype=np.uint32), [0, 255]),
         (np.array([[0, 2**64 - 1]], dtype=np.uint64), [0, 255]),
         (np.array([[False, True]]), [0, 255]),
@@ -116,6 +117,57 @@ def test_arrays_may_have_their_channels_first_or_last_or_none():
     np.testing.assert_array_equal(read_image(pixels[:1]), pixels[[0, 0, 0]])
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 3), (3, 5, 3), (3, 5, 4), (4, 5, 3), (5, 6, 1), (1, 1, 3)])
+def test_colors_come_last_where_both_ends_have_the_length_of_channels(shape):
+    pixels = np.full(shape, 255, dtype=np.uint8)
+    assert read_image(pixels).shape == (3, *shape[:2])
+    assert read_image(pixels.transpose(2, 0, 1), input_data_format="channels_first").shape == (3, *shape[:2])
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 1), (3, 5, 1), (4, 5, 1)])
+def test_an_ambiguous_layout_has_to_be_said(shape):
+    with pytest.raises(ValueError, match="may mean both"):
+        read_image(np.zeros(shape, dtype=np.uint8))
+    assert read_image(np.zeros(shape, dtype=np.uint8), input_data_format="channels_last").shape == (3, *shape[:2])
+
+
+def test_transparent_black_floats_are_white_of_255():
+    assert first_pixel(np.zeros((4, 2, 2), dtype=np.float32)) == [255, 255, 255]
+
+
+@pytest.mark.parametrize(("highest", "expected"), [(255, 1), (4095, 16), (10000, 39)])
+def test_dark_sixteen_bit_images_are_told(highest, expected):
+    with pytest.warns(UserWarning, match=f"uint16 pixels between 0 and 65535, but got 0 to {highest}"):
+        assert read_image(np.array([[0, highest]], dtype=np.uint16))[0, 0].tolist() == [0, expected]
+
+
+@pytest.mark.parametrize("values", [[-9999.0, 5.0], [0.0, 10000.0]])
+def test_floats_beyond_a_picture_are_no_rgb_image(values):
+    image = PIL.Image.fromarray(np.array([values], dtype=np.float32))
+    with pytest.raises(ValueError, match=f"but got {min(values):g} to {max(values):g}. Scale the image"):
+        read_rgb_image(image)
+
+
+def test_a_decoder_of_any_error_is_an_unreadable_file(tmp_path, monkeypatch):
+    path = tmp_path / "image.png"
+    PIL.Image.new("RGB", (4, 4)).save(path)
+    assert open_image(path).size == (4, 4)
+    monkeypatch.setattr(PIL.Image.Image, "load", lambda _: (_ for _ in ()).throw(NotImplementedError("pixel format")))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", PIL.Image.Image.load)
+    with pytest.raises(OSError, match=r"it cannot be decoded \(pixel format\)"):
+        open_image(path)
+
+
+def test_programs_pipes_and_folders_are_no_images(tmp_path):
+    PIL.Image.new("RGB", (4, 4)).save(tmp_path / "image.eps")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(OSError, match="but got EPS"):
+        open_image(tmp_path / "image.eps")
+    for path in (tmp_path / "pipe.png", tmp_path):
+        with pytest.raises(OSError, match="but got a folder, pipe or device"):
+            open_image(path)
+
+
 def test_without_conversion_channels_stay():
     assert read_image(np.zeros((5, 6, 4), dtype=np.uint8), do_convert_rgb=False).shape == (4, 5, 6)
     assert read_image(PIL.Image.new("L", (6, 5)), do_convert_rgb=False).shape == (1, 5, 6)
@@ -134,8 +186,12 @@ def test_exif_rotation_is_applied():
         (np.zeros((0, 5, 3), dtype=np.uint8), "empty image"),
         (np.full((5, 5, 3), np.nan), "NaN or infinity"),
         (torch.full((3, 5, 5), float("inf")), "NaN or infinity"),
-        (np.full((5, 5, 3), -1), "integer pixels from 0 on, but got -1"),
+        (np.full((5, 5, 3), -1), "integer pixels from 0 on, but got -1 to -1"),
+        (np.full((5, 5, 3), 1e300), "between 0 and 255, but got 1e\\+300"),
+        (np.full((5, 5, 3), 1e36, dtype=np.float32), "between 0 and 255, but got 1e\\+36"),
+        (np.array([[0, 256]], dtype=np.int32), "int32 pixels between 0 and 255, but got 0 to 256. .* unsigned"),
         (np.zeros((5, 6, 2), dtype=np.uint8), "1, 3 or 4 channels"),
+        (np.zeros((5, 6, 8), dtype=np.uint8), "1, 3 or 4 channels"),
         (np.zeros((2, 5, 5, 3), dtype=np.uint8), "2 or 3 dimensions"),
         (np.full((5, 5, 3), "a"), "numbers as pixels"),
     ],

@@ -266,3 +266,14 @@ class TestFields:
 def test_padding_on_the_left_is_refused(processor):
     with pytest.raises(ValueError, match="Expected padding on the right"):
         processor(text=["cat"], padding="max_length", padding_side="left")
+
+
+def test_typography_does_not_change_the_tokens(processor):
+    curly, straight = (processor(text=[text])["input_ids"] for text in ("a dog’s “bed”", 'a dog\'s "bed"'))
+    assert curly.tolist() == straight.tolist()
+
+
+@pytest.mark.filterwarnings("ignore:Expected prompts of at most")
+def test_names_that_are_cut_to_the_same_tokens_are_refused(processor):
+    with pytest.raises(ValueError, match="differ in their tokens, but got 'cat cat cat"):
+        processor(text=["cat " * 30 + "one", "cat " * 30 + "two"], max_length=20)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from itaclip_hf.processing import apply_area_threshold_, assign_labels, close_label_map, find_small_classes
+from itaclip_hf.processing import assign_labels, close_label_map, drop_small_classes_, find_small_classes
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 
@@ -28,7 +28,7 @@ def test_labels_are_the_best_classes_and_the_first_among_equals():
 
 def test_unsure_pixels_become_background_and_the_threshold_itself_is_enough():
     scores = torch.tensor([[[0.1, 0.2, 0.3]], [[0.25, 0.5, 0.125]], [[0.0, 0.25, 0.5]]])
-    assert assign_labels(scores, score_threshold=0.5).tolist() == [[0, 1, 2]]
+    assert assign_labels(scores, threshold=0.5).tolist() == [[0, 1, 2]]
 
 
 def test_area_shares_are_those_of_the_foreground():
@@ -42,9 +42,9 @@ def test_an_image_without_foreground_has_only_small_classes():
     assert find_small_classes(torch.zeros(2, 2, dtype=torch.int64), 3, 0.1).tolist() == [False, True, True]
 
 
-def test_area_threshold_zeroes_scores_in_place():
+def test_dropping_small_classes_zeroes_scores_in_place():
     scores = torch.tensor([[[0.1, 0.2, 0.3, 0.0]], [[0.6, 0.1, 0.1, 0.1]], [[0.3, 0.7, 0.6, 0.9]]])
-    result = apply_area_threshold_(scores, area_threshold=0.25)
+    result = drop_small_classes_(scores, share=0.25)
     assert result is scores
     assert scores[1].abs().max() == 0
     assert scores[0, 0, 0] == pytest.approx(0.1)

@@ -1,11 +1,12 @@
 import hashlib
-import os
 import pickle
 from dataclasses import FrozenInstanceError
 
 import pytest
 
+from itaclip_hf.files import write_json
 from itaclip_hf.processing import Vocabulary, VocabularyClass, load_auxiliary_texts
+from itaclip_hf.processing.vocabulary import straighten_text
 
 
 @pytest.fixture
@@ -63,6 +64,13 @@ def test_unknown_class_without_similar_names_lists_known_ones(animals):
         ([["cat", "cat"]], (), "every name once"),
         (["sky"], ["sky"], "every name once"),
         (["background"], ["sky"], "no class called 'background'"),
+        (["café", "cafe\u0301"], (), "every name once"),
+        (["dog's bed", "dog’s bed"], (), "every name once"),
+        (["dog<|endoftext|> on the moon"], (), r"without special tokens, but got <\|endoftext\|>"),
+        (["dog"], ["&lt;|startoftext|&gt;"], r"without special tokens, but got <\|startoftext\|>"),
+        (["c\0a"], (), r"readable characters, but got 'c\\x00a' with U\+0000"),
+        (["c\ud800"], (), r"readable characters, .* with U\+D800"),
+        (["one\x0ctwo"], (), r"readable characters, .* with U\+000C"),
     ],
 )
 def test_invalid_names_are_refused(classes, background, message):
@@ -147,7 +155,7 @@ def test_auxiliary_texts_that_do_not_fit_are_refused(animals, texts, message):
 
 def test_json_round_trip(animals, tmp_path):
     path = tmp_path / "animals.json"
-    animals.save_json_file(path)
+    write_json(path, animals.to_dict())
     loaded = Vocabulary.from_file(path)
     assert loaded == animals
     assert loaded.metadata == animals.metadata
@@ -169,16 +177,6 @@ def test_documented_json_form():
             {"names": ["bird", "avian"]},
         ],
     }
-
-
-def test_a_failed_save_keeps_the_old_file_and_leaves_no_other(animals, tmp_path, monkeypatch):
-    path = tmp_path / "animals.json"
-    path.write_text("old")
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        animals.save_json_file(path)
-    assert path.read_text() == "old"
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize(
@@ -245,3 +243,48 @@ def test_a_file_that_is_not_text_is_named(tmp_path):
     path.write_bytes(b"\xff\xfe\x00cat")
     with pytest.raises(ValueError, match=r"words.txt: Expected UTF-8"):
         Vocabulary.from_file(path)
+
+
+@pytest.mark.parametrize("classes", [{"dog", "sky"}, frozenset({"dog"}), [{"dog", "puppy"}], b"dog", [b"dog"]])
+def test_sets_and_bytes_are_no_classes(classes):
+    with pytest.raises(TypeError, match=r"Expected a list of class(es| names), but got (set|frozenset|bytes)"):
+        Vocabulary(classes)
+    with pytest.raises(TypeError, match=r"but got (set|frozenset|bytes)"):
+        Vocabulary.from_dict({"classes": classes})
+
+
+@pytest.mark.parametrize(
+    "content", ['{"classes": ["cat"], "classes": ["dog"]}', '{"classes": [{"names": ["cat"], "names": ["dog"]}]}']
+)
+def test_json_that_says_something_twice_is_refused(tmp_path, content):
+    (tmp_path / "words.json").write_text(content)
+    with pytest.raises(ValueError, match=r"words.json: Expected every key once, but got '(classes|names)' twice"):
+        Vocabulary.from_file(tmp_path / "words.json")
+
+
+def test_lines_end_at_newlines_alone_and_comments_are_no_classes(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_bytes("# animals\r\ncat, kitten\r\n  # more\ndog\u2028puppy\n".encode())
+    assert Vocabulary.from_file(path).query_names == ("cat", "kitten", "dog\u2028puppy")
+    path.write_text("# comment\ncat >=a pet\n")
+    assert load_auxiliary_texts(path) == {"cat": "a pet"}
+    path.write_text("# nothing but a comment\n")
+    with pytest.raises(ValueError, match="the file is empty"):
+        Vocabulary.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a dog’s ‘bed’", "a dog's 'bed'"),
+        ("“quotes”", '"quotes"'),
+        ("&amp;amp; &quot;", '& "'),
+        ("a ﬁsh, ŉ", "a fish, 'n"),
+        ("ｃａｔ\u3000（１）", "cat (1)"),
+        ("cafe\u0301", "café"),
+        ("\ufeffcat", "cat"),
+        ("naïve Straße", "naïve Straße"),
+    ],
+)
+def test_texts_are_straightened_as_by_clips_own_tokenizer(text, expected):
+    assert straighten_text(text) == expected

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ...methods.settings import stage_setting_names
 from ...modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from ...modeling.windows import DenseFeatures, WindowedImage, WindowFeatures
 
@@ -42,14 +43,14 @@ def encode_variants(
     """
     for variant in variants:
         variant.config.validate_method()
-    tower = model.vision_model
+    tower, last_block = model.vision_model, stage_setting_names("last_block")
     layers = {layer for variant in variants for layer in variant.config.intermediate_layers}
     gathered = [WindowFeatures(images, variant.view_weights) for variant in variants]
     for batch in model.batch_windows(images):
         blocks = tower.encode_blocks(batch.pixel_values, layers)
         done: dict[tuple[Any, ...], torch.Tensor] = {}  # by what the last block reads
         for variant, features in zip(variants, gathered, strict=True):
-            key = variant.config.last_block()
+            key = tuple(getattr(variant.config, name) for name in last_block)
             if key not in done:
                 done[key] = model.project_patches(tower.run_last_block(blocks, variant.config), blocks.grid)
             features.add(batch, done[key])

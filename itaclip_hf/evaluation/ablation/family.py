@@ -129,10 +129,7 @@ class VariantFamily:
     ) -> Iterator[tuple[int, list[Prediction]]]:
         """Encode once, then label the features of each variant; they are let go one after the other."""
         model = by_features[0][0].model
-        variants = [
-            DenseVariant(members[0].config, members[0].settings.read_by("last_block"), members[0].view_weights)
-            for members in by_features
-        ]
+        variants = [DenseVariant(members[0].config, members[0].view_weights) for members in by_features]
         encoded = encode_variants(model, images, variants)
         self._count_views(images, by_features)
         for members in by_features:

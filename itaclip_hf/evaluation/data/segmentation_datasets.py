@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from ...processing import open_image
 from .benchmarks import Benchmark
 from .dataset_layouts import ImageLabelPair, find_layout, pair_folders
 from .label_mapping import LabelIdError, LabelMapping
@@ -121,8 +122,9 @@ class FolderDataset:
         for kind, path in (("missing image", pair.image), ("missing label", pair.label)):
             if not path.is_file():
                 raise SampleError(kind, path, "expected a file, but there is none")
-        labels = _map_labels(_read_labels(pair.label, pair.label), self.mapping, pair.label)
-        image = _fit_orientation(_read_image(pair.image, pair.image), labels.shape, pair.image)
+        raw = np.asarray(_read_file("label", pair.label, pair.label))
+        labels = _map_labels(raw, self.mapping, pair.label)
+        image = _fit_orientation(_read_file("image", pair.image, pair.image), labels.shape, pair.image)
         return Sample(index, pair.name, image, labels)
 
     def describe(self) -> dict[str, Any]:
@@ -293,12 +295,12 @@ def _sample_from_row(
         if value is None:
             raise SampleError(kind, path, "expected a value, but there is none")
     if isinstance(label_value, Mapping):
-        raw = _read_labels(_value_source(label_value), label_path)
+        raw = np.asarray(_read_file("label", _value_source(label_value), label_path))
     else:
         raw = np.asarray(label_value)
     labels = _map_labels(raw, mapping, label_path)
     if isinstance(image_value, Mapping):
-        image = _read_image(_value_source(image_value), image_path)
+        image = _read_file("image", _value_source(image_value), image_path)
     else:
         image = _image_from_array(np.asarray(image_value), image_path)
     return Sample(index, f"{index:08d}", _fit_orientation(image, labels.shape, image_path), labels)
@@ -319,27 +321,14 @@ def _image_from_array(array: NDArray[Any], path: str) -> Image.Image:
     raise SampleError("unreadable image", path, f"expected 8-bit pixels, but got {array.dtype} of shape {array.shape}")
 
 
-def _read_image(source: Any, path: str | os.PathLike[str]) -> Image.Image:
-    """The decoded image in its own mode and orientation."""
+def _read_file(what: str, source: Any, path: str | os.PathLike[str]) -> Image.Image:
+    """The decoded image or label file in its own mode: palette files give their indices, not their colours."""
     try:
-        with Image.open(source) as image:
-            image.load()
-            return image
+        return open_image(source)
     except FileNotFoundError:
-        raise SampleError("missing image", path, "expected a file, but there is none") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SampleError("unreadable image", path, str(error)) from None
-
-
-def _read_labels(source: Any, path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Raw ids of a label file; palette files give their indices, not their colours."""
-    try:
-        with Image.open(source) as image:
-            return np.asarray(image)
-    except FileNotFoundError:
-        raise SampleError("missing label", path, "expected a file, but there is none") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SampleError("unreadable label", path, str(error)) from None
+        raise SampleError(f"missing {what}", path, "expected a file, but there is none") from None
+    except OSError as error:
+        raise SampleError(f"unreadable {what}", path, str(error)) from None
 
 
 def _map_labels(raw: NDArray[Any], mapping: LabelMapping, path: str | os.PathLike[str]) -> NDArray[np.int32]:

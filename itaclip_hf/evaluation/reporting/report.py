@@ -119,7 +119,7 @@ def write_report(
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     result.counts.save(target / PER_IMAGE_FILE)
-    vocabulary.save_json_file(target / VOCABULARY_FILE)
+    write_json(target / VOCABULARY_FILE, vocabulary.to_dict())
     write_text(target / "report.md", format_markdown(report))
     write_json(target / REPORT_FILE, report)
     return target / REPORT_FILE

@@ -31,7 +31,7 @@ from transformers import (
 
 from ...dtypes import choose_dtype
 from ...loading import resolve_checkpoint
-from ...processing import BACKGROUND_LABEL, Vocabulary, VocabularyClass, read_image
+from ...processing import BACKGROUND_LABEL, Vocabulary, VocabularyClass, read_rgb_image
 from .predictor import Prediction, hash_weights
 
 __all__ = [
@@ -445,7 +445,7 @@ def _prepare_images(
     # Transformers' own processors resize differently with and without torchvision.
     pixel_values, sizes = [], []
     for image in images:
-        colors = Image.fromarray(np.moveaxis(read_image(image), 0, -1).clip(0, 255).astype(np.uint8))
+        colors = read_rgb_image(image)
         height, width = choose_size((colors.height, colors.width))
         resized = np.asarray(colors.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
         normalized = (resized / 255 - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)

@@ -103,7 +103,7 @@ def tune_and_report(
         evaluate_and_report(held_out_part, predictor, target / label, title, None, run, accelerator, plots)
     comparison = compare_reports(target / "default", target / "tuned")
     write_json(target / SETTINGS_FILE, describe_settings(result.chosen))
-    words.save_json_file(target / VOCABULARY_FILE)
+    write_json(target / VOCABULARY_FILE, words.to_dict())
     if save_model:
         model.save_pretrained(target / MODEL_FOLDER)
         processor.save_pretrained(target / MODEL_FOLDER)
