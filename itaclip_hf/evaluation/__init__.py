@@ -22,8 +22,8 @@ if TYPE_CHECKING:
         load_benchmark_dataset,
         load_folder_dataset,
     )
-    from .metrics.comparison import compare_reports
     from .metrics.mean_iou import MeanIoU
+    from .reporting.report_comparison import compare_reports
     from .running.foreign_baselines import load_foreign_predictor
     from .running.full_evaluation import evaluate_and_report, load_model, load_processor
     from .running.predictor import ITACLIPPredictor, Prediction, Predictor
@@ -73,8 +73,8 @@ __getattr__, __dir__ = load_lazily(
         "ablation.tables": ["AblationRow", "AblationTable"],
         "ablation.variants": ["AblationBase"],
         "data.benchmarks": ["BENCHMARKS", "Benchmark", "MethodSettings", "get_benchmark"],
-        "metrics.comparison": ["compare_reports"],
         "data.dataset_split": ["split_dataset"],
+        "reporting.report_comparison": ["compare_reports"],
         "running.foreign_baselines": ["load_foreign_predictor"],
         "running.full_evaluation": ["evaluate_and_report", "load_model", "load_processor"],
         "data.label_mapping": ["LabelMapping"],

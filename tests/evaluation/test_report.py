@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 from scripted_evaluation import PixelPredictor, expected_confusion, load_folders, write_folders
 
-from itaclip_hf.evaluation.metrics.comparison import bootstrap_mean_iou_difference, compare_reports
+from itaclip_hf.evaluation.metrics.comparison import bootstrap_mean_iou_difference
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.reporting.plots import check_plotting, choose_gallery_images
 from itaclip_hf.evaluation.reporting.report import load_report
+from itaclip_hf.evaluation.reporting.report_comparison import compare_reports, format_comparison
 from itaclip_hf.evaluation.running.full_evaluation import evaluate_and_report
 from itaclip_hf.evaluation.running.runner import RunSettings
 
@@ -115,7 +116,7 @@ def test_a_comparison_is_the_difference_of_the_reports(root: Path) -> None:
     assert comparison.mean_iou == pytest.approx((first, second))
     assert comparison.num_images == len(NAMES) - 1
     assert comparison.interval[0] <= comparison.difference <= comparison.interval[1]
-    assert "| **mIoU** |" in comparison.format_markdown()
+    assert "| **mIoU** |" in format_comparison(comparison)
     assert json.dumps(comparison.to_dict())
 
 
