@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...drawing.pictures import draw_gallery, draw_label_map, draw_named_regions, make_palette
+from ...drawing import draw_gallery, draw_label_map, draw_named_regions, make_palette
 from ...files import write_atomically
 from ..metrics.confusion_matrix import IGNORED, compute_segmentation_scores
 

@@ -13,7 +13,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...files import write_json, write_text
 from ...processing import Vocabulary
@@ -37,7 +37,12 @@ __all__ = [
 REPORT_FILE = "report.json"
 PER_IMAGE_FILE = "per_image.npz"
 VOCABULARY_FILE = "vocabulary.json"
-SCORES = ("mean_iou", "mean_accuracy", "overall_accuracy", "frequency_weighted_iou")
+SCORES: tuple[Literal["mean_iou", "mean_accuracy", "overall_accuracy", "frequency_weighted_iou"], ...] = (
+    "mean_iou",
+    "mean_accuracy",
+    "overall_accuracy",
+    "frequency_weighted_iou",
+)
 
 _PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pillow")
 
