@@ -89,7 +89,7 @@ def evaluate(
     Writes report.json, report.md, pictures and per-image counts. A run that was stopped goes on where it was.
     Images that cannot be scored are named and listed, the others are done, and the exit code is 1. With many
     processes: torchrun --nproc_per_node N -m itaclip_hf.cli evaluate … (on CPUs after ACCELERATE_USE_CPU=1).
-    GroupViT and CLIPSeg checkpoints are recognised and run with the rules of their papers.
+    GroupViT checkpoints are recognised and run with the rules of their paper.
     """
     from ..evaluation.data.benchmarks import choose_settings, get_benchmark
 
@@ -110,22 +110,18 @@ def evaluate(
     samples = choice.open_dataset(len(words.labels))
     # Not before: these take seconds, and a wrong option is told at once.
     from ..evaluation.reporting.report import format_markdown
-    from ..evaluation.running.foreign_baselines import (
-        FOREIGN_MODEL_TYPES,
-        ForeignPredictor,
-        load_foreign_predictor,
-        read_model_type,
-    )
+    from ..evaluation.running.baselines import find_baseline
     from ..evaluation.running.full_evaluation import evaluate_and_report, load_model, load_processor
-    from ..evaluation.running.predictor import ITACLIPPredictor
+    from ..evaluation.running.predictor import ITACLIPPredictor, Predictor
     from ..evaluation.running.runner import RunSettings
 
     quiet_libraries()
     run = RunSettings(batch_size=batch_size, num_workers=workers, limit=limit, strict=strict, restart=restart)
     accelerator = join_processes(cpu, processes, "evaluate")
-    predictor: ForeignPredictor | ITACLIPPredictor
-    if read_model_type(model) in FOREIGN_MODEL_TYPES:
-        _refuse_foreign_options(
+    predictor: Predictor
+    baseline = find_baseline(model)
+    if baseline is not None:
+        _refuse_options(
             model,
             method=method,
             preset=preset,
@@ -137,9 +133,9 @@ def evaluate(
             texts=texts,
             definitions=definitions,
         )
-        predictor = load_foreign_predictor(
-            model, words, benchmark, score_threshold, shortest_edge, dtype.value, accelerator.device
-        )
+        fields = {"score_threshold": score_threshold, "shortest_edge": shortest_edge}
+        given = {name: value for name, value in fields.items() if value is not None}
+        predictor = baseline(model, words, benchmark, given, dtype.value, accelerator.device)
         chosen = None if chosen is None else replace(chosen, published_miou=None)  # that is another method's
     else:
         stride = None if preset is None else preset.window_stride
@@ -209,7 +205,7 @@ def _refuse_idle_options(
         )
 
 
-def _refuse_foreign_options(model: str, **options: object) -> None:
+def _refuse_options(model: str, **options: object) -> None:
     """Options about ITACLIP's own stages mean nothing to another method, and would be ignored in silence."""
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
     if given:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from .metrics.mean_iou import MeanIoU
     from .reporting.report_comparison import compare_reports
-    from .running.foreign_baselines import load_foreign_predictor
+    from .running.baselines import find_baseline
     from .running.full_evaluation import evaluate_and_report, load_model, load_processor
     from .running.predictor import ITACLIPPredictor, Prediction, Predictor
     from .running.runner import EvaluationResult, RunSettings, run_evaluation
@@ -52,11 +52,11 @@ __all__ = [
     "TuningOptions",
     "compare_reports",
     "evaluate_and_report",
+    "find_baseline",
     "generate_texts",
     "get_benchmark",
     "load_benchmark_dataset",
     "load_folder_dataset",
-    "load_foreign_predictor",
     "load_model",
     "load_processor",
     "run_ablations",
@@ -75,7 +75,7 @@ __getattr__, __dir__ = load_lazily(
         "data.benchmarks": ["BENCHMARKS", "Benchmark", "MethodSettings", "get_benchmark"],
         "data.dataset_split": ["split_dataset"],
         "reporting.report_comparison": ["compare_reports"],
-        "running.foreign_baselines": ["load_foreign_predictor"],
+        "running.baselines": ["find_baseline"],
         "running.full_evaluation": ["evaluate_and_report", "load_model", "load_processor"],
         "data.label_mapping": ["LabelMapping"],
         "texts.llm_texts": ["generate_texts"],
