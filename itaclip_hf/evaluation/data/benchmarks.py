@@ -88,8 +88,6 @@ class Benchmark:
         layouts: How it lies on disk, the first that is found counts.
         published_miou: The method's published mIoU in percent (CLIP ViT-B/16, for ITACLIP with the authors' texts),
             None where there is none.
-        homepage: Where to get it.
-        settings_source: Where the settings are from.
     """
 
     name: str
@@ -99,8 +97,6 @@ class Benchmark:
     settings: MethodSettings
     layouts: tuple[Layout, ...]
     published_miou: float | None
-    homepage: str
-    settings_source: str = "the paper"
 
     @property
     def num_classes(self) -> int:
@@ -128,7 +124,7 @@ class Benchmark:
             settings = replace(self.settings, image_engineering=True, closing=True)
             return replace(self, settings=settings, published_miou=published)
         settings = choose_settings(method, benchmark, self.settings.auxiliary_texts)
-        return replace(self, settings=settings, published_miou=published, settings_source=entry.source)
+        return replace(self, settings=settings, published_miou=published)
 
     def vocabulary(self, auxiliary_texts: AuxiliaryTexts | None = None) -> Vocabulary:
         """The benchmark's words.
@@ -249,10 +245,10 @@ _COCO_LABELS = (
 )
 
 
-def _coco_layouts(variants: Mapping[str, LabelMapping]) -> tuple[Layout, ...]:
+def _coco_layouts(mappings: Mapping[str, LabelMapping]) -> tuple[Layout, ...]:
     return tuple(
         Layout(images, ".jpg", labels, suffix, mapping, roots=_COCO_ROOTS)
-        for suffix, mapping in variants.items()
+        for suffix, mapping in mappings.items()
         for images in _COCO_IMAGES
         for labels in _COCO_LABELS
     )
@@ -262,7 +258,7 @@ def _cityscapes_layouts() -> tuple[Layout, ...]:
     scored = {raw: class_id for class_id, raw in enumerate(CITYSCAPES_TRAIN_IDS)}
     from_label_ids = LabelMapping(scored, frozenset(range(34)) - scored.keys())
     # labelTrainIds come first: where a user made them, they are what other tools score.
-    variants = {"_gtFine_labelTrainIds.png": LabelMapping.shifted(19), "_gtFine_labelIds.png": from_label_ids}
+    mappings = {"_gtFine_labelTrainIds.png": LabelMapping.shifted(19), "_gtFine_labelIds.png": from_label_ids}
     return tuple(
         Layout(
             "leftImg8bit/{split}",
@@ -272,7 +268,7 @@ def _cityscapes_layouts() -> tuple[Layout, ...]:
             mapping,
             roots=("", "cityscapes"),
         )
-        for suffix, mapping in variants.items()
+        for suffix, mapping in mappings.items()
     )
 
 
@@ -292,10 +288,6 @@ def _itaclip_settings(benchmark: str, auxiliary_texts: AuxiliaryTexts = "definit
 
 
 _ITACLIP_MIOU = get_method("itaclip").published_miou
-_OURS = "this package: those of the nearest benchmark of the paper, without the background's threshold"
-_VOC_HOME = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
-_CONTEXT_HOME = "https://cs.stanford.edu/~roozbeh/pascal-context/"
-_COCO_HOME = "https://github.com/nightrome/cocostuff"
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -308,7 +300,6 @@ BENCHMARKS: dict[str, Benchmark] = {
             settings=_itaclip_settings("voc21"),
             layouts=_voc_layouts(LabelMapping.shifted(21)),
             published_miou=_ITACLIP_MIOU["voc21"],
-            homepage=_VOC_HOME,
         ),
         Benchmark(
             "voc20",
@@ -318,8 +309,6 @@ BENCHMARKS: dict[str, Benchmark] = {
             settings=_itaclip_settings("voc20"),
             layouts=_voc_layouts(LabelMapping.shifted(20, first=1, ignored=(0, 255))),
             published_miou=None,
-            homepage=_VOC_HOME,
-            settings_source=_OURS,
         ),
         Benchmark(
             "context60",
@@ -329,7 +318,6 @@ BENCHMARKS: dict[str, Benchmark] = {
             settings=_itaclip_settings("context60"),
             layouts=_context_layouts(LabelMapping.shifted(60)),
             published_miou=_ITACLIP_MIOU["context60"],
-            homepage=_CONTEXT_HOME,
         ),
         Benchmark(
             "context59",
@@ -339,8 +327,6 @@ BENCHMARKS: dict[str, Benchmark] = {
             settings=_itaclip_settings("context59"),
             layouts=_context_layouts(LabelMapping.shifted(59, first=1, ignored=(0, 255))),
             published_miou=None,
-            homepage=_CONTEXT_HOME,
-            settings_source=_OURS,
         ),
         Benchmark(
             "coco_stuff",
@@ -350,7 +336,6 @@ BENCHMARKS: dict[str, Benchmark] = {
             settings=_itaclip_settings("coco_stuff"),
             layouts=_coco_layouts({"_labelTrainIds.png": LabelMapping.shifted(171), ".png": coco_stuff_mapping()}),
             published_miou=_ITACLIP_MIOU["coco_stuff"],
-            homepage=_COCO_HOME,
         ),
         Benchmark(
             "coco_object",
@@ -366,7 +351,6 @@ BENCHMARKS: dict[str, Benchmark] = {
                 }
             ),
             published_miou=_ITACLIP_MIOU["coco_object"],
-            homepage=_COCO_HOME,
         ),
         Benchmark(
             "cityscapes",
@@ -376,7 +360,6 @@ BENCHMARKS: dict[str, Benchmark] = {
             settings=_itaclip_settings("cityscapes", "synonyms"),
             layouts=_cityscapes_layouts(),
             published_miou=_ITACLIP_MIOU["cityscapes"],
-            homepage="https://www.cityscapes-dataset.com/",
         ),
         Benchmark(
             "ade20k",
@@ -386,8 +369,6 @@ BENCHMARKS: dict[str, Benchmark] = {
             settings=_itaclip_settings("ade20k"),
             layouts=_ade20k_layouts(),
             published_miou=None,
-            homepage="https://groups.csail.mit.edu/vision/datasets/ADE20K/",
-            settings_source=_OURS,
         ),
     )
 }
