@@ -100,7 +100,7 @@ def ablate(
     from ..evaluation.ablation.tables import check_settings
     from ..evaluation.ablation.variants import AblationBase
     from ..evaluation.data.benchmarks import get_benchmark
-    from ..evaluation.running.runner import RunSettings
+    from ..evaluation.running.runner import RunOptions
 
     quiet_libraries()
     settings = dict(parse_setting(setting) for setting in set_ or [])
@@ -121,7 +121,7 @@ def ablate(
         samples,
         folder,
         choose_dtype(dtype.value, accelerator.device),
-        RunSettings(batch_size=batch_size, num_workers=workers, limit=limit, strict=strict, restart=restart),
+        RunOptions(batch_size=batch_size, num_workers=workers, limit=limit, strict=strict, restart=restart),
         accelerator,
         left_out,
         plots,

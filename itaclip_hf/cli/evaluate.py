@@ -113,10 +113,10 @@ def evaluate(
     from ..evaluation.running.baselines import find_baseline
     from ..evaluation.running.full_evaluation import evaluate_and_report, load_model, load_processor
     from ..evaluation.running.predictor import ITACLIPPredictor, Predictor
-    from ..evaluation.running.runner import RunSettings
+    from ..evaluation.running.runner import RunOptions
 
     quiet_libraries()
-    run = RunSettings(batch_size=batch_size, num_workers=workers, limit=limit, strict=strict, restart=restart)
+    run = RunOptions(batch_size=batch_size, num_workers=workers, limit=limit, strict=strict, restart=restart)
     accelerator = join_processes(cpu, processes, "evaluate")
     predictor: Predictor
     baseline = find_baseline(model)

@@ -53,10 +53,10 @@ def texts(
     from transformers import AutoTokenizer
 
     from ..checkpoints import resolve_checkpoint
-    from ..evaluation.texts.llm_texts import GenerationSettings, generate_texts, load_chat_model, make_length_check
+    from ..evaluation.texts.llm_texts import GenerationOptions, generate_texts, load_chat_model, make_length_check
 
     quiet_libraries()
-    settings = GenerationSettings(batch_size=batch_size, attempts=attempts)
+    settings = GenerationOptions(batch_size=batch_size, attempts=attempts)
     if sample:
         settings = replace(settings, do_sample=True, temperature=temperature, top_p=top_p, seed=seed)
     tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(model))

@@ -118,7 +118,7 @@ def tune(
     parts = split_dataset(samples, held_out, limit, seed)
     # Not before: these take seconds, and a wrong option is told at once.
     from ..evaluation.running.full_evaluation import load_model, load_processor
-    from ..evaluation.running.runner import RunSettings
+    from ..evaluation.running.runner import RunOptions
     from ..evaluation.tuning.report import tune_and_report
     from ..evaluation.tuning.search import TuningOptions
     from ..method_loading import set_processor_fields
@@ -139,7 +139,7 @@ def tune(
     processor = load_processor(model, settings, method, benchmark)
     if shortest_edge is not None:
         set_processor_fields(processor, {"shortest_edge": shortest_edge})
-    run = RunSettings(num_workers=workers, restart=restart)
+    run = RunOptions(num_workers=workers, restart=restart)
     report = tune_and_report(
         loaded, processor, words, parts, out, options, run, accelerator, model, plots, save_model,
         ["itaclip", *sys.argv[1:]],

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .running.baselines import find_baseline
     from .running.full_evaluation import evaluate_and_report, load_model, load_processor
     from .running.predictor import ITACLIPPredictor, Prediction, Predictor
-    from .running.runner import EvaluationResult, RunSettings, run_evaluation
+    from .running.runner import EvaluationResult, RunOptions, run_evaluation
     from .texts.llm_texts import generate_texts
     from .tuning.report import tune_and_report
     from .tuning.search import TuningOptions, tune_settings
@@ -46,7 +46,7 @@ __all__ = [
     "MethodSettings",
     "Prediction",
     "Predictor",
-    "RunSettings",
+    "RunOptions",
     "StreamedDataset",
     "TableDataset",
     "TuningOptions",
@@ -81,7 +81,7 @@ __getattr__, __dir__ = load_lazily(
         "texts.llm_texts": ["generate_texts"],
         "metrics.mean_iou": ["MeanIoU"],
         "running.predictor": ["ITACLIPPredictor", "Prediction", "Predictor"],
-        "running.runner": ["EvaluationResult", "RunSettings", "run_evaluation"],
+        "running.runner": ["EvaluationResult", "RunOptions", "run_evaluation"],
         "data.segmentation_datasets": [
             "FolderDataset",
             "StreamedDataset",

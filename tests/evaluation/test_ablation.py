@@ -28,10 +28,10 @@ from itaclip_hf.evaluation.ablation.variants import AblationBase, resolve_row
 from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
-from itaclip_hf.evaluation.running.runner import EvaluationResult, RunSettings, describe_run, run_evaluation
+from itaclip_hf.evaluation.running.runner import EvaluationResult, RunOptions, describe_run, run_evaluation
 from itaclip_hf.method_loading import set_processor_fields
 
-QUIET = RunSettings(num_workers=0, save_interval=0.0, show_progress=False)
+QUIET = RunOptions(num_workers=0, save_interval=0.0, show_progress=False)
 WORDS = Vocabulary(["one", ["two", "pair"], "three", "four"], background=["sky", "wall"]).with_auxiliary_texts(
     {"one": "a single thing", "four": "two and two"}
 )
@@ -79,7 +79,7 @@ def base(checkpoint: Path) -> AblationBase:
 
 def ablate(root: Path, base: AblationBase, *tables: AblationTable, out: str = "out", **settings: object):
     run = replace(QUIET, **settings)
-    return run_ablations(tables, base, load_folders(root), root / out, settings=run, plots=False, replicates=20)
+    return run_ablations(tables, base, load_folders(root), root / out, options=run, plots=False, replicates=20)
 
 
 def predict_alone(base: AblationBase, row: AblationRow) -> ITACLIPPredictor:
@@ -376,7 +376,7 @@ def test_all_leaves_out_what_does_not_fit() -> None:
 def test_what_was_left_out_stands_in_the_overview(root: Path, base: AblationBase) -> None:
     table = AblationTable("small", "Small", MIXED.rows[:2])
     run_ablations(
-        [table], base, load_folders(root), root / "out", settings=replace(QUIET, limit=1), plots=False, replicates=5,
+        [table], base, load_folders(root), root / "out", options=replace(QUIET, limit=1), plots=False, replicates=5,
         left_out={"backbones": "too few"},
     )  # fmt: skip
     assert "## Left out\n\n- backbones: too few" in (root / "out" / "tables.md").read_text()

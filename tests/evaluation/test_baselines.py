@@ -25,7 +25,7 @@ from itaclip_hf.demo import DEMO_CHECKPOINT
 from itaclip_hf.evaluation.running.baselines import find_baseline
 from itaclip_hf.evaluation.running.baselines.groupvit import GroupViT
 from itaclip_hf.evaluation.running.predictor import Predictor
-from itaclip_hf.evaluation.running.runner import RunSettings, run_evaluation
+from itaclip_hf.evaluation.running.runner import RunOptions, run_evaluation
 
 STUFF = Vocabulary([f"{word}" for word in ("dog", "cat", "sky", "tree", "car", "bus", "cup")])
 OBJECTS = Vocabulary([["dog", "puppy"], "cat", ["bus", "coach", "van"], "cup"], background=["sky", "wall"])
@@ -159,8 +159,8 @@ def test_an_evaluation_runs_and_its_preparation_travels_to_workers(groupvit: Pat
     vocabulary = Vocabulary(["dog", ["cat", "kitten"], "sky", "tree", "car"])
     predictor = GroupViT(groupvit, vocabulary)
     pickle.loads(pickle.dumps(predictor.prepare_images))
-    settings = RunSettings(batch_size=2, num_workers=0, show_progress=False)
-    result = run_evaluation(load_folders(tmp_path), predictor, tmp_path / "progress", settings)
+    options = RunOptions(batch_size=2, num_workers=0, show_progress=False)
+    result = run_evaluation(load_folders(tmp_path), predictor, tmp_path / "progress", options)
     labelled = sum((np.array(Image.open(path)) != 255).sum() for path in (tmp_path / "labels").iterdir())
     assert result.confusion.sum() == labelled and result.confusion.shape == (NUM_CLASSES, NUM_CLASSES)
 

@@ -15,10 +15,10 @@ from itaclip_hf.evaluation.reporting.plots import check_plotting, choose_gallery
 from itaclip_hf.evaluation.reporting.report import load_report
 from itaclip_hf.evaluation.reporting.report_comparison import compare_reports, format_comparison
 from itaclip_hf.evaluation.running.full_evaluation import evaluate_and_report
-from itaclip_hf.evaluation.running.runner import RunSettings
+from itaclip_hf.evaluation.running.runner import RunOptions
 
 NAMES = [f"{index:03d}" for index in range(12)]
-QUIET = RunSettings(num_workers=0, show_progress=False)
+QUIET = RunOptions(num_workers=0, show_progress=False)
 
 
 class ShiftedPredictor(PixelPredictor):
@@ -35,9 +35,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_folders(folder, num_images=len(NAMES))
     (folder / "labels" / "004.png").unlink()
     evaluate_and_report(
-        load_folders(folder), PixelPredictor(), folder / "a", "first", settings=QUIET, command=["x", "y"]
+        load_folders(folder), PixelPredictor(), folder / "a", "first", options=QUIET, command=["x", "y"]
     )
-    evaluate_and_report(load_folders(folder), ShiftedPredictor(), folder / "b", "second", settings=QUIET, plots=False)
+    evaluate_and_report(load_folders(folder), ShiftedPredictor(), folder / "b", "second", options=QUIET, plots=False)
     return folder
 
 

@@ -35,7 +35,7 @@ __all__ = ["build_table_report", "format_ablation", "write_overview", "write_tab
 def build_table_report(
     table: AblationTable,
     results: Sequence[EvaluationResult],
-    class_labels: Sequence[str],
+    class_names: Sequence[str],
     facts: Mapping[str, Any],
     benchmark: str | None = None,
     replicates: int = 2000,
@@ -45,7 +45,7 @@ def build_table_report(
     Args:
         table: The table.
         results: The result of each of its rows.
-        class_labels: Labels of the classes.
+        class_names: Of the classes.
         facts: What holds for the whole run.
         benchmark: The benchmark that was run; its published figures alone are shown, if the table has them.
         replicates: Resamplings of the images.
@@ -57,7 +57,7 @@ def build_table_report(
     rows = []
     for row, result in zip(table.rows, results, strict=True):
         titles = (table.reference, row.name)
-        comparison = compare_counts(reference.counts, result.counts, class_labels, titles, replicates)
+        comparison = compare_counts(reference.counts, result.counts, class_names, titles, replicates)
         entry = {
             "name": row.name,
             "settings": dict(row.settings),

@@ -30,7 +30,7 @@ class Comparison:
         level: Level of that interval.
         share_better: Share of the replicates in which the second is better.
         replicates: Number of replicates.
-        class_labels: Labels.
+        class_names: Of the classes.
         class_iou: (2, C) IoU of each class; nan where it does not occur.
     """
 
@@ -41,7 +41,7 @@ class Comparison:
     level: float
     share_better: float
     replicates: int
-    class_labels: tuple[str, ...]
+    class_names: tuple[str, ...]
     class_iou: NDArray[np.float64]
 
     @property
@@ -62,7 +62,7 @@ class Comparison:
             "replicates": self.replicates,
             "classes": [
                 {"label": label, "iou": [None if np.isnan(value) else float(value) for value in values]}
-                for label, values in zip(self.class_labels, self.class_iou.T, strict=True)
+                for label, values in zip(self.class_names, self.class_iou.T, strict=True)
             ],
         }
 
@@ -70,7 +70,7 @@ class Comparison:
 def compare_counts(
     first: ImageCounts,
     second: ImageCounts,
-    class_labels: Sequence[str],
+    class_names: Sequence[str],
     titles: tuple[str, str],
     replicates: int = 2000,
     level: float = 0.95,
@@ -81,7 +81,7 @@ def compare_counts(
     Args:
         first: Counts of the one.
         second: Counts of the other.
-        class_labels: Labels of both.
+        class_names: Of both.
         titles: What is compared.
         replicates: Number of resamplings.
         level: Level of the interval.
@@ -106,7 +106,7 @@ def compare_counts(
         level=level,
         share_better=float((differences > 0).mean()),
         replicates=replicates,
-        class_labels=tuple(class_labels),
+        class_names=tuple(class_names),
         class_iou=class_iou,
     )
 

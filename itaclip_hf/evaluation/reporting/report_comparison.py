@@ -89,6 +89,6 @@ def _title(report: Mapping[str, Any]) -> str:
 def _sort_by_difference(comparison: Comparison) -> list[tuple[str, float, float]]:
     rows = [
         (label, float(first), float(second))
-        for label, (first, second) in zip(comparison.class_labels, comparison.class_iou.T, strict=True)
+        for label, (first, second) in zip(comparison.class_names, comparison.class_iou.T, strict=True)
     ]
     return sorted(rows, key=lambda row: (np.isnan(row[2] - row[1]), -abs(np.nan_to_num(row[2] - row[1]))))

@@ -28,7 +28,7 @@ from ..reporting.plots import (
 )
 from ..reporting.report import build_report, write_report
 from .predictor import Predictor
-from .runner import EvaluationResult, RunSettings, describe_run, make_accelerator, run_evaluation
+from .runner import EvaluationResult, RunOptions, describe_run, make_accelerator, run_evaluation
 
 __all__ = ["evaluate_and_report", "load_model", "load_processor"]
 
@@ -96,7 +96,7 @@ def evaluate_and_report(
     folder: str | os.PathLike[str],
     title: str,
     benchmark: Benchmark | None = None,
-    settings: RunSettings | None = None,
+    options: RunOptions | None = None,
     accelerator: Accelerator | None = None,
     plots: bool = True,
     command: Sequence[str] = (),
@@ -109,7 +109,7 @@ def evaluate_and_report(
         folder: Report and progress go there.
         title: What was evaluated on what.
         benchmark: The benchmark, where it is one.
-        settings: How to go about it.
+        options: How to go about it.
         accelerator: The processes; made here if not given.
         plots: Whether to draw pictures, which needs matplotlib.
         command: How to run it again, for the report.
@@ -119,12 +119,12 @@ def evaluate_and_report(
     """
     if plots:
         check_plotting()  # before the work, not after it
-    settings = settings or RunSettings()
+    options = options or RunOptions()
     accelerator = accelerator or make_accelerator()
     target = Path(folder)
-    result = run_evaluation(dataset, predictor, target / "progress", settings, accelerator)
+    result = run_evaluation(dataset, predictor, target / "progress", options, accelerator)
     pictures = _draw(target, dataset, predictor, result, title) if plots and accelerator.is_main_process else []
-    description = describe_run(dataset, predictor, settings)
+    description = describe_run(dataset, predictor, options)
     report = build_report(title, result, description, predictor.vocabulary, benchmark, command, pictures)
     if accelerator.is_main_process:
         write_report(target, report, result, predictor.vocabulary)

@@ -23,7 +23,7 @@ from ..reporting.markdown import Markup, bold, escape, format_table, percent, si
 from ..reporting.report_comparison import compare_reports
 from ..running.full_evaluation import evaluate_and_report
 from ..running.predictor import ITACLIPPredictor
-from ..running.runner import RunSettings, make_accelerator
+from ..running.runner import RunOptions, make_accelerator
 from .samples import TunableSettings
 from .search import (
     GRIDS,
@@ -64,7 +64,7 @@ def tune_and_report(
     parts: tuple[SubsetDataset, SubsetDataset],
     folder: str | os.PathLike[str],
     options: TuningOptions | None = None,
-    run: RunSettings | None = None,
+    run: RunOptions | None = None,
     accelerator: Accelerator | None = None,
     name: str | None = None,
     plots: bool = False,
