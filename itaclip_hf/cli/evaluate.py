@@ -109,9 +109,9 @@ def evaluate(
     words = choice.read_vocabulary()
     samples = choice.open_dataset(len(words.labels))
     # Not before: these take seconds, and a wrong option is told at once.
+    from ..evaluation.reporting.full_evaluation import evaluate_and_report, load_model, load_processor
     from ..evaluation.reporting.report import format_markdown
     from ..evaluation.running.baselines import find_baseline
-    from ..evaluation.running.full_evaluation import evaluate_and_report, load_model, load_processor
     from ..evaluation.running.predictor import ITACLIPPredictor, Predictor
     from ..evaluation.running.runner import RunOptions
 

@@ -117,7 +117,7 @@ def tune(
     assert not isinstance(samples, StreamedDataset)
     parts = split_dataset(samples, held_out, limit, seed)
     # Not before: these take seconds, and a wrong option is told at once.
-    from ..evaluation.running.full_evaluation import load_model, load_processor
+    from ..evaluation.reporting.full_evaluation import load_model, load_processor
     from ..evaluation.running.runner import RunOptions
     from ..evaluation.tuning.report import tune_and_report
     from ..evaluation.tuning.search import TuningOptions

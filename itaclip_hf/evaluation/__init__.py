@@ -23,9 +23,9 @@ if TYPE_CHECKING:
         load_folder_dataset,
     )
     from .metrics.mean_iou import MeanIoU
+    from .reporting.full_evaluation import evaluate_and_report, load_model, load_processor
     from .reporting.report_comparison import compare_reports
     from .running.baselines import find_baseline
-    from .running.full_evaluation import evaluate_and_report, load_model, load_processor
     from .running.predictor import ITACLIPPredictor, Prediction, Predictor
     from .running.runner import EvaluationResult, RunOptions, run_evaluation
     from .texts.llm_texts import generate_texts
@@ -76,7 +76,7 @@ __getattr__, __dir__ = load_lazily(
         "data.dataset_split": ["split_dataset"],
         "reporting.report_comparison": ["compare_reports"],
         "running.baselines": ["find_baseline"],
-        "running.full_evaluation": ["evaluate_and_report", "load_model", "load_processor"],
+        "reporting.full_evaluation": ["evaluate_and_report", "load_model", "load_processor"],
         "data.label_mapping": ["LabelMapping"],
         "texts.llm_texts": ["generate_texts"],
         "metrics.mean_iou": ["MeanIoU"],

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
 from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation.data.benchmarks import get_benchmark
-from itaclip_hf.evaluation.running.full_evaluation import load_model, load_processor
+from itaclip_hf.evaluation.reporting.full_evaluation import load_model, load_processor
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
 
 FIVE = Vocabulary(["one", ["two", "pair"], "three", "four", "five"])

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from itaclip_hf import Vocabulary
 from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS, choose_settings, get_benchmark
-from itaclip_hf.evaluation.running.full_evaluation import load_model, load_processor
+from itaclip_hf.evaluation.reporting.full_evaluation import load_model, load_processor
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
 from itaclip_hf.modeling import method_names
 

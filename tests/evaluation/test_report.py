@@ -11,10 +11,10 @@ from scripted_evaluation import PixelPredictor, expected_confusion, load_folders
 
 from itaclip_hf.evaluation.metrics.comparison import bootstrap_mean_iou_difference
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
+from itaclip_hf.evaluation.reporting.full_evaluation import evaluate_and_report
 from itaclip_hf.evaluation.reporting.plots import check_plotting, choose_gallery_images
 from itaclip_hf.evaluation.reporting.report import load_report
 from itaclip_hf.evaluation.reporting.report_comparison import compare_reports, format_comparison
-from itaclip_hf.evaluation.running.full_evaluation import evaluate_and_report
 from itaclip_hf.evaluation.running.runner import RunOptions
 
 NAMES = [f"{index:03d}" for index in range(12)]

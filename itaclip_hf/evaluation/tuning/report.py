@@ -19,9 +19,9 @@ from ...modeling import ITACLIPForSemanticSegmentation
 from ...processing import ITACLIPProcessor, Vocabulary
 from ..data.dataset_split import SubsetDataset
 from ..metrics.comparison import Comparison
+from ..reporting.full_evaluation import evaluate_and_report
 from ..reporting.markdown import Markup, bold, escape, format_table, percent, signed_percent
 from ..reporting.report_comparison import compare_reports
-from ..running.full_evaluation import evaluate_and_report
 from ..running.predictor import ITACLIPPredictor
 from ..running.runner import RunOptions, make_accelerator
 from .samples import TunableSettings

@@ -18,7 +18,9 @@ from ...modeling import ITACLIPForSemanticSegmentation, get_method
 from ...processing import ITACLIPProcessor
 from ..data.benchmarks import Benchmark, MethodSettings
 from ..data.segmentation_datasets import Sample, SegmentationDataset, StreamedDataset
-from ..reporting.plots import (
+from ..running.predictor import Predictor
+from ..running.runner import EvaluationResult, RunOptions, describe_run, make_accelerator, run_evaluation
+from .plots import (
     GalleryRow,
     check_plotting,
     choose_gallery_images,
@@ -26,9 +28,7 @@ from ..reporting.plots import (
     plot_confusion,
     plot_gallery,
 )
-from ..reporting.report import build_report, write_report
-from .predictor import Predictor
-from .runner import EvaluationResult, RunOptions, describe_run, make_accelerator, run_evaluation
+from .report import build_report, write_report
 
 __all__ = ["evaluate_and_report", "load_model", "load_processor"]
 
