@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from itaclip_hf.drawing.pictures import make_palette, to_indexed_image
+from itaclip_hf.drawing import make_palette, to_indexed_image
 
 from .dataset import benchmark_labels, compose_benchmark_scene
 

@@ -2,7 +2,9 @@
 
     python -m demo_world.model_card CHECKPOINT_FOLDER --curve RUN_FOLDER/curve.json --table TABLE.json …
 
-The training figures come from the curve of a run, the scores from tables of `demo_world.ablation_table`.
+The training figures come from the curve of a run, the scores from the JSON files of `itaclip ablate`:
+
+    python docs/make_ablations.py --model CHECKPOINT_FOLDER --tables demo_world/parts_table.yaml --out TABLES_FOLDER
 """
 
 import argparse
@@ -10,6 +12,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from itaclip_hf.evaluation.ablation.report import format_ablation
+from itaclip_hf.evaluation.reporting.markdown import format_table
 
 from .vocabulary import WorldClasses, load_world_classes
 
@@ -69,7 +74,7 @@ def build_model_card(
         tokens: Size of the vocabulary of the tokenizer.
         curve: The curve of the run; its last entry is reported.
         start: Where the weights came from, if not from chance; one or more sentences.
-        tables: Results of `ablation_table`, each with its settings.
+        tables: Contents of the tables' JSON files.
     """
     last = curve[-1]
     duration = f"{last['scenes']:,} scenes in {last['minutes']:.0f} minutes on a shared two-core machine, float32"
@@ -81,43 +86,34 @@ def build_model_card(
         stuff=", ".join(entry.label for entry in world.stuff),
         nouns=", ".join(entry.label for entry in world.nouns),
         run=run.strip(),
-        scores="".join([*map(_format_table, tables), _format_curve(curve)]),
+        scores="".join([*map(_format_scores, tables), _format_curve(curve)]),
     )
 
 
-def _format_table(table: dict[str, Any]) -> str:
-    family = "held-out Fluent" if "fluent-emoji" in table["styles"] else "training"
-    lines = [
-        f"## {table['title']}\n",
-        f"mIoU in percent on {table['scenes']} fresh `{table['benchmark']}` scenes of 336×448 px in {family} styles, "
-        f"windows at stride {table['stride']}; 95 % bootstrap interval over scenes, one training seed.\n",
-        "| configuration (each row keeps those above) | mIoU | interval |",
-        "|---|---|---|",
-        *(
-            f"| {name} | {row['miou']:.1f} | {row['low']:.1f} – {row['high']:.1f} |"
-            for name, row in table["rows"].items()
-        ),
-    ]
-    return "\n".join(lines) + "\n\n"
+def _format_scores(report: dict[str, Any]) -> str:
+    run = report["run"]
+    return (
+        f"## {report['title']}\n\nmIoU in percent on fresh scenes of 336×448 px in held-out Fluent styles "
+        f"(`{run['dataset']}`), windows at stride {run['settings']['window_stride']}; paired bootstrap over scenes, "
+        f"one training seed.\n\n{format_ablation(report)}\n"
+    )
 
 
 def _format_curve(curve: Sequence[dict[str, Any]]) -> str:
     """The looks at held-out scenes that training took."""
-    looks = [entry for entry in curve if "held_out_itaclip" in entry]
-    lines = [
-        "## Curve of the run\n",
-        "mIoU on 48 scenes of 224 px each, one window, six templates, no refinement: figures to steer by.\n",
-        "| scenes | seen styles, plain | seen styles, ITACLIP | held out, plain | held out, ITACLIP |",
-        "|---|---|---|---|---|",
-    ]
     columns = ("seen_plain", "seen_itaclip", "held_out_plain", "held_out_itaclip")
-    for entry in looks:
-        lines.append(" | ".join([f"| {entry['scenes']:,}", *(f"{entry[column]:.1f}" for column in columns)]) + " |")
-    return "\n".join(lines) + "\n\n" if looks else ""
-
-
-def _format_row(name: str, row: dict[str, float]) -> str:
-    return f"| {name} | {row['miou']:.1f} | {row['low']:.1f} – {row['high']:.1f} |"
+    rows = [
+        (f"{entry['scenes']:,}", *(f"{entry[column]:.1f}" for column in columns))
+        for entry in curve
+        if columns[-1] in entry
+    ]
+    if not rows:
+        return ""
+    header = ("scenes", "seen styles, plain", "seen styles, ITACLIP", "held out, plain", "held out, ITACLIP")
+    return (
+        "## Curve of the run\n\nmIoU on 48 scenes of 224 px each, one window, six templates, no refinement: figures "
+        f"to steer by.\n\n{format_table(header, rows)}\n"
+    )
 
 
 def main() -> None:

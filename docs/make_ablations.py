@@ -2,6 +2,7 @@
 
     python docs/make_ablations.py --scenes 48 --stride 56 --processes 2
 
+With `--tables` and `--model` it makes others, of another checkpoint, on the scenes of stuff, with their JSON files.
 Run from the root of the repository, or as `make ablations`. Started again after a stop, it goes on where it was; the
 work lies in `itaclip_ablation/`.
 """
@@ -23,7 +24,7 @@ from itaclip_hf.files import write_json  # noqa: E402
 __all__: list[str] = []
 
 WORK = Path("itaclip_ablation")
-TABLES: dict[BenchmarkName, str] = {"world-stuff": "all", "world-20": "background"}
+TABLES: dict[BenchmarkName, list[str]] = {"world-stuff": ["all"], "world-20": ["background"]}
 
 
 def write_scenes(name: BenchmarkName, scenes: int) -> tuple[Path, Path]:
@@ -42,14 +43,14 @@ def write_scenes(name: BenchmarkName, scenes: int) -> tuple[Path, Path]:
     return folder, words
 
 
-def run_tables(name: BenchmarkName, scenes: int, stride: int, processes: int) -> Path:
+def run_tables(name: BenchmarkName, tables: list[str], model: str, scenes: int, stride: int, processes: int) -> Path:
     """Compute the tables of a test set on so many processes; returns their folder."""
     dataset, words = write_scenes(name, scenes)
-    out = WORK / f"{name}-{scenes}-{stride}"
+    out = WORK / f"{name}-{scenes}-{stride}-{Path(model).name}"
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)),
-        *("-m", "itaclip_hf.cli", "ablate", TABLES[name], "--dataset", str(dataset), "--vocabulary", str(words)),
-        *("--model", "demo", "--dtype", "float32", "--cpu", "--set", f"window_stride={stride}"),
+        *("-m", "itaclip_hf.cli", "ablate", *tables, "--dataset", str(dataset), "--vocabulary", str(words)),
+        *("--model", model, "--dtype", "float32", "--cpu", "--set", f"window_stride={stride}"),
         *("--workers", "0", "--processes", str(processes), "--out", str(out)),
     ]
     environment = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "HF_HUB_OFFLINE": "1", **os.environ}
@@ -64,13 +65,17 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=56, help="of the windows, but where a table varies it")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("docs/ablations"))
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--tables", nargs="+", help="names or YAML files, instead of those of the documentation")
     arguments = parser.parse_args()
-    for name in TABLES:
-        tables = run_tables(name, arguments.scenes, arguments.stride, arguments.processes)
+    chosen = {"world-stuff": arguments.tables} if arguments.tables else TABLES
+    suffixes = (".md", ".csv", ".png", *([".json"] if arguments.tables else []))
+    for name, names in chosen.items():
+        tables = run_tables(name, names, arguments.model, arguments.scenes, arguments.stride, arguments.processes)
         target = arguments.out / name
         target.mkdir(parents=True, exist_ok=True)
         for file in sorted(tables.iterdir()):
-            if file.suffix in (".md", ".csv", ".png"):
+            if file.suffix in suffixes:
                 shutil.copy(file, target)
     print(f"Tables: {arguments.out}")
 

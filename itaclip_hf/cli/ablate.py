@@ -94,13 +94,13 @@ def ablate(
     as for `itaclip evaluate`.
     """
     from ..dtypes import choose_dtype
-    from ..evaluation.ablation.report import format_table
+    from ..evaluation.ablation.report import format_ablation
     from ..evaluation.ablation.run import run_ablations
     from ..evaluation.ablation.table_files import parse_setting
     from ..evaluation.ablation.tables import check_settings
     from ..evaluation.ablation.variants import AblationBase
     from ..evaluation.data.benchmarks import get_benchmark
-    from ..evaluation.running.runner import RunSettings
+    from ..evaluation.running.runner import RunOptions
 
     quiet_libraries()
     settings = dict(parse_setting(setting) for setting in set_ or [])
@@ -121,7 +121,7 @@ def ablate(
         samples,
         folder,
         choose_dtype(dtype.value, accelerator.device),
-        RunSettings(batch_size=batch_size, num_workers=workers, limit=limit, strict=strict, restart=restart),
+        RunOptions(batch_size=batch_size, num_workers=workers, limit=limit, strict=strict, restart=restart),
         accelerator,
         left_out,
         plots,
@@ -130,7 +130,7 @@ def ablate(
     )
     if accelerator.is_main_process:
         for report in reports:
-            typer.echo(f"{report['title']}\n\n{format_table(report)}")
+            typer.echo(f"{report['title']}\n\n{format_ablation(report)}")
         for name, reason in left_out.items():
             typer.secho(f"Left out: {name}: {reason}", fg="yellow", err=True)
         typer.echo(f"Tables: {folder}")
@@ -147,8 +147,8 @@ def _choose_tables(
     names: list[str], models: str | None, words: "Vocabulary"
 ) -> tuple[list["AblationTable"], dict[str, str]]:
     """The tables that were asked for, and of "all" those that do not fit, with the reason."""
+    from ..evaluation.ablation.paper_tables import get_table, make_backbone_table, table_names
     from ..evaluation.ablation.table_files import load_table_file
-    from ..evaluation.ablation.tables import get_table, make_backbone_table, table_names
 
     checkpoints = [] if models is None else [model.strip() for model in models.split(",") if model.strip()]
     left_out = {}

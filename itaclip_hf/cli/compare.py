@@ -17,10 +17,10 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Also write the comparison there, as JSON.")] = None,
 ) -> None:
     """Compare two evaluations: differences by class, and a paired bootstrap interval of the mIoU difference."""
-    from ..evaluation.metrics.comparison import compare_reports
+    from ..evaluation.reporting.report_comparison import compare_reports, format_comparison
     from ..files import write_json
 
-    comparison = compare_reports(first, second, replicates=replicates, confidence=confidence, seed=seed)
-    typer.echo(comparison.format_markdown())
+    comparison = compare_reports(first, second, replicates=replicates, level=confidence, seed=seed)
+    typer.echo(format_comparison(comparison))
     if out is not None:
         write_json(out, comparison.to_dict())

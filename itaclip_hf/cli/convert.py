@@ -1,4 +1,4 @@
-"""`itaclip convert`: label files of COCO-Object and Pascal Context from those that the datasets are published with."""
+"""`itaclip convert`: label files of Pascal Context from the annotations that it is published with."""
 
 from enum import Enum
 from pathlib import Path
@@ -12,30 +12,16 @@ __all__ = ["convert"]
 class Target(str, Enum):
     """What to make."""
 
-    coco_object = "coco-object"
     context = "context"
 
 
 def convert(
     target: Annotated[Target, typer.Argument(help="What to make.")],
-    data: Annotated[
-        Path, typer.Option(help="coco-object: the COCO-Stuff folder; context: the VOC2010 folder with JPEGImages.")
-    ],
-    annotations: Annotated[Path | None, typer.Option(help="context: folder of the annotations' .mat files.")] = None,
-    names: Annotated[Path | None, typer.Option(help="context: labels.txt of the annotations, to check ids.")] = None,
-    split: Annotated[str, typer.Option(help="coco-object: val or train.")] = "val",
+    data: Annotated[Path, typer.Option(help="The VOC2010 folder with JPEGImages.")],
+    annotations: Annotated[Path, typer.Option(help="Folder of the annotations' .mat files.")],
+    names: Annotated[Path | None, typer.Option(help="labels.txt of the annotations, to check ids.")] = None,
 ) -> None:
-    """Make label files of COCO-Object (from COCO-Stuff) or Pascal Context (from its annotations).
+    """Make label files of Pascal Context from its annotations: VOC2010/SegmentationClassContext/NAME.png."""
+    from ..evaluation.data.conversions import convert_pascal_context
 
-    coco-object writes NAME_instanceTrainIds.png beside COCO-Stuff's label files; context writes
-    SegmentationClassContext/NAME.png into the VOC2010 folder.
-    """
-    from ..evaluation.data.conversions import convert_coco_object, convert_pascal_context
-
-    if target is Target.coco_object:
-        written = convert_coco_object(data, split)
-    elif annotations is None:
-        raise ValueError("Expected `--annotations` with `context`, but got none. Name the folder of the .mat files.")
-    else:
-        written = convert_pascal_context(annotations, data, names)
-    typer.echo(f"{written} label files written.")
+    typer.echo(f"{convert_pascal_context(annotations, data, names)} label files written.")

@@ -117,7 +117,7 @@ def _segment_scenes(model: Any, processor: Any, names: Sequence[str]) -> "Image.
     """Segment all scenes, print their scores and draw the gallery."""
     import numpy as np
 
-    from ..drawing.pictures import draw_gallery
+    from ..drawing import draw_gallery
     from ..samples import count_demo_scenes, load_demo_scene
     from .segmented_image import segment_image
 
@@ -156,7 +156,7 @@ def _mean_iou(confusion: "np.ndarray") -> float:
 
 
 def _draw_row(result: "SegmentedImage", truth: "np.ndarray") -> list["Image.Image"]:
-    from ..drawing.pictures import draw_confidence, draw_label_map, draw_named_regions, make_palette
+    from ..drawing import draw_confidence, draw_label_map, draw_named_regions, make_palette
 
     palette = make_palette(result.has_background)
     maps = [
@@ -169,7 +169,7 @@ def _draw_image(result: "SegmentedImage") -> "Image.Image":
     """The image beside its overlay with legend, and the confidence."""
     import numpy as np
 
-    from ..drawing.pictures import draw_named_regions, draw_overlay, draw_with_legend, make_palette
+    from ..drawing import draw_named_regions, draw_overlay, draw_with_legend, make_palette
 
     palette = make_palette(result.has_background)
     overlay = draw_named_regions(

@@ -1,6 +1,7 @@
 """`itaclip evaluate`: the mIoU table of a benchmark, a folder or a `datasets` dataset, on one process or many."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,7 @@ from .model_options import DEFAULT_MODEL, DtypeOption, ModelOption, PresetOption
 from .process_options import CpuOption, ProcessesOption, join_processes
 
 if TYPE_CHECKING:
+    from ..modeling import ITACLIPForSemanticSegmentation
     from ..processing import ITACLIPProcessor
 
 __all__ = ["evaluate"]
@@ -87,39 +89,39 @@ def evaluate(
     Writes report.json, report.md, pictures and per-image counts. A run that was stopped goes on where it was.
     Images that cannot be scored are named and listed, the others are done, and the exit code is 1. With many
     processes: torchrun --nproc_per_node N -m itaclip_hf.cli evaluate … (on CPUs after ACCELERATE_USE_CPU=1).
-    GroupViT and CLIPSeg checkpoints are recognised and run with the rules of their papers.
+    GroupViT checkpoints are recognised and run with the rules of their paper.
     """
-    from ..evaluation.data.benchmarks import get_benchmark
+    from ..evaluation.data.benchmarks import choose_settings, get_benchmark
 
     chosen = None if benchmark is None else get_benchmark(benchmark)
-    method = None if method is None else resolve_method(method)
+    settings = None if chosen is None else chosen.settings  # without a benchmark, the checkpoint's own
+    if method is not None:
+        method = resolve_method(method)
+        settings = choose_settings(method)
+        is_refined = None if pamr_steps is None else pamr_steps > 0
+        if chosen is not None:
+            chosen = chosen.for_method(method, is_refined)
+            settings = chosen.settings
     choice = DatasetChoice(
         chosen, data, split, images, labels, dataset, dataset_config, image_column, label_column, streaming,
         ignore_index, reduce_labels, vocabulary, background_first_line, definitions, texts,
     )  # fmt: skip
-    words = choice.read_vocabulary(method)
+    words = choice.read_vocabulary()
     samples = choice.open_dataset(len(words.labels))
     # Not before: these take seconds, and a wrong option is told at once.
+    from ..evaluation.reporting.full_evaluation import evaluate_and_report, load_model, load_processor
     from ..evaluation.reporting.report import format_markdown
-    from ..evaluation.running.foreign_baselines import (
-        FOREIGN_MODEL_TYPES,
-        ForeignPredictor,
-        load_foreign_predictor,
-        read_model_type,
-    )
-    from ..evaluation.running.full_evaluation import evaluate_and_report
-    from ..evaluation.running.predictor import ITACLIPPredictor
-    from ..evaluation.running.runner import RunSettings
-    from ..loading import load
-    from ..methods import Settings, find_published
+    from ..evaluation.running.baselines import find_baseline
+    from ..evaluation.running.predictor import ITACLIPPredictor, Predictor
+    from ..evaluation.running.runner import RunOptions
 
     quiet_libraries()
-    run = RunSettings(batch_size=batch_size, num_workers=workers, limit=limit, strict=strict, restart=restart)
+    run = RunOptions(batch_size=batch_size, num_workers=workers, limit=limit, strict=strict, restart=restart)
     accelerator = join_processes(cpu, processes, "evaluate")
-    predictor: ForeignPredictor | ITACLIPPredictor
-    published = None  # figures of other systems are not theirs
-    if read_model_type(model) in FOREIGN_MODEL_TYPES:
-        _refuse_foreign_options(
+    predictor: Predictor
+    baseline = find_baseline(model)
+    if baseline is not None:
+        _refuse_options(
             model,
             method=method,
             preset=preset,
@@ -131,29 +133,25 @@ def evaluate(
             texts=texts,
             definitions=definitions,
         )
-        predictor = load_foreign_predictor(
-            model, words, benchmark, score_threshold, shortest_edge, dtype.value, accelerator.device
-        )
+        fields = {"score_threshold": score_threshold, "shortest_edge": shortest_edge}
+        given = {name: value for name, value in fields.items() if value is not None}
+        predictor = baseline(model, words, benchmark, given, dtype.value, accelerator.device)
+        chosen = None if chosen is None else replace(chosen, published_miou=None)  # that is another method's
     else:
-        given = {
-            "pamr_steps": pamr_steps,
-            "similarity_scale": similarity_scale,
-            "shortest_edge": shortest_edge,
-            "auxiliary_weight": auxiliary_weight,
-            "photometric_weight": photometric_weight,
-            "score_threshold": score_threshold,
-            "area_threshold": area_threshold,
-        }
-        loaded, processor = load(
-            model,
-            method=method,
-            benchmark=benchmark,
-            preset=None if preset is None else preset.value,
-            settings={name: value for name, value in given.items() if value is not None},
-            dtype=dtype.value,
-            device=accelerator.device,
+        stride = None if preset is None else preset.window_stride
+        loaded = load_model(model, settings, stride, dtype.value, accelerator.device, method, benchmark)
+        processor = load_processor(model, settings, method, benchmark)
+        _set_fields(
+            loaded,
+            processor,
+            pamr_steps=pamr_steps,
+            similarity_scale=similarity_scale,
+            shortest_edge=shortest_edge,
+            auxiliary_weight=auxiliary_weight,
+            photometric_weight=photometric_weight,
+            score_threshold=score_threshold,
+            area_threshold=area_threshold,
         )
-        published = None if benchmark is None else find_published(Settings.of(loaded, processor), benchmark)
         _refuse_idle_options(processor, texts=texts, definitions=definitions, photometric_weight=photometric_weight)
         predictor = ITACLIPPredictor(loaded, processor, words, name=model)
     name = benchmark or samples.title
@@ -163,7 +161,7 @@ def evaluate(
         typer.echo(f"Running {model} in {description['dtype']} on {accelerator.device} ...", err=True)
     folder = out or Path("itaclip_evaluation") / "_".join(filter(None, (Path(name).name, method)))
     result, report = evaluate_and_report(
-        samples, predictor, folder, title, chosen, run, accelerator, plots, ["itaclip", *sys.argv[1:]], published
+        samples, predictor, folder, title, chosen, run, accelerator, plots, ["itaclip", *sys.argv[1:]]
     )
     if accelerator.is_main_process:
         typer.echo(format_markdown(report))
@@ -175,6 +173,19 @@ def evaluate(
         accelerator.end_training()
     if result.problems:
         raise typer.Exit(1)
+
+
+def _set_fields(
+    model: "ITACLIPForSemanticSegmentation", processor: "ITACLIPProcessor", **fields: float | int | None
+) -> None:
+    """Give model and processor what options say; `None` says nothing."""
+    from ..method_loading import set_processor_fields
+
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name in ("pamr_steps", "similarity_scale"):
+        setattr(model.config, name, given.pop(name, getattr(model.config, name)))
+    model.config.validate_method()
+    set_processor_fields(processor, given)
 
 
 def _refuse_idle_options(
@@ -194,7 +205,7 @@ def _refuse_idle_options(
         )
 
 
-def _refuse_foreign_options(model: str, **options: object) -> None:
+def _refuse_options(model: str, **options: object) -> None:
     """Options about ITACLIP's own stages mean nothing to another method, and would be ignored in silence."""
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
     if given:

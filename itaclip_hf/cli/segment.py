@@ -200,7 +200,7 @@ def _segment_files(
 def _write_result(paths: ResultFiles, result: "SegmentedImage", description: dict[str, Any]) -> None:
     import numpy as np
 
-    from ..drawing.pictures import (
+    from ..drawing import (
         draw_named_regions,
         draw_overlay,
         draw_with_legend,

@@ -52,15 +52,11 @@ def texts(
     # Not before: these take seconds, and a wrong file is told at once.
     from transformers import AutoTokenizer
 
-    from ..evaluation.texts.llm_texts import GenerationSettings, generate_texts, load_chat_model, make_length_check
-<<<<<<< HEAD
-    from ..loading import resolve_checkpoint
-=======
-    from ..files import write_json
->>>>>>> processing
+    from ..checkpoints import resolve_checkpoint
+    from ..evaluation.texts.llm_texts import GenerationOptions, generate_texts, load_chat_model, make_length_check
 
     quiet_libraries()
-    settings = GenerationSettings(batch_size=batch_size, attempts=attempts)
+    settings = GenerationOptions(batch_size=batch_size, attempts=attempts)
     if sample:
         settings = replace(settings, do_sample=True, temperature=temperature, top_p=top_p, seed=seed)
     tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(model))
@@ -68,7 +64,7 @@ def texts(
     progress_file = out.with_name(f"{out.name}.progress.json")
     chat_model = load_chat_model(llm, settings, device=device)
     report = generate_texts(words, kind.value, chat_model, llm, fits, settings, progress_file)
-    write_json(out, report.vocabulary.to_dict())
+    report.vocabulary.save_json_file(out)
     progress_file.unlink(missing_ok=True)
     typer.echo(f"{len(words.classes) - len(report.failures)} of {len(words.classes)} classes have {kind.value}: {out}")
     if report.failures:

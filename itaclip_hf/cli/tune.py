@@ -99,25 +99,29 @@ def tune(
     tells what the chosen settings are worth against the default, with a confidence interval. Writes report.md,
     report.json, settings.json, vocabulary.json and two evaluation reports, and prints the options to use.
     """
-    from ..evaluation.data.benchmarks import get_benchmark
+    from ..evaluation.data.benchmarks import choose_settings, get_benchmark
     from ..evaluation.data.dataset_split import split_dataset
     from ..evaluation.data.segmentation_datasets import StreamedDataset
 
     chosen = None if benchmark is None else get_benchmark(benchmark)
     method = None if method is None else resolve_method(method)
+    settings = None if method is None else choose_settings(method)
+    if chosen is not None:
+        settings = chosen.settings if method is None else chosen.for_method(method).settings
     choice = DatasetChoice(
         chosen, data, split, images, labels, dataset, dataset_config, image_column, label_column, False,
         ignore_index, reduce_labels, vocabulary, background_first_line, definitions, texts,
     )  # fmt: skip
-    words = choice.read_vocabulary(method)
+    words = choice.read_vocabulary()
     samples = choice.open_dataset(len(words.labels))
     assert not isinstance(samples, StreamedDataset)
     parts = split_dataset(samples, held_out, limit, seed)
     # Not before: these take seconds, and a wrong option is told at once.
-    from ..evaluation.running.runner import RunSettings
+    from ..evaluation.reporting.full_evaluation import load_model, load_processor
+    from ..evaluation.running.runner import RunOptions
     from ..evaluation.tuning.report import tune_and_report
     from ..evaluation.tuning.search import TuningOptions
-    from ..loading import load
+    from ..method_loading import set_processor_fields
 
     quiet_libraries()
     options = TuningOptions(
@@ -130,16 +134,12 @@ def tune(
         show_progress=True,
     )
     accelerator = join_processes(cpu, None, "tune")
-    loaded, processor = load(
-        model,
-        method=method,
-        benchmark=benchmark,
-        preset=None if preset is None else preset.value,
-        settings={} if shortest_edge is None else {"shortest_edge": shortest_edge},
-        dtype=dtype.value,
-        device=accelerator.device,
-    )
-    run = RunSettings(num_workers=workers, restart=restart)
+    stride = None if preset is None else preset.window_stride
+    loaded = load_model(model, settings, stride, dtype.value, accelerator.device, method, benchmark)
+    processor = load_processor(model, settings, method, benchmark)
+    if shortest_edge is not None:
+        set_processor_fields(processor, {"shortest_edge": shortest_edge})
+    run = RunOptions(num_workers=workers, restart=restart)
     report = tune_and_report(
         loaded, processor, words, parts, out, options, run, accelerator, model, plots, save_model,
         ["itaclip", *sys.argv[1:]],

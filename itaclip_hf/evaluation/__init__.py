@@ -22,12 +22,12 @@ if TYPE_CHECKING:
         load_benchmark_dataset,
         load_folder_dataset,
     )
-    from .metrics.comparison import compare_reports
     from .metrics.mean_iou import MeanIoU
-    from .running.foreign_baselines import load_foreign_predictor
-    from .running.full_evaluation import evaluate_and_report
+    from .reporting.full_evaluation import evaluate_and_report
+    from .reporting.report_comparison import compare_reports
+    from .running.baselines import find_baseline
     from .running.predictor import ITACLIPPredictor, Prediction, Predictor
-    from .running.runner import EvaluationResult, RunSettings, run_evaluation
+    from .running.runner import EvaluationResult, RunOptions, run_evaluation
     from .texts.llm_texts import generate_texts
     from .tuning.report import tune_and_report
     from .tuning.search import TuningOptions, tune_settings
@@ -45,17 +45,17 @@ __all__ = [
     "MeanIoU",
     "Prediction",
     "Predictor",
-    "RunSettings",
+    "RunOptions",
     "StreamedDataset",
     "TableDataset",
     "TuningOptions",
     "compare_reports",
     "evaluate_and_report",
+    "find_baseline",
     "generate_texts",
     "get_benchmark",
     "load_benchmark_dataset",
     "load_folder_dataset",
-    "load_foreign_predictor",
     "run_ablations",
     "run_evaluation",
     "split_dataset",
@@ -70,15 +70,15 @@ __getattr__, __dir__ = load_lazily(
         "ablation.tables": ["AblationRow", "AblationTable"],
         "ablation.variants": ["AblationBase"],
         "data.benchmarks": ["BENCHMARKS", "Benchmark", "get_benchmark"],
-        "metrics.comparison": ["compare_reports"],
         "data.dataset_split": ["split_dataset"],
-        "running.foreign_baselines": ["load_foreign_predictor"],
-        "running.full_evaluation": ["evaluate_and_report"],
+        "reporting.report_comparison": ["compare_reports"],
+        "running.baselines": ["find_baseline"],
+        "reporting.full_evaluation": ["evaluate_and_report"],
         "data.label_mapping": ["LabelMapping"],
         "texts.llm_texts": ["generate_texts"],
         "metrics.mean_iou": ["MeanIoU"],
         "running.predictor": ["ITACLIPPredictor", "Prediction", "Predictor"],
-        "running.runner": ["EvaluationResult", "RunSettings", "run_evaluation"],
+        "running.runner": ["EvaluationResult", "RunOptions", "run_evaluation"],
         "data.segmentation_datasets": [
             "FolderDataset",
             "StreamedDataset",

@@ -31,7 +31,7 @@ from itaclip_hf.demo import DEMO_CHECKPOINT
 from itaclip_hf.evaluation.data.label_mapping import LabelMapping
 from itaclip_hf.evaluation.data.segmentation_datasets import FolderDataset, load_folder_dataset
 from itaclip_hf.evaluation.running.predictor import Prediction
-from itaclip_hf.evaluation.running.runner import RunSettings, run_evaluation, run_family
+from itaclip_hf.evaluation.running.runner import RunOptions, run_evaluation, run_family
 
 NUM_CLASSES = 5
 
@@ -201,14 +201,14 @@ def run_forked(environment: dict[str, str]) -> None:
 def main() -> None:
     root = Path(os.environ["SCRIPTED_ROOT"])
     seconds, size = float(os.environ.get("SCRIPTED_SECONDS", "0")), int(os.environ.get("SCRIPTED_FAMILY", "1"))
-    settings = RunSettings(batch_size=2, num_workers=0, save_interval=0.0, show_progress=False)
+    options = RunOptions(batch_size=2, num_workers=0, save_interval=0.0, show_progress=False)
     predictor = PixelPredictor(seconds)
     if size == 1:
-        results = [run_evaluation(load_folders(root), predictor, root / "progress", settings)]
+        results = [run_evaluation(load_folders(root), predictor, root / "progress", options)]
     else:
         family = PixelFamily(size, seconds)
         predictor = family.predictor
-        results = run_family(load_folders(root), family, family_folders(root, size), settings)
+        results = run_family(load_folders(root), family, family_folders(root, size), options)
     rank = os.environ.get("RANK", "0")
     content = {
         "confusion": results[0].confusion.tolist(),

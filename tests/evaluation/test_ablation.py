@@ -19,19 +19,20 @@ from itaclip_hf.cli.ablate import _choose_tables
 from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation.ablation import family as variant_family
 from itaclip_hf.evaluation.ablation.family import VariantFamily
-from itaclip_hf.evaluation.ablation.report import build_table_report, format_table
+from itaclip_hf.evaluation.ablation.paper_tables import get_table, table_names
+from itaclip_hf.evaluation.ablation.report import build_table_report, format_ablation
 from itaclip_hf.evaluation.ablation.run import run_ablations
 from itaclip_hf.evaluation.ablation.table_files import load_table_file
-from itaclip_hf.evaluation.ablation.tables import AblationRow, AblationTable, get_table, table_names
+from itaclip_hf.evaluation.ablation.tables import AblationRow, AblationTable
 from itaclip_hf.evaluation.ablation.variants import AblationBase, resolve_row
 from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
-from itaclip_hf.evaluation.running.runner import EvaluationResult, RunSettings, describe_run, run_evaluation
+from itaclip_hf.evaluation.running.runner import EvaluationResult, RunOptions, describe_run, run_evaluation
 from itaclip_hf.files import write_json
 from itaclip_hf.method_loading import set_processor_fields
 
-QUIET = RunSettings(num_workers=0, save_interval=0.0, show_progress=False)
+QUIET = RunOptions(num_workers=0, save_interval=0.0, show_progress=False)
 WORDS = Vocabulary(["one", ["two", "pair"], "three", "four"], background=["sky", "wall"]).with_auxiliary_texts(
     {"one": "a single thing", "four": "two and two"}
 )
@@ -79,7 +80,7 @@ def base(checkpoint: Path) -> AblationBase:
 
 def ablate(root: Path, base: AblationBase, *tables: AblationTable, out: str = "out", **settings: object):
     run = replace(QUIET, **settings)
-    return run_ablations(tables, base, load_folders(root), root / out, settings=run, plots=False, replicates=20)
+    return run_ablations(tables, base, load_folders(root), root / out, options=run, plots=False, replicates=20)
 
 
 def predict_alone(base: AblationBase, row: AblationRow) -> ITACLIPPredictor:
@@ -122,6 +123,36 @@ def test_tables_are_found_by_name_and_number() -> None:
     ]
     with pytest.raises(ValueError, match=r"table out of attention \(2\).*'all', or a YAML file, but got '9'"):
         get_table("9")
+
+
+def test_the_papers_tables_are_complete() -> None:
+    found = {
+        table.name: (table.number, table.reference, len(table.rows), dict(table.base))
+        for table in map(get_table, table_names())
+    }
+    unrefined = {"pamr_steps": 0}
+    assert found == {
+        "attention": (2, "q-q + k-k", 7, {}),
+        "feed-forward": (3, "dropped", 2, {}),
+        "intermediate": (4, "7, 8, 10", 6, unrefined),
+        "pamr": (5, "on", 2, {}),
+        "engineering": (6, "neither", 3, unrefined),
+        "stride": (7, "28", 4, {}),
+        "weights": (8, "λ 0.75, α 0.15", 8, unrefined),
+        "background": (11, "all words", 2, {}),
+        "methods": (1, "ITACLIP", len(get_table("methods").rows), {}),
+        "backbones": (10, "openai/clip-vit-base-patch16", 3, {}),
+    }
+    assert list(found)[:8] == sorted(list(found)[:8], key=lambda name: found[name][0] or 0)
+    figures = {row.name: dict(row.published) for row in get_table("stride").rows}
+    assert figures["224"] == {"coco_stuff": 25.3, "coco_object": 36.7, "voc21": 66.1, "context60": 36.9}
+    totals = {name: sum(sum(row.published.values()) for row in get_table(name).rows) for name in list(found)[:8]}
+    assert totals == pytest.approx(
+        {
+            "attention": 387.0, "feed-forward": 335.9, "intermediate": 392.5, "pamr": 334.4, "engineering": 179.0,
+            "stride": 673.6, "weights": 286.9, "background": 72.2,
+        }
+    )  # fmt: skip
 
 
 def test_settings_of_the_run_leave_other_methods_alone() -> None:
@@ -215,7 +246,7 @@ def test_a_table_by_hand() -> None:
     assert [row["mean_iou"] for row in report["rows"]] == pytest.approx([1, (0.6 + 10 / 14) / 2, (0.2 + 10 / 18) / 2])
     assert report["rows"][1]["interval"] == pytest.approx([report["rows"][1]["difference"]] * 2)  # images are equal
     assert report["pairs_in_published_order"] == {"voc21": (2, 3), "context60": (0, 0)}
-    text = format_table(report)
+    text = format_ablation(report)
     assert "| **a** | 100.0 | – | 50.0 | 30.0 |" in text
     assert "| b | 65.7 | -34.3 (-34.3 to -34.3) | 60.0 (+10.0) | 30.0 (+0.0) |" in text
     assert "| c | 37.8 | -62.2 (-62.2 to -62.2) | 40.0 (-10.0) | – |" in text
@@ -346,7 +377,7 @@ def test_all_leaves_out_what_does_not_fit() -> None:
 def test_what_was_left_out_stands_in_the_overview(root: Path, base: AblationBase) -> None:
     table = AblationTable("small", "Small", MIXED.rows[:2])
     run_ablations(
-        [table], base, load_folders(root), root / "out", settings=replace(QUIET, limit=1), plots=False, replicates=5,
+        [table], base, load_folders(root), root / "out", options=replace(QUIET, limit=1), plots=False, replicates=5,
         left_out={"backbones": "too few"},
     )  # fmt: skip
     assert "## Left out\n\n- backbones: too few" in (root / "out" / "tables.md").read_text()

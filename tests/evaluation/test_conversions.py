@@ -1,41 +1,16 @@
-"""Conversions: COCO-Object from COCO-Stuff's files, Pascal Context from its annotations."""
+"""Conversions: Pascal Context from its annotations."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from scripted_evaluation import write_image, write_labels
+from scripted_evaluation import write_image
 
 from itaclip_hf.evaluation.data.benchmarks import get_benchmark
-from itaclip_hf.evaluation.data.conversions import CONTEXT_ANNOTATION_IDS, convert_coco_object, convert_pascal_context
+from itaclip_hf.evaluation.data.conversions import CONTEXT_ANNOTATION_IDS, convert_pascal_context
 from itaclip_hf.evaluation.data.segmentation_datasets import load_benchmark_dataset
 
 scipy_io = pytest.importorskip("scipy.io")
-
-
-def coco_tree(root: Path, ids: np.ndarray) -> Path:
-    write_image(root / "images/val2017/000000000139.jpg", seed=1)
-    label = root / "annotations/val2017/000000000139.png"
-    write_labels(label, ids, palette=False)
-    return label
-
-
-def test_coco_object_files_lie_beside_their_source_and_are_what_the_benchmark_reads(tmp_path: Path) -> None:
-    label = coco_tree(tmp_path, np.array([[0, 89, 91, 255]] * 6).repeat(2, axis=1))
-    before = load_benchmark_dataset(get_benchmark("coco_object"), tmp_path).load(0).labels
-    assert convert_coco_object(tmp_path, show_progress=False) == 1
-    converted = np.array(Image.open(label.with_name("000000000139_instanceTrainIds.png")))
-    assert converted[0, ::2].tolist() == [1, 80, 0, 0]
-    dataset = load_benchmark_dataset(get_benchmark("coco_object"), tmp_path)
-    assert dataset.pairs[0].label.name == "000000000139_instanceTrainIds.png"
-    assert np.array_equal(dataset.load(0).labels, before)
-
-
-def test_a_source_file_with_other_ids_is_named(tmp_path: Path) -> None:
-    coco_tree(tmp_path, np.full((6, 8), 200))
-    with pytest.raises(ValueError, match=r"000000000139\.png: .*but got 200"):
-        convert_coco_object(tmp_path, show_progress=False)
 
 
 def context_tree(root: Path, ids: np.ndarray, name: str = "LabelMap") -> Path:
@@ -71,6 +46,12 @@ def test_the_list_of_names_is_held_against_the_ids(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("\n".join(lines).replace("2: aeroplane", "2: zebra"))
     with pytest.raises(ValueError, match=r"id 2 to be 'aeroplane' in .*labels\.txt, but it is 'zebra'"):
         convert_pascal_context(annotations, tmp_path / "VOC2010", tmp_path / "labels.txt", show_progress=False)
+
+
+def test_a_source_file_with_other_ids_is_named(tmp_path: Path) -> None:
+    annotations = context_tree(tmp_path, np.full((6, 8), 460))
+    with pytest.raises(ValueError, match=r"2008_000002\.mat: .*but got 460"):
+        convert_pascal_context(annotations, tmp_path / "VOC2010", show_progress=False)
 
 
 def test_annotations_that_are_missing_or_of_another_kind_are_named(tmp_path: Path) -> None:

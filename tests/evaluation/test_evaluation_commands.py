@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
 from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation.data.benchmarks import get_benchmark
-from itaclip_hf.evaluation.running.full_evaluation import load_model, load_processor
+from itaclip_hf.evaluation.reporting.full_evaluation import load_model, load_processor
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
 from itaclip_hf.files import write_json
 
@@ -152,15 +152,15 @@ def test_too_few_processes_are_refused(root: Path, checkpoint: Path) -> None:
     assert "Expected 2 processes, but got 1" in result.output
 
 
-def test_coco_object_is_converted(tmp_path: Path) -> None:
-    write_image(tmp_path / "val2017/000000000139.jpg", seed=1)
-    label = tmp_path / "stuffthingmaps_trainvaltest2017/val2017/000000000139.png"
-    write_labels(label, np.zeros((6, 8)), palette=False)
-    result = run("convert", "coco-object", "--data", tmp_path)
+def test_context_is_converted(tmp_path: Path) -> None:
+    scipy_io = pytest.importorskip("scipy.io")
+    (tmp_path / "trainval").mkdir()
+    scipy_io.savemat(tmp_path / "trainval/2008_000002.mat", {"LabelMap": np.full((6, 8), 2, dtype=np.uint16)})
+    result = run("convert", "context", "--data", tmp_path, "--annotations", tmp_path / "trainval")
     assert (result.exit_code, "1 label files written" in result.output) == (0, True)
-    assert np.array(Image.open(label.with_name("000000000139_instanceTrainIds.png"))).min() == 1
+    assert np.array(Image.open(tmp_path / "SegmentationClassContext/2008_000002.png")).min() == 1
     refused = run("convert", "context", "--data", tmp_path)
-    assert (refused.exit_code, "Expected `--annotations`" in refused.output) == (2, True)
+    assert (refused.exit_code, "--annotations" in refused.output) == (2, True)
 
 
 def test_texts_of_a_tiny_chat_model_are_written_or_reported(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from itaclip_hf import Vocabulary
 from itaclip_hf.demo import DEMO_CHECKPOINT
 from itaclip_hf.evaluation.texts.llm_texts import (
     AnswerError,
-    GenerationSettings,
+    GenerationOptions,
     build_messages,
     clean_answer,
     generate_texts,
@@ -44,9 +44,9 @@ class ScriptedModel:
 
 
 def generate(model: Callable, kind: str = "synonyms", **options: object) -> object:
-    settings = GenerationSettings(**{"batch_size": 2, "attempts": 3, **options.pop("settings", {})})
+    asking = GenerationOptions(**{"batch_size": 2, "attempts": 3, **options.pop("settings", {})})
     options = {"fits": lambda text: len(text) < 60, "show_progress": False, **options}
-    return generate_texts(WORDS, kind, model, "scripted", settings=settings, **options)
+    return generate_texts(WORDS, kind, model, "scripted", options=asking, **options)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_another_setting_refuses_to_go_on(tmp_path: Path) -> None:
 
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="`attempts` >= 1, but got 0"):
-        GenerationSettings(attempts=0)
+        GenerationOptions(attempts=0)
 
 
 CHAT_TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}assistant "
@@ -190,8 +190,8 @@ def save_tiny_chat_model(folder: Path, chat_template: str | None = CHAT_TEMPLATE
 @pytest.mark.parametrize("do_sample", [False, True])
 def test_a_tiny_random_chat_model_answers_the_same_twice(tmp_path: Path, do_sample: bool) -> None:
     save_tiny_chat_model(tmp_path)
-    settings = GenerationSettings(batch_size=2, max_new_tokens=4, do_sample=do_sample)
-    model = load_chat_model(str(tmp_path), settings, device="cpu")
+    asking = GenerationOptions(batch_size=2, max_new_tokens=4, do_sample=do_sample)
+    model = load_chat_model(str(tmp_path), asking, device="cpu")
     conversations = [build_messages("synonyms", name) for name in ("cat", "dog", "traffic light")]
     answers = model(conversations, 3)
     assert len(answers) == 3
@@ -202,4 +202,4 @@ def test_a_tiny_random_chat_model_answers_the_same_twice(tmp_path: Path, do_samp
 def test_a_model_without_chat_template_is_refused(tmp_path: Path) -> None:
     save_tiny_chat_model(tmp_path, chat_template=None)
     with pytest.raises(ValueError, match="has no chat template"):
-        load_chat_model(str(tmp_path), GenerationSettings(), device="cpu")
+        load_chat_model(str(tmp_path), GenerationOptions(), device="cpu")

@@ -19,9 +19,9 @@ from scripted_evaluation import (
 )
 
 from itaclip_hf import Vocabulary
-from itaclip_hf.evaluation.running.runner import RunSettings, run_evaluation, run_family
+from itaclip_hf.evaluation.running.runner import RunOptions, run_evaluation, run_family
 
-QUIET = RunSettings(num_workers=0, save_interval=0.0, show_progress=False)
+QUIET = RunOptions(num_workers=0, save_interval=0.0, show_progress=False)
 NAMES = [f"{index:03d}" for index in range(7)]
 
 
@@ -68,13 +68,13 @@ def test_an_error_between_two_methods_of_a_batch_loses_nothing(root: Path) -> No
                 if len(self.predicted) >= 11:  # in the middle of the second batch of three images
                     raise KeyboardInterrupt
 
-    settings = RunSettings(**{**QUIET.__dict__, "batch_size": 3, "save_interval": 1000.0})
+    options = RunOptions(**{**QUIET.__dict__, "batch_size": 3, "save_interval": 1000.0})
     folders = family_folders(root, 3)
     failing = FailingFamily(3)
     with pytest.raises(KeyboardInterrupt):
-        run_family(load_folders(root), failing, folders, settings)
+        run_family(load_folders(root), failing, folders, options)
     family = PixelFamily(3)
-    results = run_family(load_folders(root), family, folders, settings)
+    results = run_family(load_folders(root), family, folders, options)
     assert len(failing.predicted) + len(family.predicted) == 3 * len(NAMES)
     check(root, results)
 

@@ -9,15 +9,16 @@ import pytest
 from PIL import Image
 from scripted_evaluation import PixelPredictor, expected_confusion, load_folders, write_folders
 
-from itaclip_hf.evaluation.metrics.comparison import bootstrap_mean_iou_difference, compare_reports
+from itaclip_hf.evaluation.metrics.comparison import bootstrap_mean_iou_difference
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
+from itaclip_hf.evaluation.reporting.full_evaluation import evaluate_and_report
 from itaclip_hf.evaluation.reporting.plots import check_plotting, choose_gallery_images
 from itaclip_hf.evaluation.reporting.report import load_report
-from itaclip_hf.evaluation.running.full_evaluation import evaluate_and_report
-from itaclip_hf.evaluation.running.runner import RunSettings
+from itaclip_hf.evaluation.reporting.report_comparison import compare_reports, format_comparison
+from itaclip_hf.evaluation.running.runner import RunOptions
 
 NAMES = [f"{index:03d}" for index in range(12)]
-QUIET = RunSettings(num_workers=0, show_progress=False)
+QUIET = RunOptions(num_workers=0, show_progress=False)
 
 
 class ShiftedPredictor(PixelPredictor):
@@ -34,9 +35,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_folders(folder, num_images=len(NAMES))
     (folder / "labels" / "004.png").unlink()
     evaluate_and_report(
-        load_folders(folder), PixelPredictor(), folder / "a", "first", settings=QUIET, command=["x", "y"]
+        load_folders(folder), PixelPredictor(), folder / "a", "first", options=QUIET, command=["x", "y"]
     )
-    evaluate_and_report(load_folders(folder), ShiftedPredictor(), folder / "b", "second", settings=QUIET, plots=False)
+    evaluate_and_report(load_folders(folder), ShiftedPredictor(), folder / "b", "second", options=QUIET, plots=False)
     return folder
 
 
@@ -115,7 +116,7 @@ def test_a_comparison_is_the_difference_of_the_reports(root: Path) -> None:
     assert comparison.mean_iou == pytest.approx((first, second))
     assert comparison.num_images == len(NAMES) - 1
     assert comparison.interval[0] <= comparison.difference <= comparison.interval[1]
-    assert "| **mIoU** |" in comparison.format_markdown()
+    assert "| **mIoU** |" in format_comparison(comparison)
     assert json.dumps(comparison.to_dict())
 
 

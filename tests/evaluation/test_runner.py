@@ -24,9 +24,9 @@ from scripted_evaluation import (
 
 from itaclip_hf.evaluation.data.segmentation_datasets import SampleError
 from itaclip_hf.evaluation.running import runner
-from itaclip_hf.evaluation.running.runner import RunSettings, check_process_count, run_evaluation
+from itaclip_hf.evaluation.running.runner import RunOptions, check_process_count, run_evaluation
 
-QUIET = RunSettings(num_workers=0, save_interval=0.0, show_progress=False)
+QUIET = RunOptions(num_workers=0, save_interval=0.0, show_progress=False)
 NAMES = [f"{index:03d}" for index in range(11)]
 SCRIPT = Path(__file__).with_name("scripted_evaluation.py")
 
@@ -37,8 +37,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def quiet(**changes: object) -> RunSettings:
-    return RunSettings(**{**QUIET.__dict__, **changes})  # type: ignore[arg-type]
+def quiet(**changes: object) -> RunOptions:
+    return RunOptions(**{**QUIET.__dict__, **changes})  # type: ignore[arg-type]
 
 
 def test_counts_equal_a_plain_loop_over_pixels(root: Path) -> None:
@@ -203,7 +203,7 @@ def test_launched_processes_that_do_not_know_each_other_are_refused(monkeypatch:
 
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`batch_size` >= 1, but got 0"):
-        RunSettings(batch_size=0)
+        RunOptions(batch_size=0)
 
 
 def check_results(root: Path, num_processes: int) -> None:

@@ -10,12 +10,12 @@ from scripted_evaluation import NUM_CLASSES, PixelPredictor, expected_confusion,
 from itaclip_hf.evaluation.data.dataset_layouts import pair_folders
 from itaclip_hf.evaluation.data.label_mapping import LabelMapping
 from itaclip_hf.evaluation.data.segmentation_datasets import SampleError, StreamedDataset, TableDataset
-from itaclip_hf.evaluation.running.runner import RunSettings, run_evaluation
+from itaclip_hf.evaluation.running.runner import RunOptions, run_evaluation
 from itaclip_hf.evaluation.running.sample_batches import batch_source
 
 MAPPING = LabelMapping.shifted(NUM_CLASSES)
 NAMES = [f"{index:03d}" for index in range(7)]
-QUIET = RunSettings(num_workers=0, show_progress=False)
+QUIET = RunOptions(num_workers=0, show_progress=False)
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ def test_a_table_gives_what_the_folders_give(root: Path) -> None:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_stream_is_scored_like_the_folders(root: Path, num_workers: int) -> None:
     stream = StreamedDataset(load_table(root).to_iterable_dataset(num_shards=2), MAPPING, "picture", "annotation")
-    settings = RunSettings(num_workers=num_workers, batch_size=2, show_progress=False)
-    result = run_evaluation(stream, PixelPredictor(), root / "progress", settings)
+    options = RunOptions(num_workers=num_workers, batch_size=2, show_progress=False)
+    result = run_evaluation(stream, PixelPredictor(), root / "progress", options)
     assert np.array_equal(result.confusion, expected_confusion(root, NAMES))
-    again = run_evaluation(stream, PixelPredictor(), root / "progress", settings)
+    again = run_evaluation(stream, PixelPredictor(), root / "progress", options)
     assert again.resumed == len(NAMES)
 
 

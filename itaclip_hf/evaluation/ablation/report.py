@@ -4,8 +4,6 @@ Beside our figures stand the paper's. Every row is compared with the table's ref
 paired bootstrap over images; how far the order of the rows agrees with the paper's is counted over pairs of rows.
 """
 
-import csv
-import io
 import itertools
 import os
 from collections import Counter
@@ -16,17 +14,28 @@ from typing import Any
 from ...files import write_json, write_text
 from ..data.benchmarks import BENCHMARKS
 from ..metrics.comparison import compare_counts
+from ..reporting.markdown import (
+    bold,
+    code,
+    escape,
+    format_csv,
+    format_facts,
+    format_table,
+    percent,
+    picture,
+    signed_percent,
+)
 from ..reporting.plots import plot_differences
 from ..running.runner import EvaluationResult
 from .tables import AblationTable
 
-__all__ = ["build_table_report", "format_table", "write_overview", "write_table_report"]
+__all__ = ["build_table_report", "format_ablation", "write_overview", "write_table_report"]
 
 
 def build_table_report(
     table: AblationTable,
     results: Sequence[EvaluationResult],
-    class_labels: Sequence[str],
+    class_names: Sequence[str],
     facts: Mapping[str, Any],
     benchmark: str | None = None,
     replicates: int = 2000,
@@ -36,7 +45,7 @@ def build_table_report(
     Args:
         table: The table.
         results: The result of each of its rows.
-        class_labels: Labels of the classes.
+        class_names: Of the classes.
         facts: What holds for the whole run.
         benchmark: The benchmark that was run; its published figures alone are shown, if the table has them.
         replicates: Resamplings of the images.
@@ -48,7 +57,7 @@ def build_table_report(
     rows = []
     for row, result in zip(table.rows, results, strict=True):
         titles = (table.reference, row.name)
-        comparison = compare_counts(reference.counts, result.counts, class_labels, titles, replicates)
+        comparison = compare_counts(reference.counts, result.counts, class_names, titles, replicates)
         entry = {
             "name": row.name,
             "settings": dict(row.settings),
@@ -82,7 +91,7 @@ def write_table_report(folder: str | os.PathLike[str], report: Mapping[str, Any]
     target, name = Path(folder), report["table"]
     if plots:
         _plot(target / f"{name}.png", report)
-    text = f"# {_heading(report)}\n\n{format_table(report)}{_format_picture(report, plots)}"
+    text = f"# {escape(_heading(report))}\n\n{format_ablation(report)}{_format_picture(report, plots)}"
     write_text(target / f"{name}.md", f"{text}\n{_format_facts(report['run'])}")
     write_text(target / f"{name}.csv", _format_csv(report))
     write_json(target / f"{name}.json", report)
@@ -104,38 +113,43 @@ def write_overview(
     """
     parts = ["# Ablation tables\n", _format_facts(reports[0]["run"])]
     for report in reports:
-        parts.append(f"## {_heading(report)}\n\n{format_table(report)}{_format_picture(report, plots)}")
+        parts.append(f"## {escape(_heading(report))}\n\n{format_ablation(report)}{_format_picture(report, plots)}")
     if left_out:
-        parts.append("\n".join(["## Left out\n", *(f"- {name}: {reason}" for name, reason in left_out.items()), ""]))
+        parts.append("\n".join(["## Left out\n", format_facts(left_out)]))
     path = Path(folder) / "tables.md"
     write_text(path, "\n".join(parts))
     return path
 
 
-def format_table(report: Mapping[str, Any]) -> str:
+def format_ablation(report: Mapping[str, Any]) -> str:
     """The table as Markdown, its note before it and the agreement with the paper behind it."""
     shown = report["shown_benchmarks"]
-    low_level = f"{100 * report['confidence']:g} % interval"
-    header = ["", "mIoU", f"difference to “{report['reference']}” ({low_level})"]
+    interval = f"{100 * report['confidence']:g} % interval"
+    header = ["", "mIoU", f"difference to “{report['reference']}” ({interval})"]
     header += [f"paper: {_title(name)}" for name in shown]
-    lines = [f"{report['note']}\n"] if report["note"] else []
-    lines += [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     published = {row["name"]: row["published"] for row in report["rows"]}
-    for row in report["rows"]:
-        is_reference = row["name"] == report["reference"]
-        cells = [f"**{row['name']}**" if is_reference else row["name"], _percent(row["mean_iou"])]
-        low, high = row["interval"]
-        cells.append("–" if is_reference else f"{_signed(row['difference'])} ({_signed(low)} to {_signed(high)})")
-        cells += [_format_published(published, row["name"], report["reference"], name) for name in shown]
-        lines.append(f"| {' | '.join(cells)} |")
+    rows = [
+        [
+            *_format_scores(row, is_reference=row["name"] == report["reference"]),
+            *(_format_published(published, row["name"], report["reference"], name) for name in shown),
+        ]
+        for row in report["rows"]
+    ]
     agreement = [
         f"{agreeing} of {pairs} ({_title(name)})"
         for name, (agreeing, pairs) in report["pairs_in_published_order"].items()
         if pairs
     ]
-    images = f"{report['images']} images."
     order = f" Pairs of rows in the paper's order: {', '.join(agreement)}." if agreement else ""
-    return "\n".join([*lines, "", images + order, ""])
+    note = f"{escape(report['note'])}\n\n" if report["note"] else ""
+    return f"{note}{format_table(header, rows)}\n{report['images']} images.{order}\n"
+
+
+def _format_scores(row: Mapping[str, Any], is_reference: bool) -> tuple[str, str, str]:
+    if is_reference:
+        return bold(row["name"]), percent(row["mean_iou"], 1), "–"
+    difference, low, high = (signed_percent(share, 1) for share in (row["difference"], *row["interval"]))
+    return row["name"], percent(row["mean_iou"], 1), f"{difference} ({low} to {high})"
 
 
 def _choose_benchmarks(table: AblationTable, benchmark: str | None) -> list[str]:
@@ -164,14 +178,13 @@ def _format_published(published: Mapping[str, Mapping[str, float]], row: str, re
 
 def _format_csv(report: Mapping[str, Any]) -> str:
     benchmarks = list(dict.fromkeys(name for row in report["rows"] for name in row["published"]))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "miou", "difference", "low", "high", *(f"paper_{name}" for name in benchmarks)])
+    header = ["row", "miou", "difference", "low", "high", *(f"paper_{name}" for name in benchmarks)]
+    rows = []
     for row in report["rows"]:
-        ours = [100 * value for value in (row["mean_iou"], row["difference"], *row["interval"])]
+        ours = (row["mean_iou"], row["difference"], *row["interval"])
         figures = [row["published"].get(name, "") for name in benchmarks]
-        writer.writerow([row["name"], *(f"{value:.3f}" for value in ours), *figures])
-    return text.getvalue()
+        rows.append([row["name"], *(percent(share, 3) for share in ours), *figures])
+    return format_csv(header, rows)
 
 
 def _format_facts(run: Mapping[str, Any]) -> str:
@@ -191,9 +204,9 @@ def _format_facts(run: Mapping[str, Any]) -> str:
         f"{', '.join(hardware['gpus_of_main_machine']) or hardware['cpu']}",
         "not scored": f"{run['problems']} images" if run["problems"] else None,
         "versions": ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
-        "command": f"`{' '.join(run['command'])}`" if run["command"] else None,
+        "command": code(" ".join(run["command"])) if run["command"] else None,
     }
-    return "\n".join(f"- {name}: {fact}" for name, fact in facts.items() if fact) + "\n"
+    return format_facts(facts)
 
 
 def _format_work(work: Mapping[str, Sequence[int]]) -> str | None:
@@ -203,7 +216,7 @@ def _format_work(work: Mapping[str, Sequence[int]]) -> str | None:
 
 
 def _format_picture(report: Mapping[str, Any], plots: bool) -> str:
-    return f"\n![{report['title']}]({report['table']}.png)\n" if plots else ""
+    return f"\n{picture(report['title'], report['table'] + '.png')}\n" if plots else ""
 
 
 def _plot(path: Path, report: Mapping[str, Any]) -> None:
@@ -218,7 +231,7 @@ def _plot(path: Path, report: Mapping[str, Any]) -> None:
     }
     plot_differences(
         path,
-        [f"{row['name']} ({_percent(row['mean_iou'])})" for row in rows],
+        [f"{row['name']} ({percent(row['mean_iou'], 1)})" for row in rows],
         [100 * row["difference"] for row in rows],
         [(100 * row["interval"][0], 100 * row["interval"][1]) for row in rows],
         published,
@@ -232,11 +245,3 @@ def _heading(report: Mapping[str, Any]) -> str:
 
 def _title(benchmark: str) -> str:
     return BENCHMARKS[benchmark].title if benchmark in BENCHMARKS else benchmark
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def _signed(value: float) -> str:
-    return f"{round(100 * value, 1) + 0.0:+.1f}"  # adding 0 turns -0 into 0

@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 from ..data.segmentation_datasets import SegmentationDataset, StreamedDataset
 from ..reporting.plots import check_plotting
 from ..reporting.report import describe_hardware, describe_versions
-from ..running.runner import EvaluationResult, RunSettings, describe_runs, make_accelerator, run_family
+from ..running.runner import EvaluationResult, RunOptions, describe_runs, make_accelerator, run_family
 from .family import VariantFamily, Work
 from .report import build_table_report, write_overview, write_table_report
 from .tables import AblationTable
@@ -34,7 +34,7 @@ def run_ablations(
     dataset: SegmentationDataset | StreamedDataset,
     folder: str | os.PathLike[str],
     dtype: torch.dtype = torch.float32,
-    settings: RunSettings | None = None,
+    options: RunOptions | None = None,
     accelerator: Accelerator | None = None,
     left_out: Mapping[str, str] | None = None,
     plots: bool = True,
@@ -49,7 +49,7 @@ def run_ablations(
         dataset: Images and labels.
         folder: Tables and progress go there.
         dtype: Number format of the models.
-        settings: How to go about it.
+        options: How to go about it.
         accelerator: The processes; made here if not given.
         left_out: Tables that are not computed, and why, for the overview.
         plots: Whether to draw pictures, which needs matplotlib.
@@ -68,15 +68,15 @@ def run_ablations(
     names = [table.name for table in tables]
     if len(set(names)) < len(names):
         raise ValueError(f"Expected tables of different names, but got {', '.join(names)}.")
-    settings = settings or RunSettings()
+    options = options or RunOptions()
     accelerator = accelerator or make_accelerator()
     of_tables = [[resolve_row(base, table, row) for row in table.rows] for table in tables]
     # Rows that mean the same, in one table or in several, are one variant.
     variants = {variant.key: variant for of_rows in of_tables for variant in of_rows}
     family = VariantFamily(list(variants.values()), dtype, accelerator.device)
     target = Path(folder)
-    progress = [target / "progress" / _hash(run) for run in describe_runs(dataset, family, settings)]
-    results = run_family(dataset, family, progress, settings, accelerator)
+    progress = [target / "progress" / _hash(run) for run in describe_runs(dataset, family, options)]
+    results = run_family(dataset, family, progress, options, accelerator)
     if not len(results[0].counts):
         raise ValueError("Expected images to score, but not one could be. See the problems above.")
     facts = _describe_run(base, dataset, dtype, results[0], len(variants), _gather_work(family.work), command)

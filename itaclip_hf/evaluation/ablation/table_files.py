@@ -1,6 +1,6 @@
-"""Own ablation tables from YAML files.
+"""Ablation tables from YAML files, the paper's (`paper/`) and one's own.
 
-The same declaration as the paper's tables, as `rows` or as a `grid` whose settings are all combined:
+A table has `rows`, or a `grid` whose settings are all combined:
 
     title: Scale and refinement        |  title: My rows
     reference: similarity_scale 40, …  |  base: {pamr_steps: 0}
@@ -21,7 +21,7 @@ from .tables import AblationRow, AblationTable
 
 __all__ = ["load_table_file", "parse_setting"]
 
-_TABLE_KEYS = ("title", "name", "reference", "base", "note", "rows", "grid")
+_TABLE_KEYS = ("title", "name", "number", "reference", "base", "note", "rows", "grid")
 _ROW_KEYS = ("name", "settings", "published")
 
 
@@ -68,12 +68,16 @@ def _read_table(content: Any, default_name: str) -> AblationTable:
     name = _expect_text(table.get("name", default_name), "the table's `name`")
     if not name or not all(letter.isalnum() or letter in "-_" for letter in name):
         raise ValueError(f"Expected a `name` of letters, digits, - and _, as files get it, but got {name!r}.")
+    number = table.get("number")
+    if number is not None and type(number) is not int:
+        raise ValueError(f"Expected `number` to be the table's number in the paper, but got {number!r}.")
     return AblationTable(
         name,
         _expect_text(table.get("title", name), "`title`"),
         rows,
         reference=_expect_text(table.get("reference", ""), "`reference`"),
         base=_expect_mapping(table.get("base") or {}, "`base`"),
+        number=number,
         note=_expect_text(table.get("note", ""), "`note`"),
     )
 

@@ -162,10 +162,10 @@ _COCO_LABELS = (
 )
 
 
-def _coco_layouts(variants: Mapping[str, LabelMapping]) -> tuple[Layout, ...]:
+def _coco_layouts(mappings: Mapping[str, LabelMapping]) -> tuple[Layout, ...]:
     return tuple(
         Layout(images, ".jpg", labels, suffix, mapping, roots=_COCO_ROOTS)
-        for suffix, mapping in variants.items()
+        for suffix, mapping in mappings.items()
         for images in _COCO_IMAGES
         for labels in _COCO_LABELS
     )
@@ -175,7 +175,7 @@ def _cityscapes_layouts() -> tuple[Layout, ...]:
     scored = {raw: class_id for class_id, raw in enumerate(CITYSCAPES_TRAIN_IDS)}
     from_label_ids = LabelMapping(scored, frozenset(range(34)) - scored.keys())
     # labelTrainIds come first: where a user made them, they are what other tools score.
-    variants = {"_gtFine_labelTrainIds.png": LabelMapping.shifted(19), "_gtFine_labelIds.png": from_label_ids}
+    mappings = {"_gtFine_labelTrainIds.png": LabelMapping.shifted(19), "_gtFine_labelIds.png": from_label_ids}
     return tuple(
         Layout(
             "leftImg8bit/{split}",
@@ -185,7 +185,7 @@ def _cityscapes_layouts() -> tuple[Layout, ...]:
             mapping,
             roots=("", "cityscapes"),
         )
-        for suffix, mapping in variants.items()
+        for suffix, mapping in mappings.items()
     )
 
 

@@ -1,7 +1,6 @@
-"""Label files in the ids of a benchmark, from those that a dataset is published with.
+"""Label files of Pascal Context in the ids of its benchmarks, from its annotations in MATLAB's format.
 
-COCO-Object comes from COCO-Stuff's label files, Pascal Context from its own annotations in MATLAB's format. Files take
-their place whole or not at all, so a stopped conversion is simply started again.
+Files take their place whole or not at all, so a stopped conversion is simply started again.
 """
 
 import os
@@ -13,11 +12,10 @@ from PIL import Image
 from rich.progress import track
 
 from ...files import write_atomically
-from .benchmarks import coco_object_mapping, coco_stuff_mapping, get_benchmark
-from .dataset_layouts import find_layout
+from .benchmarks import get_benchmark
 from .label_mapping import LabelIdError, LabelMapping
 
-__all__ = ["CONTEXT_ANNOTATION_IDS", "convert_coco_object", "convert_pascal_context"]
+__all__ = ["CONTEXT_ANNOTATION_IDS", "convert_pascal_context"]
 
 CONTEXT_ANNOTATION_IDS = (
     2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85, 98, 104, 105, 113,
@@ -28,33 +26,6 @@ CONTEXT_ANNOTATION_IDS = (
 
 _CONTEXT_ANNOTATION_COUNT = 459
 _CONTEXT_ANNOTATION_NAMES = {"tv monitor": "tvmonitor", "potted plant": "pottedplant"}
-
-
-def convert_coco_object(folder: str | os.PathLike[str], split: str = "val", show_progress: bool = True) -> int:
-    """Writes `*_instanceTrainIds.png` (0 background, 1…80 objects) beside COCO-Stuff's label files.
-
-    Args:
-        folder: The COCO-Stuff tree.
-        split: "val" or "train".
-        show_progress: Whether to show a progress bar.
-
-    Returns:
-        Number of files written.
-
-    Raises:
-        FileNotFoundError: There are no label files with COCO-Stuff's ids.
-        ValueError: A file holds other ids; it is named.
-    """
-    stuff = get_benchmark("coco_stuff")
-    raw_layouts = [layout for layout in stuff.layouts if layout.label_suffix == ".png"]
-    found = find_layout(folder, raw_layouts, split, stuff.title)
-    mapping = coco_object_mapping(coco_stuff_mapping())
-    paths = [pair.label for pair in found.pairs if pair.label.is_file()]
-    for path in track(paths, description="COCO-Object", disable=not show_progress):
-        with Image.open(path) as image:
-            raw = np.asarray(image)
-        _write(path.with_name(f"{path.stem}_instanceTrainIds.png"), _apply(mapping, raw, path))
-    return len(paths)
 
 
 def convert_pascal_context(

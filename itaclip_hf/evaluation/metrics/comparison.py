@@ -4,19 +4,16 @@ mIoU is a ratio of sums over the set, so its uncertainty comes from drawing imag
 ones for both methods: a paired bootstrap over the images' counts. Intervals are percentiles of the differences.
 """
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..reporting.report import PER_IMAGE_FILE, load_report
 from .image_counts import ImageCounts
 
-__all__ = ["Comparison", "bootstrap_mean_iou_difference", "compare_counts", "compare_reports"]
+__all__ = ["Comparison", "bootstrap_mean_iou_difference", "compare_counts"]
 
 _REPLICATES_AT_ONCE = 100
 
@@ -30,10 +27,10 @@ class Comparison:
         num_images: Images that both have scored.
         mean_iou: mIoU of each over those images.
         interval: Bounds of the confidence interval of the difference.
-        confidence: Its level.
+        level: Level of that interval.
         share_better: Share of the replicates in which the second is better.
         replicates: Number of replicates.
-        class_labels: Labels.
+        class_names: Of the classes.
         class_iou: (2, C) IoU of each class; nan where it does not occur.
     """
 
@@ -41,10 +38,10 @@ class Comparison:
     num_images: int
     mean_iou: tuple[float, float]
     interval: tuple[float, float]
-    confidence: float
+    level: float
     share_better: float
     replicates: int
-    class_labels: tuple[str, ...]
+    class_names: tuple[str, ...]
     class_iou: NDArray[np.float64]
 
     @property
@@ -60,72 +57,23 @@ class Comparison:
             "mean_iou": list(self.mean_iou),
             "difference": self.difference,
             "interval": list(self.interval),
-            "confidence": self.confidence,
+            "confidence": self.level,
             "share_better": self.share_better,
             "replicates": self.replicates,
             "classes": [
                 {"label": label, "iou": [None if np.isnan(value) else float(value) for value in values]}
-                for label, values in zip(self.class_labels, self.class_iou.T, strict=True)
+                for label, values in zip(self.class_names, self.class_iou.T, strict=True)
             ],
         }
-
-    def format_markdown(self) -> str:
-        """The comparison as Markdown, the largest differences between classes first."""
-        low, high = self.interval
-        rows = [
-            f"| {label} | {_percent(first)} | {_percent(second)} | {_signed(second - first)} |"
-            for label, first, second in _sort_by_difference(self.class_labels, self.class_iou)
-        ]
-        return "\n".join(
-            [
-                f"A: {self.titles[0]}\nB: {self.titles[1]}\n",
-                "| | A | B | B - A |",
-                "|---|---|---|---|",
-                f"| **mIoU** | {_percent(self.mean_iou[0])} | {_percent(self.mean_iou[1])} | "
-                f"**{_signed(self.difference)}** |",
-                *rows,
-                "",
-                f"{100 * self.confidence:g} % confidence interval of the difference: "
-                f"{_signed(low)} to {_signed(high)} "
-                f"(paired bootstrap, {self.num_images} images, {self.replicates} replicates; "
-                f"B better in {100 * self.share_better:.1f} % of them).",
-                "",
-            ]
-        )
-
-
-def compare_reports(
-    first: str | os.PathLike[str],
-    second: str | os.PathLike[str],
-    replicates: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Comparison:
-    """Compares the reports in two folders over the images that both have scored.
-
-    Raises:
-        FileNotFoundError: A report or its per-image counts are missing.
-        ValueError: The two have other classes, no image in common, or other labels for one.
-    """
-    reports = [load_report(folder) for folder in (first, second)]
-    counts = [_load_counts(folder) for folder in (first, second)]
-    labels = [tuple(entry["label"] for entry in report["classes"]) for report in reports]
-    if labels[0] != labels[1]:
-        raise ValueError(
-            f"Expected reports of the same classes, but got {len(labels[0])} and {len(labels[1])} that differ "
-            f"({_first_difference(*labels)}). Compare evaluations of one benchmark."
-        )
-    titles = (_title(reports[0]), _title(reports[1]))
-    return compare_counts(counts[0], counts[1], labels[0], titles, replicates, confidence, seed)
 
 
 def compare_counts(
     first: ImageCounts,
     second: ImageCounts,
-    class_labels: Sequence[str],
+    class_names: Sequence[str],
     titles: tuple[str, str],
     replicates: int = 2000,
-    confidence: float = 0.95,
+    level: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
     """Compares two evaluations by their counts, over the images that both have scored.
@@ -133,10 +81,10 @@ def compare_counts(
     Args:
         first: Counts of the one.
         second: Counts of the other.
-        class_labels: Labels of both.
+        class_names: Of both.
         titles: What is compared.
         replicates: Number of resamplings.
-        confidence: Level of the interval.
+        level: Level of the interval.
         seed: Of the resampling.
 
     Raises:
@@ -146,7 +94,7 @@ def compare_counts(
     intersections = [intersection for intersection, _ in areas]
     unions = [union for _, union in areas]
     differences = bootstrap_mean_iou_difference(intersections, unions, replicates=replicates, seed=seed)
-    tail = (1 - confidence) / 2
+    tail = (1 - level) / 2
     class_iou = np.stack([_iou(i.sum(axis=0), u.sum(axis=0)) for i, u in zip(intersections, unions, strict=True)])
     means = [float(np.nanmean(iou)) for iou in class_iou]
     low, high = np.quantile(differences, [tail, 1 - tail])
@@ -155,10 +103,10 @@ def compare_counts(
         num_images=len(intersections[0]),
         mean_iou=(means[0], means[1]),
         interval=(float(low), float(high)),
-        confidence=confidence,
+        level=level,
         share_better=float((differences > 0).mean()),
         replicates=replicates,
-        class_labels=tuple(class_labels),
+        class_names=tuple(class_names),
         class_iou=class_iou,
     )
 
@@ -192,14 +140,6 @@ def bootstrap_mean_iou_difference(
     return np.concatenate(differences)
 
 
-def _load_counts(folder: str | os.PathLike[str]) -> ImageCounts:
-    place = Path(folder)
-    file = (place if place.is_dir() else place.parent) / PER_IMAGE_FILE
-    if not file.is_file():
-        raise FileNotFoundError(f"Expected per-image counts beside the report, but there is no {file}.")
-    return ImageCounts.load(file)
-
-
 def _align(first: ImageCounts, second: ImageCounts) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Intersections and unions of the images that both have, in one order."""
     positions = [{str(name): n for n, name in enumerate(counts.names)} for counts in (first, second)]
@@ -225,29 +165,3 @@ def _align(first: ImageCounts, second: ImageCounts) -> list[tuple[NDArray[np.int
 
 def _iou(intersection: NDArray[Any], union: NDArray[Any]) -> NDArray[np.float64]:
     return np.divide(intersection, union, out=np.full(np.shape(union), np.nan), where=union > 0)
-
-
-def _first_difference(first: tuple[str, ...], second: tuple[str, ...]) -> str:
-    for one, other in zip(first, second, strict=False):
-        if one != other:
-            return f"{one!r} and {other!r}"
-    return "one has more"
-
-
-def _title(report: Mapping[str, Any]) -> str:
-    predictor = report["settings"].get("predictor", {})
-    method = predictor.get("method", "unknown method")
-    return f"{report['title']} ({method}, vocabulary {report['vocabulary']['sha256'][:8]})"
-
-
-def _sort_by_difference(labels: tuple[str, ...], class_iou: NDArray[np.float64]) -> list[tuple[str, float, float]]:
-    rows = [(label, float(first), float(second)) for label, (first, second) in zip(labels, class_iou.T, strict=True)]
-    return sorted(rows, key=lambda row: (np.isnan(row[2] - row[1]), -abs(np.nan_to_num(row[2] - row[1]))))
-
-
-def _percent(value: float) -> str:
-    return "–" if np.isnan(value) else f"{100 * value:.2f}"
-
-
-def _signed(value: float) -> str:
-    return "–" if np.isnan(value) else f"{100 * value:+.2f}"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...drawing.pictures import draw_gallery, draw_label_map, draw_named_regions, make_palette
+from ...drawing import draw_gallery, draw_label_map, draw_named_regions, make_palette
 from ...files import write_atomically
 from ..metrics.confusion_matrix import IGNORED, compute_segmentation_scores
 
@@ -88,7 +88,7 @@ def choose_gallery_images(image_scores: NDArray[np.float64], per_group: int = 3)
 
 
 def plot_classes(
-    path: str | os.PathLike[str], labels: Sequence[str], confusion: NDArray[np.int64], title: str
+    path: str | os.PathLike[str], class_names: Sequence[str], confusion: NDArray[np.int64], title: str
 ) -> None:
     """Bars of the IoU of every class that occurs, best first, with the mean as a line."""
     scores = compute_segmentation_scores(confusion)
@@ -96,7 +96,7 @@ def plot_classes(
     order = [int(n) for n in np.argsort(-iou, kind="stable") if not np.isnan(iou[n])]
     figure, axes = _make_figure(7.0, 1.2 + _ROW_INCHES * len(order))
     axes.barh(range(len(order)), 100 * iou[order], color="#4878a8")
-    axes.set_yticks(range(len(order)), [labels[n] for n in order], fontsize=8)
+    axes.set_yticks(range(len(order)), [class_names[n] for n in order], fontsize=8)
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.axvline(100 * scores["mean_iou"], color="#c44e52", linewidth=1)
     axes.set_xlim(0, 100)
@@ -108,7 +108,7 @@ def plot_classes(
 
 
 def plot_confusion(
-    path: str | os.PathLike[str], labels: Sequence[str], confusion: NDArray[np.int64], title: str
+    path: str | os.PathLike[str], class_names: Sequence[str], confusion: NDArray[np.int64], title: str
 ) -> None:
     """Share of each class's pixels that is taken for every class; rows without labelled pixels are empty."""
     occurring = np.flatnonzero(confusion.sum(axis=0) + confusion.sum(axis=1) > 0).tolist()
@@ -116,7 +116,7 @@ def plot_confusion(
     shares = np.divide(
         confusion[np.ix_(occurring, occurring)], areas, where=areas > 0, out=np.full((len(occurring),) * 2, np.nan)
     )
-    names = [labels[n] for n in occurring]
+    names = [class_names[n] for n in occurring]
     side = 2.5 + _ROW_INCHES * len(occurring)
     figure, axes = _make_figure(side + 0.8, side)
     picture = axes.imshow(100 * shares, vmin=0, vmax=100, cmap="Blues")
@@ -167,15 +167,15 @@ def plot_differences(
 
 
 def plot_gallery(
-    path: str | os.PathLike[str], labels: Sequence[str], rows: Sequence[GalleryRow], has_background: bool = False
+    path: str | os.PathLike[str], class_names: Sequence[str], rows: Sequence[GalleryRow], has_background: bool = False
 ) -> None:
     """Image, truth and prediction side by side, with names in the regions; unscored pixels are white."""
     palette = make_palette(has_background)
     pictures = [
         (
             row.image.convert("RGB"),
-            _draw_labels(row.labels, labels, palette),
-            _draw_labels(row.prediction, labels, palette),
+            _draw_labels(row.labels, class_names, palette),
+            _draw_labels(row.prediction, class_names, palette),
         )
         for row in rows
     ]
@@ -185,13 +185,13 @@ def plot_gallery(
 
 
 def _draw_labels(
-    ids: NDArray[np.integer[Any]], labels: Sequence[str], palette: Sequence[tuple[int, int, int]]
+    labels: NDArray[np.integer[Any]], class_names: Sequence[str], palette: Sequence[tuple[int, int, int]]
 ) -> Image.Image:
-    is_ignored = ids == IGNORED
-    shown = np.where(is_ignored, len(labels), ids)  # one more label, without a name, for what is not scored
+    is_ignored = labels == IGNORED
+    shown = np.where(is_ignored, len(class_names), labels)  # one more label, without a name, for what is not scored
     painted = np.array(draw_label_map(shown, palette))
     painted[is_ignored] = 255
-    return draw_named_regions(Image.fromarray(painted), shown, [*labels, ""])
+    return draw_named_regions(Image.fromarray(painted), shown, [*class_names, ""])
 
 
 def _make_figure(width: float, height: float) -> tuple[Any, Any]:

@@ -13,13 +13,14 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...files import write_json, write_text
 from ...methods import Published
 from ...processing import Vocabulary
 from ..data.benchmarks import Benchmark
 from ..metrics.confusion_matrix import SegmentationScores, compute_segmentation_scores
+from .markdown import bold, code, escape, format_facts, format_table, percent, picture
 
 if TYPE_CHECKING:
     from ..running.runner import EvaluationResult
@@ -37,6 +38,12 @@ __all__ = [
 REPORT_FILE = "report.json"
 PER_IMAGE_FILE = "per_image.npz"
 VOCABULARY_FILE = "vocabulary.json"
+SCORES: tuple[Literal["mean_iou", "mean_accuracy", "overall_accuracy", "frequency_weighted_iou"], ...] = (
+    "mean_iou",
+    "mean_accuracy",
+    "overall_accuracy",
+    "frequency_weighted_iou",
+)
 
 _PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pillow")
 
@@ -72,10 +79,7 @@ def build_report(
         "benchmark": None if benchmark is None else benchmark.name,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": list(command),
-        "scores": {
-            name: _json_number(scores[name])
-            for name in ("mean_iou", "mean_accuracy", "overall_accuracy", "frequency_weighted_iou")
-        },
+        "scores": {name: _json_number(scores[name]) for name in SCORES},
         "published_mean_iou": None if published is None or published.differences else round(published.miou / 100, 4),
         "published_differences": None if published is None else _describe_differences(published),
         "classes": _describe_classes(scores, result, vocabulary),
@@ -145,14 +149,16 @@ def load_report(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def format_markdown(report: Mapping[str, Any]) -> str:
     """The report as Markdown: scores, settings in a line each, the table of classes, what could not be scored."""
+    pictures = [picture(name.removesuffix(".png").replace("_", " "), name) for name in report["pictures"]]
+    classes = [
+        (entry["id"], entry["label"], percent(entry["iou"]), percent(entry["accuracy"])) for entry in report["classes"]
+    ]
     sections = [
-        f"# {report['title']}\n",
+        f"# {escape(report['title'])}\n",
         _format_scores(report),
         _format_run(report),
-        "\n".join(f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in report["pictures"]) + "\n"
-        if report["pictures"]
-        else "",
-        _format_classes(report["classes"]),
+        "\n".join([*pictures, ""]),
+        format_table(("id", "class", "IoU", "accuracy"), classes),
         _format_problems(report["images"]["problems"]),
     ]
     return "\n".join(section for section in sections if section)
@@ -217,22 +223,16 @@ def describe_versions() -> dict[str, str]:
 
 
 def _format_scores(report: Mapping[str, Any]) -> str:
-    scores = report["scores"]
-    published = report["published_mean_iou"]
-    lines = [
-        "| mIoU | mean accuracy | overall accuracy | frequency-weighted IoU | images |",
-        "|---|---|---|---|---|",
-        f"| **{_percent(scores['mean_iou'])}** | {_percent(scores['mean_accuracy'])} | "
-        f"{_percent(scores['overall_accuracy'])} | {_percent(scores['frequency_weighted_iou'])} | "
-        f"{report['images']['scored']} |",
-        "",
-    ]
+    scores, published = report["scores"], report["published_mean_iou"]
+    header = ("mIoU", "mean accuracy", "overall accuracy", "frequency-weighted IoU", "images")
+    mean_iou, *others = (percent(scores[name]) for name in SCORES)
+    table = format_table(header, [(bold(mean_iou), *others, report["images"]["scored"])])
     differences = report.get("published_differences")
-    if published is not None:
-        lines += [f"Published with CLIP ViT-B/16 and the authors' texts: {_percent(published)} mIoU.", ""]
-    elif differences:
-        lines += [f"No published figure is comparable: {'; '.join(differences)}.", ""]
-    return "\n".join(lines)
+    if differences:
+        return f"{table}\nThe published figure is of another run: {'; '.join(map(escape, differences))}.\n"
+    if published is None:
+        return table
+    return f"{table}\nPublished with CLIP ViT-B/16 and the authors' texts: {percent(published)} mIoU.\n"
 
 
 def _format_run(report: Mapping[str, Any]) -> str:
@@ -251,28 +251,16 @@ def _format_run(report: Mapping[str, Any]) -> str:
         "hardware": f"{hardware['processes']} process(es), "
         f"{', '.join(hardware['gpus_of_main_machine']) or hardware['cpu']}",
         "versions": ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
-        "command": f"`{' '.join(report['command'])}`" if report["command"] else None,
+        "command": code(" ".join(report["command"])) if report["command"] else None,
     }
-    return "\n".join(f"- {name}: {fact}" for name, fact in facts.items() if fact) + "\n"
-
-
-def _format_classes(classes: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        f"| {entry['id']} | {entry['label']} | {_percent(entry['iou'])} | {_percent(entry['accuracy'])} |"
-        for entry in classes
-    ]
-    return "\n".join(["| id | class | IoU | accuracy |", "|---|---|---|---|", *rows, ""])
+    return format_facts(facts)
 
 
 def _format_problems(problems: Sequence[Mapping[str, Any]]) -> str:
     if not problems:
         return ""
-    rows = [f"- {problem['kind']}: `{problem['path']}`: {problem['message']}" for problem in problems]
+    rows = [f"- {problem['kind']}: {code(problem['path'])}: {escape(problem['message'])}" for problem in problems]
     return "\n".join([f"## {len(problems)} images could not be scored\n", *rows, ""])
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
 
 
 def _json_number(value: float) -> float | None:

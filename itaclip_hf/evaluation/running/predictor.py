@@ -1,6 +1,7 @@
 """What the runner evaluates: anything that turns images into label maps of a vocabulary's classes.
 
-ITACLIP's own predictor stands here; other methods take part by the same three members.
+ITACLIP's own predictor stands here; other systems take part by the same four members, and what they need
+inside (gradients, several passes, a second checkpoint) is their own business.
 """
 
 import functools

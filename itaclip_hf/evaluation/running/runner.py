@@ -34,7 +34,7 @@ from .sample_batches import PreparedBatch, batch_source
 __all__ = [
     "EvaluationResult",
     "Problem",
-    "RunSettings",
+    "RunOptions",
     "check_process_count",
     "describe_run",
     "describe_runs",
@@ -57,7 +57,7 @@ _ScoredImage = tuple[int, str, NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunOptions:
     """How a run goes about its work.
 
     Args:
@@ -151,7 +151,7 @@ def run_evaluation(
     dataset: SegmentationDataset | StreamedDataset,
     predictor: Predictor,
     progress_folder: str | os.PathLike[str],
-    settings: RunSettings | None = None,
+    options: RunOptions | None = None,
     accelerator: Accelerator | None = None,
 ) -> EvaluationResult:
     """Scores a predictor on a dataset; every process calls it with the same arguments.
@@ -160,7 +160,7 @@ def run_evaluation(
         dataset: Images and labels.
         predictor: The method.
         progress_folder: Progress lies there; a run that was stopped goes on where it was.
-        settings: How to go about it.
+        options: How to go about it.
         accelerator: The processes; made here if not given.
 
     Returns:
@@ -172,14 +172,14 @@ def run_evaluation(
         OSError: Another run uses the folder, or not all processes see it.
         SampleError: A sample is unusable and `strict` is on.
     """
-    return run_family(dataset, SinglePredictor(predictor), [progress_folder], settings, accelerator)[0]
+    return run_family(dataset, SinglePredictor(predictor), [progress_folder], options, accelerator)[0]
 
 
 def run_family(
     dataset: SegmentationDataset | StreamedDataset,
     family: PredictorFamily,
     progress_folders: Sequence[str | os.PathLike[str]],
-    settings: RunSettings | None = None,
+    options: RunOptions | None = None,
     accelerator: Accelerator | None = None,
 ) -> list[EvaluationResult]:
     """Scores a family of predictors on a dataset in one go; every process calls it with the same arguments.
@@ -189,7 +189,7 @@ def run_family(
         family: The methods.
         progress_folders: One for each method. They may have come to different points; each image is predicted for
             those methods that lack it.
-        settings: How to go about it.
+        options: How to go about it.
         accelerator: The processes; made here if not given.
 
     Returns:
@@ -200,34 +200,32 @@ def run_family(
         OSError: As `run_evaluation`.
         SampleError: As `run_evaluation`.
     """
-    settings = settings or RunSettings()
+    options = options or RunOptions()
     accelerator = accelerator or make_accelerator()
     check_process_count(accelerator)
     num_classes = _check_classes(dataset, family)
-    progress = [ProgressFolder(folder) for folder in progress_folders]
+    folders = [ProgressFolder(folder) for folder in progress_folders]
     try:
-        before = _start_progress(
-            accelerator, progress, describe_runs(dataset, family, settings), settings, num_classes
-        )
-        share = _Share(dataset, family, settings, accelerator, before)
+        before = _start_progress(accelerator, folders, describe_runs(dataset, family, options), options, num_classes)
+        share = _Share(dataset, family, options, accelerator, before)
         started = time.perf_counter()
-        share.run(progress)
+        share.run(folders)
         seconds = time.perf_counter() - started
-        return _collect(accelerator, progress, before, share, seconds)
+        return _collect(accelerator, folders, before, share, seconds)
     finally:
-        for folder in progress:
+        for folder in folders:
             folder.finish()
 
 
 def describe_run(
-    dataset: SegmentationDataset | StreamedDataset, predictor: Predictor, settings: RunSettings
+    dataset: SegmentationDataset | StreamedDataset, predictor: Predictor, options: RunOptions
 ) -> dict[str, Any]:
     """Everything that determines the counts; the number of processes does not."""
-    return describe_runs(dataset, SinglePredictor(predictor), settings)[0]
+    return describe_runs(dataset, SinglePredictor(predictor), options)[0]
 
 
 def describe_runs(
-    dataset: SegmentationDataset | StreamedDataset, family: PredictorFamily, settings: RunSettings
+    dataset: SegmentationDataset | StreamedDataset, family: PredictorFamily, options: RunOptions
 ) -> list[dict[str, Any]]:
     """`describe_run` of each method of a family."""
     dataset_description = dataset.describe()
@@ -236,8 +234,8 @@ def describe_runs(
             "dataset": dataset_description,
             "predictor": description,
             "vocabulary_sha256": vocabulary.fingerprint,
-            "batch_size": settings.batch_size,
-            "limit": settings.limit,
+            "batch_size": options.batch_size,
+            "limit": options.limit,
         }
         for description, vocabulary in zip(family.describe_each(), family.vocabularies, strict=True)
     ]
@@ -256,19 +254,19 @@ def _check_classes(dataset: SegmentationDataset | StreamedDataset, family: Predi
 
 def _start_progress(
     accelerator: Accelerator,
-    progress: Sequence[ProgressFolder],
+    folders: Sequence[ProgressFolder],
     descriptions: Sequence[Mapping[str, Any]],
-    settings: RunSettings,
+    options: RunOptions,
     num_classes: int,
 ) -> list[ImageCounts]:
     """Opens the folders on the main process; all processes get what is done, or its error."""
-    token_path = progress[0].folder / f".run-{uuid.uuid4().hex[:8]}"
+    token_path = folders[0].folder / f".run-{uuid.uuid4().hex[:8]}"
     outcome: list[Any] = [None, None, None]  # token, counts done, error
     if accelerator.is_main_process:
         try:
-            for folder, description in zip(progress, descriptions, strict=True):
-                folder.start(description, restart=settings.restart)
-            outcome[1] = [folder.read(num_classes) for folder in progress]
+            for folder, description in zip(folders, descriptions, strict=True):
+                folder.start(description, restart=options.restart)
+            outcome[1] = [folder.read(num_classes) for folder in folders]
             token_path.touch()
             outcome[0] = token_path.name
         except (OSError, ValueError) as error:
@@ -277,13 +275,13 @@ def _start_progress(
     token, before, failure = outcome
     if failure is not None:
         raise failure
-    sees_token = (progress[0].folder / token).exists()
+    sees_token = (folders[0].folder / token).exists()
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         token_path.unlink()
     if not sees_token:
         raise OSError(
-            f"Expected {progress[0].folder} to be one folder for all processes, but process "
+            f"Expected {folders[0].folder} to be one folder for all processes, but process "
             f"{accelerator.process_index} does not see what the main process writes there. "
             "Choose an `--out` on a file system that all machines share."
         )
@@ -294,11 +292,11 @@ def _start_progress(
 class _UnsavedImages:
     """Scored images of each method that are not on disk yet."""
 
-    def __init__(self, progress: Sequence[ProgressFolder], num_classes: int, save_interval: float) -> None:
-        self._progress = progress
+    def __init__(self, folders: Sequence[ProgressFolder], num_classes: int, save_interval: float) -> None:
+        self._folders = folders
         self._num_classes = num_classes
         self._save_interval = save_interval
-        self._images: list[list[_ScoredImage]] = [[] for _ in progress]
+        self._images: list[list[_ScoredImage]] = [[] for _ in folders]
         self._saved_at = time.monotonic()
 
     def add(self, position: int, images: Sequence[_ScoredImage]) -> None:
@@ -309,7 +307,7 @@ class _UnsavedImages:
 
     def save(self) -> None:
         """Writes a part of each method that has something new."""
-        for folder, images in zip(self._progress, self._images, strict=True):
+        for folder, images in zip(self._folders, self._images, strict=True):
             folder.write_part(ImageCounts.from_images(self._num_classes, images))
             images.clear()
         self._saved_at = time.monotonic()
@@ -322,7 +320,7 @@ class _Share:
         self,
         dataset: SegmentationDataset | StreamedDataset,
         family: PredictorFamily,
-        settings: RunSettings,
+        options: RunOptions,
         accelerator: Accelerator,
         before: Sequence[ImageCounts],
     ) -> None:
@@ -330,14 +328,14 @@ class _Share:
         self.confusion = np.zeros((len(before), self.num_classes, self.num_classes), dtype=np.int64)
         self.problems: list[Problem] = []
         self._family = family
-        self._settings = settings
+        self._options = options
         self._accelerator = accelerator
         self._done = [frozenset(counts.indices.tolist()) for counts in before]
         source, self._num_images = batch_source(
             dataset,
             family.prepare_images,
-            batch_size=settings.batch_size,
-            limit=settings.limit,
+            batch_size=options.batch_size,
+            limit=options.limit,
             done=frozenset.intersection(*self._done),
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
@@ -345,14 +343,14 @@ class _Share:
         self._batches: DataLoader[PreparedBatch] = DataLoader(
             source,
             batch_size=None,  # the source gives whole batches: their make-up must not depend on the loader
-            num_workers=settings.num_workers,
+            num_workers=options.num_workers,
             pin_memory=accelerator.device.type == "cuda",
         )
 
-    def run(self, progress: Sequence[ProgressFolder]) -> None:
+    def run(self, folders: Sequence[ProgressFolder]) -> None:
         """Predicts, counts and saves; a kill loses at most what was scored since the last parts."""
-        unsaved = _UnsavedImages(progress, self.num_classes, self._settings.save_interval)
-        bar = _ProgressBar(self._num_images, len(progress), self._accelerator, self._settings.show_progress)
+        unsaved = _UnsavedImages(folders, self.num_classes, self._options.save_interval)
+        bar = _ProgressBar(self._num_images, len(folders), self._accelerator, self._options.show_progress)
         with bar:
             try:
                 for batch in self._batches:
@@ -387,7 +385,7 @@ class _Share:
 
     def _note_problems(self, batch: PreparedBatch) -> None:
         for index, error in batch.errors:
-            if self._settings.strict:
+            if self._options.strict:
                 raise error
             logger.warning("%s", error)
             self.problems.append(Problem(index, error.kind, error.path, error.message))
@@ -402,7 +400,7 @@ class _ProgressBar:
     def __init__(self, total: int | None, num_methods: int, accelerator: Accelerator, is_wanted: bool) -> None:
         processes = accelerator.num_processes
         self._score_name = "mIoU so far" if num_methods == 1 else f"mIoU of the first of {num_methods} so far"
-        self._progress = Progress(
+        self._bar = Progress(
             TextColumn("evaluate" if processes == 1 else f"evaluate (1 of {processes} processes)"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -411,39 +409,39 @@ class _ProgressBar:
             TimeRemainingColumn(),
             disable=not (is_wanted and accelerator.is_main_process),
         )
-        self._task = self._progress.add_task("", total=total, speed=0.0, score=float("nan"))
+        self._task = self._bar.add_task("", total=total, speed=0.0, score=float("nan"))
         self._total = total
         self._done = 0
         self._started = self._printed = time.perf_counter()
 
     def __enter__(self) -> "_ProgressBar":
-        self._progress.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+        self._bar.stop()
 
     def advance(self, num_images: int, confusion: NDArray[np.int64]) -> None:
         """Shows so many more images and the scores of all so far."""
         self._done += num_images
-        if self._progress.disable:
+        if self._bar.disable:
             return
         now = time.perf_counter()
         score = 100 * compute_segmentation_scores(confusion)["mean_iou"]
         speed = self._done / (now - self._started)
-        self._progress.update(self._task, advance=num_images, speed=speed, score=score)
+        self._bar.update(self._task, advance=num_images, speed=speed, score=score)
         # In a log file a bar shows nothing before its end.
-        if not self._progress.console.is_terminal and now - self._printed >= _SECONDS_BETWEEN_LOG_LINES:
+        if not self._bar.console.is_terminal and now - self._printed >= _SECONDS_BETWEEN_LOG_LINES:
             self._printed = now
             of_all = "" if self._total is None else f" of {self._total}"
-            self._progress.console.print(
+            self._bar.console.print(
                 f"{self._done}{of_all} images, {speed:.2f} images/s, {self._score_name} {score:.1f} %"
             )
 
 
 def _collect(
     accelerator: Accelerator,
-    progress: Sequence[ProgressFolder],
+    folders: Sequence[ProgressFolder],
     before: Sequence[ImageCounts],
     share: _Share,
     seconds: float,
@@ -455,7 +453,7 @@ def _collect(
     problems = sorted((problem for found, *_ in reports for problem in found), key=lambda problem: problem.index)
     device_peaks = [peak for *_, peak in reports if peak is not None]
     results = []
-    for folder, done, matrix in zip(progress, before, new, strict=True):
+    for folder, done, matrix in zip(folders, before, new, strict=True):
         counts, confusion = folder.read(share.num_classes), done.confusion() + matrix
         if not np.array_equal(counts.confusion(), confusion):
             raise RuntimeError(

@@ -22,7 +22,7 @@ from ...processing import Vocabulary
 __all__ = [
     "AnswerError",
     "ChatModel",
-    "GenerationSettings",
+    "GenerationOptions",
     "TextKind",
     "TextReport",
     "build_messages",
@@ -62,7 +62,7 @@ class AnswerError(ValueError):
 
 
 @dataclass(frozen=True)
-class GenerationSettings:
+class GenerationOptions:
     """How the language model is asked.
 
     Args:
@@ -119,7 +119,7 @@ def generate_texts(
     chat_model: ChatModel,
     chat_model_name: str,
     fits: Callable[[str], bool],
-    settings: GenerationSettings | None = None,
+    options: GenerationOptions | None = None,
     progress_file: str | os.PathLike[str] | None = None,
     show_progress: bool = True,
 ) -> TextReport:
@@ -131,7 +131,7 @@ def generate_texts(
         chat_model: Answers conversations; see `load_chat_model`.
         chat_model_name: What the vocabulary's metadata call it.
         fits: Whether a text is short enough; see `make_length_check`.
-        settings: How to ask.
+        options: How to ask.
         progress_file: Answers are kept there until the vocabulary is complete; None to keep none.
         show_progress: Whether to show a progress bar.
 
@@ -139,21 +139,21 @@ def generate_texts(
         The vocabulary with texts, and what is missing.
 
     Raises:
-        ValueError: Progress was made with other settings.
+        ValueError: Progress was made with other options.
     """
-    settings = settings or GenerationSettings()
-    description = {"kind": kind, "llm": chat_model_name, "vocabulary": vocabulary.fingerprint, **settings.to_dict()}
+    options = options or GenerationOptions()
+    description = {"kind": kind, "llm": chat_model_name, "vocabulary": vocabulary.fingerprint, **options.to_dict()}
     answers = _Answers(progress_file, description)
     labels = [entry.label for entry in vocabulary.classes]
-    for attempt in range(settings.attempts):
+    for attempt in range(options.attempts):
         # Who is asked in one batch must not depend on where a former run was stopped: it may change the answers.
         wanted = [label for label in labels if answers.asked(label) >= attempt]
-        batches = [wanted[n : n + settings.batch_size] for n in range(0, len(wanted), settings.batch_size)]
+        batches = [wanted[n : n + options.batch_size] for n in range(0, len(wanted), options.batch_size)]
         batches = [batch for batch in batches if any(answers.is_open(label, attempt) for label in batch)]
         name = kind if attempt == 0 else f"{kind}, attempt {attempt + 1}"
         for batch in track(batches, description=name, disable=not show_progress or not batches):
             conversations = [build_messages(kind, label, answers.rejected(label)) for label in batch]
-            seed = settings.seed + 1_000_003 * attempt + labels.index(batch[0])
+            seed = options.seed + 1_000_003 * attempt + labels.index(batch[0])
             for label, answer in zip(batch, chat_model(conversations, seed), strict=True):
                 answers.note(label, answer, kind, _names(vocabulary, label), fits)
             answers.save()
@@ -224,12 +224,12 @@ def make_length_check(tokenizer: Any, templates: Sequence[str], max_length: int 
     return lambda text: len(tokenizer(longest.format(text), truncation=False, verbose=False).input_ids) <= max_length
 
 
-def load_chat_model(name: str, settings: GenerationSettings, dtype: Any = "auto", device: Any = None) -> ChatModel:
+def load_chat_model(name: str, options: GenerationOptions, dtype: Any = "auto", device: Any = None) -> ChatModel:
     """A chat model of Transformers' text-generation pipeline.
 
     Args:
         name: Folder or hub id.
-        settings: How to generate.
+        options: How to generate.
         dtype: Number format.
         device: Where it runs; the first GPU or the CPU if not given.
 
@@ -248,15 +248,15 @@ def load_chat_model(name: str, settings: GenerationSettings, dtype: Any = "auto"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"  # answers follow the last token of every conversation of a batch
-    sampling = {"temperature": settings.temperature, "top_p": settings.top_p} if settings.do_sample else {}
+    sampling = {"temperature": options.temperature, "top_p": options.top_p} if options.do_sample else {}
 
     def answer(conversations: Sequence[Messages], seed: int) -> list[str]:
         set_seed(seed)
         outputs: Any = generator(
             list(conversations),
-            batch_size=settings.batch_size,
-            max_new_tokens=settings.max_new_tokens,
-            do_sample=settings.do_sample,
+            batch_size=options.batch_size,
+            max_new_tokens=options.max_new_tokens,
+            do_sample=options.do_sample,
             return_full_text=False,
             **sampling,
         )

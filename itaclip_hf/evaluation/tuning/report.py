@@ -18,10 +18,12 @@ from ...files import write_json, write_text
 from ...modeling import ITACLIPForSemanticSegmentation
 from ...processing import ITACLIPProcessor, Vocabulary
 from ..data.dataset_split import SubsetDataset
-from ..metrics.comparison import Comparison, compare_reports
-from ..running.full_evaluation import evaluate_and_report
+from ..metrics.comparison import Comparison
+from ..reporting.full_evaluation import evaluate_and_report
+from ..reporting.markdown import Markup, bold, escape, format_table, percent, signed_percent
+from ..reporting.report_comparison import compare_reports
 from ..running.predictor import ITACLIPPredictor
-from ..running.runner import RunSettings, make_accelerator
+from ..running.runner import RunOptions, make_accelerator
 from .samples import TunableSettings
 from .search import (
     TUNED,
@@ -61,7 +63,7 @@ def tune_and_report(
     parts: tuple[SubsetDataset, SubsetDataset],
     folder: str | os.PathLike[str],
     options: TuningOptions | None = None,
-    run: RunSettings | None = None,
+    run: RunOptions | None = None,
     accelerator: Accelerator | None = None,
     name: str | None = None,
     plots: bool = False,
@@ -162,21 +164,22 @@ def _format_markdown(
     use: str,
 ) -> str:
     sections = [
-        f"# Tuning on {parts[0].source.title}\n",
+        f"# Tuning on {escape(parts[0].source.title)}\n",
         _format_verdict(comparison),
         _format_settings(result),
         _format_scores(result, comparison, parts),
         _format_steps(result),
-        "".join(f"- {note}\n" for note in result.notes),
+        "".join(f"- {escape(note)}\n" for note in result.notes),
         use,
     ]
     return "\n".join(section for section in sections if section)
 
 
 def _format_verdict(comparison: Comparison) -> str:
-    low, high = (100 * bound for bound in comparison.interval)
-    level = f"{100 * comparison.confidence:g} % confidence interval {low:+.2f} to {high:+.2f}"
-    gain = f"On held-out images the chosen settings change the mIoU by {100 * comparison.difference:+.2f} ({level})."
+    low, high = comparison.interval
+    interval = f"{100 * comparison.level:g} % confidence interval {signed_percent(low)} to {signed_percent(high)}"
+    gain = signed_percent(comparison.difference)
+    gain = f"On held-out images the chosen settings change the mIoU by {gain} ({interval})."
     if low > 0:
         return f"{gain} They are better.\n"
     if high < 0:
@@ -185,37 +188,42 @@ def _format_verdict(comparison: Comparison) -> str:
 
 
 def _format_settings(result: TuningResult) -> str:
-    rows = [
-        f"| {' '.join(filter(None, (name, about['symbol'])))} | {getattr(result.default, name):g} | "
-        f"{getattr(result.chosen, name):g} |"
+    default, chosen = result.default, result.chosen
+    rows: list[tuple[object, ...]] = [
+        (" ".join(filter(None, (name, about["symbol"]))), f"{getattr(default, name):g}", f"{getattr(chosen, name):g}")
         for name, about in TUNED.items()
     ]
-    before, after = result.default.background, result.chosen.background
+    before, after = default.background, chosen.background
     if before:
         left_out = [word for word in before if word not in after]
         added = [word for word in after if word not in before]
-        rows.append(f"| background words | {len(before)} | {len(after)} |")
-        rows += [f"| … left out | | {', '.join(left_out)} |"] if left_out else []
-        rows += [f"| … added | | {', '.join(added)} |"] if added else []
-    return "\n".join(["| setting | default | chosen |", "|---|---|---|", *rows, ""])
+        rows.append(("background words", len(before), len(after)))
+        rows += [("… left out", "", ", ".join(left_out))] if left_out else []
+        rows += [("… added", "", ", ".join(added))] if added else []
+    return format_table(("setting", "default", "chosen"), rows)
 
 
 def _format_scores(result: TuningResult, comparison: Comparison, parts: tuple[SubsetDataset, SubsetDataset]) -> str:
     first, last = result.steps[0].mean_iou, result.steps[-1].mean_iou
     default, chosen = comparison.mean_iou
-    return "\n".join(
-        [
-            "| mIoU | images | default | chosen | difference |",
-            "|---|---|---|---|---|",
-            f"| tuned on (sampled pixels, labelled classes, no closing) | {len(parts[0])} | {100 * first:.2f} | "
-            f"{100 * last:.2f} | {100 * (last - first):+.2f} |",
-            f"| **held out** (whole pipeline) | {comparison.num_images} | {100 * default:.2f} | {100 * chosen:.2f} | "
-            f"**{100 * (chosen - default):+.2f}** |",
-            "",
-            f"{result.evaluations} settings were scored in {result.seconds_searching:.1f} s, after encoding the "
-            f"images once in {result.seconds_encoding:.1f} s.",
-            "",
-        ]
+    rows = [
+        (
+            "tuned on (sampled pixels, labelled classes, no closing)",
+            len(parts[0]),
+            *map(percent, (first, last)),
+            signed_percent(last - first),
+        ),
+        (
+            Markup("**held out** (whole pipeline)"),
+            comparison.num_images,
+            *map(percent, (default, chosen)),
+            bold(signed_percent(chosen - default)),
+        ),
+    ]
+    return (
+        f"{format_table(('mIoU', 'images', 'default', 'chosen', 'difference'), rows)}\n"
+        f"{result.evaluations} settings were scored in {result.seconds_searching:.1f} s, after encoding the images "
+        f"once in {result.seconds_encoding:.1f} s.\n"
     )
 
 
@@ -229,10 +237,10 @@ def _format_steps(result: TuningResult) -> str:
         ]
         words = set(before.settings.background) ^ set(step.settings.background)
         changes += [f"{'with' if word in step.settings.background else 'without'} “{word}”" for word in sorted(words)]
-        rows.append(f"| {', '.join(changes)} | {100 * step.mean_iou:.2f} |")
+        rows.append((", ".join(changes), percent(step.mean_iou)))
     if not rows:
         return "No move of the search gained enough: the default stays.\n"
-    return "\n".join(["| move of the search | mIoU on the part to tune on |", "|---|---|", *rows, ""])
+    return format_table(("move of the search", "mIoU on the part to tune on"), rows)
 
 
 def _format_use(options: Sequence[str], folder: Path, is_model_saved: bool) -> str:

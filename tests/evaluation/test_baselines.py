@@ -1,4 +1,4 @@
-"""GroupViT and CLIPSeg as predictors, against recomputations with Transformers' own models."""
+"""GroupViT as a predictor, against a recomputation with Transformers' own model."""
 
 import json
 import pickle
@@ -14,8 +14,6 @@ from scripted_evaluation import NUM_CLASSES, load_folders, write_folders
 from transformers import (
     AutoImageProcessor,
     AutoTokenizer,
-    CLIPSegConfig,
-    CLIPSegForImageSegmentation,
     GroupViTConfig,
     GroupViTModel,
 )
@@ -24,14 +22,10 @@ from typer.testing import CliRunner
 from itaclip_hf import Vocabulary
 from itaclip_hf.cli.main import app
 from itaclip_hf.demo import DEMO_CHECKPOINT
-from itaclip_hf.evaluation.running.foreign_baselines import (
-    CLIPSegPredictor,
-    GroupViTPredictor,
-    choose_background_threshold,
-    load_foreign_predictor,
-)
+from itaclip_hf.evaluation.running.baselines import find_baseline
+from itaclip_hf.evaluation.running.baselines.groupvit import GroupViT
 from itaclip_hf.evaluation.running.predictor import Predictor
-from itaclip_hf.evaluation.running.runner import RunSettings, run_evaluation
+from itaclip_hf.evaluation.running.runner import RunOptions, run_evaluation
 from itaclip_hf.files import write_json
 
 STUFF = Vocabulary([f"{word}" for word in ("dog", "cat", "sky", "tree", "car", "bus", "cup")])
@@ -39,7 +33,7 @@ OBJECTS = Vocabulary([["dog", "puppy"], "cat", ["bus", "coach", "van"], "cup"], 
 PROMPTS = {name: f"a photo of a {name}." for name in (*STUFF.query_names, *OBJECTS.query_names)}
 
 
-def save_checkpoint(folder: Path, kind: str) -> Path:
+def save_checkpoint(folder: Path) -> Path:
     """Random weights that tell images and texts apart, as a user has them on disk."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(DEMO_CHECKPOINT)
@@ -55,27 +49,17 @@ def save_checkpoint(folder: Path, kind: str) -> Path:
         "do_normalize": True,
         "do_rescale": True,
     }
-    if kind == "groupvit":
-        groups = {
-            "num_hidden_layers": 3, "depths": [1, 1, 1], "num_group_tokens": [6, 4, 0],
-            "num_output_groups": [6, 4, 4], "image_size": 64,
-        }  # fmt: skip
-        sizes = {"projection_dim": 16, "projection_intermediate_dim": 24}
-        model = GroupViTModel(GroupViTConfig(text_config=text, vision_config={**vision, **groups}, **sizes))
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm1d):
-                module.running_mean.normal_()
-        processor |= {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 224}, "resample": 3}
-        processor |= {"do_center_crop": True, "crop_size": {"height": 224, "width": 224}, "do_resize": True}
-    else:
-        tower = {**vision, "num_hidden_layers": 3, "image_size": 64}
-        decoder = {
-            "extract_layers": [0, 1, 2], "reduce_dim": 16, "decoder_num_attention_heads": 2,
-            "decoder_intermediate_size": 16, "projection_dim": 16,
-        }  # fmt: skip
-        model = CLIPSegForImageSegmentation(CLIPSegConfig(text_config=text, vision_config=tower, **decoder))
-        processor |= {"image_processor_type": "ViTImageProcessor", "size": {"height": 80, "width": 80}}
-        processor |= {"do_resize": True, "resample": 2}
+    groups = {
+        "num_hidden_layers": 3, "depths": [1, 1, 1], "num_group_tokens": [6, 4, 0],
+        "num_output_groups": [6, 4, 4], "image_size": 64,
+    }  # fmt: skip
+    sizes = {"projection_dim": 16, "projection_intermediate_dim": 24}
+    model = GroupViTModel(GroupViTConfig(text_config=text, vision_config={**vision, **groups}, **sizes))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.running_mean.normal_()
+    processor |= {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 224}, "resample": 3}
+    processor |= {"do_center_crop": True, "crop_size": {"height": 224, "width": 224}, "do_resize": True}
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():  # the default initialisation hardly tells anything apart
         if parameter.ndim > 1:
@@ -91,12 +75,7 @@ def save_checkpoint(folder: Path, kind: str) -> Path:
 
 @pytest.fixture(scope="module")
 def groupvit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_checkpoint(tmp_path_factory.mktemp("groupvit"), "groupvit")
-
-
-@pytest.fixture(scope="module")
-def clipseg(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_checkpoint(tmp_path_factory.mktemp("clipseg"), "clipseg")
+    return save_checkpoint(tmp_path_factory.mktemp("groupvit"))
 
 
 def make_image(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -138,28 +117,12 @@ def recompute_groupvit(folder: Path, image: Image.Image, names: list[list[str]])
     return pixel_probability.argmax(-1), pixel_probability.amax(-1)
 
 
-def recompute_clipseg(folder: Path, image: Image.Image, names: list[list[str]]) -> torch.Tensor:
-    """(classes, height, width) sigmoids from the whole model, one prompt with one copy of the image at a time."""
-    model = CLIPSegForImageSegmentation.from_pretrained(folder).eval()
-    pixels = AutoImageProcessor.from_pretrained(folder)(image, return_tensors="pt")["pixel_values"]
-    scores = []
-    for entry in names:
-        masks = []
-        for name in entry:
-            with torch.inference_mode():
-                masks.append(model(pixel_values=pixels, **tokenize(folder, [name])).logits.reshape(1, 1, 80, 80))
-        mask = torch.cat(masks).amax(0, keepdim=True)
-        scores.append(F.interpolate(mask, image.size[::-1], mode="bilinear")[0, 0].sigmoid())
-    return torch.stack(scores)
-
-
 @pytest.mark.parametrize("vocabulary", [STUFF, OBJECTS], ids=["stuff", "objects"])
 def test_groupvit_equals_a_recomputation(groupvit: Path, vocabulary: Vocabulary) -> None:
     image = make_image(90, 90)
-    predictor = load_foreign_predictor(
-        groupvit, vocabulary, background_threshold=0.3 if vocabulary.background else None, shortest_edge=64
-    )
-    assert isinstance(predictor, GroupViTPredictor) and isinstance(predictor, Predictor)
+    settings = {"shortest_edge": 64, **({"score_threshold": 0.3} if vocabulary.background else {})}
+    predictor = GroupViT(groupvit, vocabulary, settings=settings)
+    assert isinstance(predictor, Predictor)
     (prediction,) = predictor.predict(predictor.prepare_images([image]))
     classes, best = recompute_groupvit(groupvit, image, [list(entry.names) for entry in vocabulary.classes])
     assert len(classes.unique()) > 1
@@ -174,7 +137,7 @@ def test_groupvit_equals_a_recomputation(groupvit: Path, vocabulary: Vocabulary)
 
 
 def test_groupvit_keeps_the_best_group_where_none_reaches_the_threshold(groupvit: Path) -> None:
-    predictor = load_foreign_predictor(groupvit, OBJECTS, background_threshold=1.0, shortest_edge=64)
+    predictor = GroupViT(groupvit, OBJECTS, settings={"score_threshold": 1.0, "shortest_edge": 64})
     (prediction,) = predictor.predict(predictor.prepare_images([make_image(64, 64)]))
     found = prediction.labels.unique()
     assert 0 in found and len(found) == 2  # one group's class, all else background
@@ -182,7 +145,7 @@ def test_groupvit_keeps_the_best_group_where_none_reaches_the_threshold(groupvit
 
 def test_groupvit_takes_any_proportions_and_sizes_in_one_batch(groupvit: Path) -> None:
     images = [make_image(50, 75, 1), make_image(80, 60, 2), make_image(100, 150, 3)]
-    predictor = load_foreign_predictor(groupvit, OBJECTS, shortest_edge=64)
+    predictor = GroupViT(groupvit, OBJECTS, settings={"shortest_edge": 64})
     prepared = predictor.prepare_images(images)
     assert [tuple(pixels.shape) for pixels in prepared["pixel_values"]] == [(3, 64, 96), (3, 80, 64), (3, 64, 96)]
     together = predictor.predict(prepared)
@@ -192,88 +155,66 @@ def test_groupvit_takes_any_proportions_and_sizes_in_one_batch(groupvit: Path) -
         assert torch.equal(prediction.labels, alone.labels)
 
 
-@pytest.mark.parametrize("vocabulary", [STUFF, OBJECTS], ids=["stuff", "objects"])
-def test_clipseg_equals_the_whole_model_prompt_by_prompt(clipseg: Path, vocabulary: Vocabulary) -> None:
-    images = [make_image(50, 75, 1), make_image(80, 60, 2)]
-    predictor = load_foreign_predictor(
-        clipseg, vocabulary, background_threshold=0.55 if vocabulary.background else None
-    )
-    assert isinstance(predictor, CLIPSegPredictor) and isinstance(predictor, Predictor)
-    predictions = predictor.predict(predictor.prepare_images(images))
-    for image, prediction in zip(images, predictions, strict=True):
-        scores = recompute_clipseg(clipseg, image, [list(entry.names) for entry in vocabulary.classes])
-        best, expected = scores.max(0)
-        assert len(expected.unique()) > 1
-        if vocabulary.background:
-            is_background = best < 0.55
-            assert is_background.any() and not is_background.all()
-            expected = torch.where(is_background, 0, expected + 1)
-            assert (prediction.labels == expected).double().mean() > 0.999
-        matched = prediction.labels == expected
-        assert torch.allclose(prediction.confidence[matched], best[matched], atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["groupvit", "clipseg"])
-def test_an_evaluation_runs_and_its_preparation_travels_to_workers(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    checkpoint = request.getfixturevalue(kind)
+def test_an_evaluation_runs_and_its_preparation_travels_to_workers(groupvit: Path, tmp_path: Path) -> None:
     write_folders(tmp_path, num_images=3)
     vocabulary = Vocabulary(["dog", ["cat", "kitten"], "sky", "tree", "car"])
-    predictor = load_foreign_predictor(checkpoint, vocabulary)
+    predictor = GroupViT(groupvit, vocabulary)
     pickle.loads(pickle.dumps(predictor.prepare_images))
-    settings = RunSettings(batch_size=2, num_workers=0, show_progress=False)
-    result = run_evaluation(load_folders(tmp_path), predictor, tmp_path / "progress", settings)
+    options = RunOptions(batch_size=2, num_workers=0, show_progress=False)
+    result = run_evaluation(load_folders(tmp_path), predictor, tmp_path / "progress", options)
     labelled = sum((np.array(Image.open(path)) != 255).sum() for path in (tmp_path / "labels").iterdir())
     assert result.confusion.sum() == labelled and result.confusion.shape == (NUM_CLASSES, NUM_CLASSES)
 
 
-def test_the_papers_background_thresholds_are_chosen() -> None:
-    thresholds = [choose_background_threshold("groupvit", name) for name in ("voc21", "context60", "coco_object")]
-    assert thresholds == [0.95, 0.35, 0.95]
-    assert choose_background_threshold("groupvit") == 0.95
-    assert choose_background_threshold("clipseg", "voc21") == 0.3
+def test_checkpoints_are_recognised_by_their_configuration(groupvit: Path) -> None:
+    assert find_baseline(groupvit) is GroupViT
+    assert find_baseline("demo") is None
 
 
-def test_the_description_tells_settings_and_weights_apart(groupvit: Path, clipseg: Path) -> None:
-    first = load_foreign_predictor(groupvit, OBJECTS, benchmark="context60").describe()
+def test_the_papers_background_thresholds_are_chosen(groupvit: Path) -> None:
+    found = {
+        name: GroupViT(groupvit, OBJECTS, benchmark=name).describe()["background_threshold"]
+        for name in ("voc21", "context60", "coco_object", None)
+    }
+    assert found == {"voc21": 0.95, "context60": 0.35, "coco_object": 0.95, None: 0.95}
+    assert GroupViT(groupvit, STUFF, benchmark="voc21").describe()["background_threshold"] is None
+
+
+def test_the_description_tells_settings_and_weights_apart(groupvit: Path, tmp_path: Path) -> None:
+    first = GroupViT(groupvit, OBJECTS, benchmark="context60").describe()
     assert json.loads(json.dumps(first)) == first
     assert (first["method"], first["background_threshold"], first["shortest_edge"]) == ("GroupViT", 0.35, 448)
-    assert load_foreign_predictor(groupvit, OBJECTS, benchmark="voc21").describe() != first
-    predictor = load_foreign_predictor(clipseg, STUFF)
-    second = predictor.describe()
-    assert (second["method"], second["background_threshold"], second["image_size"]) == ("CLIPSeg", None, 80)
+    assert GroupViT(groupvit, OBJECTS, benchmark="voc21").describe() != first
+    shutil.copytree(groupvit, tmp_path, dirs_exist_ok=True)
     model = GroupViTModel.from_pretrained(groupvit)
     model.visual_projection[1].running_mean += 1  # no parameter, and yet it changes results
-    tokenizer, image_processor = AutoTokenizer.from_pretrained(groupvit), AutoImageProcessor.from_pretrained(groupvit)
-    changed = GroupViTPredictor(model, tokenizer, image_processor, OBJECTS, 0.35, name=str(groupvit)).describe()
+    model.save_pretrained(tmp_path)
+    changed = GroupViT(tmp_path, OBJECTS, benchmark="context60").describe()
     assert changed["weights_sha256"] != first["weights_sha256"]
 
 
-def test_texts_and_background_words_are_left_out_of_the_vocabulary(clipseg: Path) -> None:
+def test_texts_and_background_words_are_left_out_of_the_vocabulary(groupvit: Path) -> None:
     vocabulary = Vocabulary(["dog", "cat"], ["sky", "wall"]).with_auxiliary_texts(["a loyal pet", "a small pet"])
-    used = load_foreign_predictor(clipseg, vocabulary).vocabulary
+    used = GroupViT(groupvit, vocabulary).vocabulary
     assert used == Vocabulary(["dog", "cat"], ["background"])
     assert used.labels == vocabulary.labels
 
 
-def test_unusable_checkpoints_and_settings_are_refused(groupvit: Path, clipseg: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="model type groupvit or clipseg, but demo is of 'clip'"):
-        load_foreign_predictor("demo", STUFF)
-    with pytest.raises(ValueError, match="no `shortest_edge` for CLIPSeg"):
-        load_foreign_predictor(clipseg, STUFF, shortest_edge=336)
-    with pytest.raises(ValueError, match="`background_threshold` between 0 and 1, but got 40"):
-        load_foreign_predictor(clipseg, OBJECTS, background_threshold=40)
+def test_unusable_checkpoints_and_settings_are_refused(groupvit: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="settings out of score_threshold, shortest_edge for GroupViT, but got pamr"):
+        GroupViT(groupvit, STUFF, settings={"pamr_steps": 0})
+    with pytest.raises(ValueError, match="background threshold between 0 and 1, but got 40"):
+        GroupViT(groupvit, OBJECTS, settings={"score_threshold": 40})
     with pytest.raises(ValueError, match="no background threshold without a background in the vocabulary, but got 0"):
-        load_foreign_predictor(clipseg, STUFF, background_threshold=0.5)
+        GroupViT(groupvit, STUFF, settings={"score_threshold": 0.5})
     with pytest.raises(ValueError, match=r"prompts of at most 77 tokens, but 'a photo of a dog dog .* Shorten"):
-        load_foreign_predictor(groupvit, Vocabulary(["dog " * 80, "cat"]))
-    shutil.copytree(clipseg, tmp_path, dirs_exist_ok=True)
-    CLIPSegForImageSegmentation.from_pretrained(clipseg).clip.save_pretrained(tmp_path)
-    config = json.loads((clipseg / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"Expected a whole CLIPSegForImageSegmentation, but .* lacks"):
-        load_foreign_predictor(tmp_path, STUFF)
+        GroupViT(groupvit, Vocabulary(["dog " * 80, "cat"]))
+    shutil.copytree(groupvit, tmp_path, dirs_exist_ok=True)
+    model = GroupViTModel.from_pretrained(groupvit)
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith("visual_projection")}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    with pytest.raises(ValueError, match=r"Expected a whole GroupViT, but .* lacks"):
+        GroupViT(tmp_path, STUFF)
 
 
 def evaluate(root: Path, checkpoint: Path, *more: object):
@@ -284,19 +225,13 @@ def evaluate(root: Path, checkpoint: Path, *more: object):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_the_command_line_recognises_them_and_refuses_what_does_not_apply(
-    groupvit: Path, clipseg: Path, tmp_path: Path
-) -> None:
+def test_the_command_line_recognises_it_and_refuses_what_does_not_apply(groupvit: Path, tmp_path: Path) -> None:
     write_folders(tmp_path, num_images=2)
     write_json(tmp_path / "five.json", Vocabulary(["cat", "dog", "sky", "car"], background=["wall"]).to_dict())
     result = evaluate(tmp_path, groupvit, "--shortest-edge", 64, "--score-threshold", 0.4)
     assert result.exit_code == 0, result.output
     predictor = json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["predictor"]
     assert (predictor["method"], predictor["background_threshold"]) == ("GroupViT", 0.4)
-    result = evaluate(tmp_path, clipseg, "--restart")
-    assert result.exit_code == 0, result.output
-    predictor = json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["predictor"]
-    assert (predictor["method"], predictor["background_threshold"]) == ("CLIPSeg", 0.3)
-    refused = evaluate(tmp_path, clipseg, "--similarity-scale", 50, "--preset", "fast")
+    refused = evaluate(tmp_path, groupvit, "--similarity-scale", 50, "--preset", "fast")
     assert refused.exit_code == 2
     assert "Expected no --preset, --similarity-scale with" in refused.output

@@ -13,7 +13,9 @@ from accelerate import Accelerator
 from ...methods import Published
 from ..data.benchmarks import Benchmark
 from ..data.segmentation_datasets import Sample, SegmentationDataset, StreamedDataset
-from ..reporting.plots import (
+from ..running.predictor import Predictor
+from ..running.runner import EvaluationResult, RunOptions, describe_run, make_accelerator, run_evaluation
+from .plots import (
     GalleryRow,
     check_plotting,
     choose_gallery_images,
@@ -21,9 +23,7 @@ from ..reporting.plots import (
     plot_confusion,
     plot_gallery,
 )
-from ..reporting.report import build_report, write_report
-from .predictor import Predictor
-from .runner import EvaluationResult, RunSettings, describe_run, make_accelerator, run_evaluation
+from .report import build_report, write_report
 
 __all__ = ["evaluate_and_report"]
 
@@ -34,7 +34,7 @@ def evaluate_and_report(
     folder: str | os.PathLike[str],
     title: str,
     benchmark: Benchmark | None = None,
-    settings: RunSettings | None = None,
+    options: RunOptions | None = None,
     accelerator: Accelerator | None = None,
     plots: bool = True,
     command: Sequence[str] = (),
@@ -48,7 +48,7 @@ def evaluate_and_report(
         folder: Report and progress go there.
         title: What was evaluated on what.
         benchmark: The benchmark, where it is one.
-        settings: How to go about it.
+        options: How to go about it.
         accelerator: The processes; made here if not given.
         plots: Whether to draw pictures, which needs matplotlib.
         command: How to run it again, for the report.
@@ -59,14 +59,14 @@ def evaluate_and_report(
     """
     if plots:
         check_plotting()  # before the work, not after it
-    settings = settings or RunSettings()
-    if published is not None and settings.limit is not None:
-        published = published._replace(differences={**published.differences, "images": (settings.limit, "all")})
+    options = options or RunOptions()
+    if published is not None and options.limit is not None:
+        published = published._replace(differences={**published.differences, "images": (options.limit, "all")})
     accelerator = accelerator or make_accelerator()
     target = Path(folder)
-    result = run_evaluation(dataset, predictor, target / "progress", settings, accelerator)
+    result = run_evaluation(dataset, predictor, target / "progress", options, accelerator)
     pictures = _draw(target, dataset, predictor, result, title) if plots and accelerator.is_main_process else []
-    description = describe_run(dataset, predictor, settings)
+    description = describe_run(dataset, predictor, options)
     report = build_report(title, result, description, predictor.vocabulary, benchmark, command, pictures, published)
     if accelerator.is_main_process:
         write_report(target, report, result, predictor.vocabulary)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from itaclip_hf.drawing.pictures import (
-    BACKGROUND_COLOR,
+from itaclip_hf.drawing import (
     draw_confidence,
     draw_gallery,
     draw_label_map,
@@ -16,6 +15,7 @@ from itaclip_hf.drawing.pictures import (
     to_grey_image,
     to_indexed_image,
 )
+from itaclip_hf.drawing.palette import BACKGROUND_COLOR
 
 
 @pytest.fixture

@@ -1,0 +1,71 @@
+"""The paper's tables: those in `paper/`, and the two that follow from the registered methods and from checkpoints."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from ...methods import get_method, method_names
+from .table_files import load_table_file
+from .tables import AblationRow, AblationTable
+
+__all__ = ["get_table", "make_backbone_table", "table_names"]
+
+_BACKBONES = {
+    "openai/clip-vit-base-patch16": {"voc21": 67.9},
+    "openai/clip-vit-base-patch32": {"voc21": 56.7},
+    "openai/clip-vit-large-patch14": {"voc21": 53.3},
+}
+
+
+def table_names() -> tuple[str, ...]:
+    """Names of the paper's tables."""
+    return tuple(_load_tables())
+
+
+def get_table(name: str) -> AblationTable:
+    """A table of the paper by its name or its number there.
+
+    Raises:
+        ValueError: If there is none; the message lists those that there are.
+    """
+    tables = _load_tables()
+    numbers = {str(table.number): table for table in tables.values()}
+    table = tables.get(name) or numbers.get(name)
+    if table is None:
+        known = ", ".join(f"{table.name} ({table.number})" for table in tables.values())
+        raise ValueError(f"Expected a table out of {known}, 'all', or a YAML file, but got {name!r}.")
+    return table
+
+
+def make_backbone_table(models: Sequence[str]) -> AblationTable:
+    """The table of backbones for these checkpoints; the paper's figures stand beside those that it has."""
+    rows = tuple(AblationRow(model, {"model": model}, _BACKBONES.get(model, {})) for model in models)
+    return AblationTable("backbones", "Backbones", rows, number=10)
+
+
+def _load_tables() -> dict[str, AblationTable]:
+    tables = (*_load_files(), _make_method_table(), make_backbone_table(tuple(_BACKBONES)))
+    return {table.name: table for table in tables}
+
+
+@cache  # files alone: methods may be registered at any time
+def _load_files() -> tuple[AblationTable, ...]:
+    found = [load_table_file(file) for file in (Path(__file__).parent / "paper").glob("*.yaml")]
+    return tuple(sorted(found, key=lambda table: table.number or 0))
+
+
+def _make_method_table() -> AblationTable:
+    """All methods that there are, each as its figures were published: with pixel refinement or without."""
+    rows = []
+    for name in method_names():
+        method = get_method(name)
+        title = f"{method.title} + PAMR" if method.published_with else method.title
+        rows.append(AblationRow(title, {"method": name, **method.published_with}, method.published))
+    return AblationTable(
+        "methods",
+        "Training-free methods that need only CLIP",
+        tuple(rows),
+        reference=get_method("itaclip").title,
+        number=1,
+        note="Each method has its own published settings of windows, image size, scale and thresholds.",
+    )
