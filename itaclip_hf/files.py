@@ -6,9 +6,12 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-__all__ = ["TEMPORARY_SUFFIX", "write_atomically", "write_json", "write_text"]
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["TEMPORARY_SUFFIX", "write_atomically", "write_json", "write_png", "write_text"]
 
 TEMPORARY_SUFFIX = ".itaclip-tmp"
 
@@ -38,3 +41,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Writes a JSON file atomically; nan, which JSON lacks, is refused."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_png(path: str | os.PathLike[str], image: "Image.Image") -> None:
+    """Writes a picture atomically."""
+    with write_atomically(path) as file:
+        image.save(file, "PNG")

@@ -2,82 +2,28 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ..dtypes import NumberFormat
-from .dataset_options import (
-    BackgroundFirstLineOption,
-    DataOption,
-    DatasetChoice,
-    DatasetConfigOption,
-    DatasetOption,
-    DefinitionsOption,
-    IgnoreIndexOption,
-    ImageColumnOption,
-    ImagesOption,
-    LabelColumnOption,
-    LabelsOption,
-    ReduceLabelsOption,
-    SplitOption,
-    StreamingOption,
-    Texts,
-    TextsOption,
-    VocabularyOption,
-)
-from .method_options import MethodOption, resolve_method
-from .model_options import DEFAULT_MODEL, DtypeOption, ModelOption, PresetOption, quiet_libraries
-from .process_options import CpuOption, ProcessesOption, join_processes
-
-if TYPE_CHECKING:
-    from ..processing import ITACLIPProcessor
+from .options.data import BENCHMARKS_HELP, StreamedDataOptions
+from .options.model import ModelOptions
+from .options.processes import ProcessOptions
+from .options.run import RunOptions
+from .options.settings import SettingOptions
+from .options.vocabulary import VocabularyOptions
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    benchmark: Annotated[
-        str | None,
-        typer.Argument(
-            help="voc21, voc20, context60, context59, coco_stuff, coco_object, cityscapes or ade20k. "
-            "Without it, name a dataset by --images and --labels or by --dataset."
-        ),
-    ] = None,
-    data: DataOption = None,
-    split: SplitOption = "val",
-    images: ImagesOption = None,
-    labels: LabelsOption = None,
-    dataset: DatasetOption = None,
-    dataset_config: DatasetConfigOption = None,
-    image_column: ImageColumnOption = "image",
-    label_column: LabelColumnOption = "label",
-    streaming: StreamingOption = False,
-    ignore_index: IgnoreIndexOption = None,
-    reduce_labels: ReduceLabelsOption = False,
-    vocabulary: VocabularyOption = None,
-    background_first_line: BackgroundFirstLineOption = False,
-    definitions: DefinitionsOption = None,
-    texts: TextsOption = None,
-    model: ModelOption = DEFAULT_MODEL,
-    method: MethodOption = None,
-    preset: PresetOption = None,
-    dtype: DtypeOption = NumberFormat.auto,
-    cpu: CpuOption = False,
-    processes: ProcessesOption = None,
-    shortest_edge: Annotated[int | None, typer.Option(help="Image size in pixels; default: the benchmark's.")] = None,
-    similarity_scale: Annotated[float | None, typer.Option(help="Factor on the cosines.")] = None,
-    auxiliary_weight: Annotated[float | None, typer.Option(help="Weight α of the texts about the classes.")] = None,
-    photometric_weight: Annotated[float | None, typer.Option(help="Weight λ of the unflipped views.")] = None,
-    score_threshold: Annotated[float | None, typer.Option(help="Pixels of a lower score become class 0.")] = None,
-    area_threshold: Annotated[float | None, typer.Option(help="Smaller shares of the foreground are dropped.")] = None,
-    pamr_steps: Annotated[int | None, typer.Option(help="Steps of the pixel refinement; 0 for none.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images that are predicted together.")] = 1,
-    workers: Annotated[int, typer.Option(help="Processes that decode and resize, per evaluating process.")] = 2,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be scored.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw earlier progress away.")] = False,
-    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Whether to draw pictures.")] = True,
+    data: StreamedDataOptions,
+    words: VocabularyOptions,
+    model: ModelOptions,
+    settings: SettingOptions,
+    processes: ProcessOptions,
+    run: RunOptions,
+    benchmark: Annotated[str | None, typer.Argument(help=BENCHMARKS_HELP)] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the report; default: itaclip_evaluation/NAME, or NAME_METHOD.")
     ] = None,
@@ -92,78 +38,45 @@ def evaluate(
     from ..evaluation.data.benchmarks import get_benchmark
 
     chosen = None if benchmark is None else get_benchmark(benchmark)
-    method = None if method is None else resolve_method(method)
-    choice = DatasetChoice(
-        chosen, data, split, images, labels, dataset, dataset_config, image_column, label_column, streaming,
-        ignore_index, reduce_labels, vocabulary, background_first_line, definitions, texts,
-    )  # fmt: skip
-    words = choice.read_vocabulary(method)
-    samples = choice.open_dataset(len(words.labels))
+    method = settings.resolve_method()
+    vocabulary = words.read(chosen, method)
+    samples = data.open_dataset(chosen, len(vocabulary.labels))
     # Not before: these take seconds, and a wrong option is told at once.
     from ..evaluation.reporting.report import format_markdown
-    from ..evaluation.running.foreign_baselines import (
-        FOREIGN_MODEL_TYPES,
-        ForeignPredictor,
-        load_foreign_predictor,
-        read_model_type,
-    )
+    from ..evaluation.running.foreign_baselines import FOREIGN_MODEL_TYPES, ForeignPredictor, read_model_type
     from ..evaluation.running.full_evaluation import evaluate_and_report
     from ..evaluation.running.predictor import ITACLIPPredictor
-    from ..evaluation.running.runner import RunSettings
-    from ..loading import load
     from ..methods import Settings, find_published
 
-    quiet_libraries()
-    run = RunSettings(batch_size=batch_size, num_workers=workers, limit=limit, strict=strict, restart=restart)
-    accelerator = join_processes(cpu, processes, "evaluate")
+    accelerator = processes.join("evaluate")
     predictor: ForeignPredictor | ITACLIPPredictor
-    published = None  # figures of other systems are not theirs
-    if read_model_type(model) in FOREIGN_MODEL_TYPES:
-        _refuse_foreign_options(
-            model,
-            method=method,
-            preset=preset,
-            pamr_steps=pamr_steps,
-            similarity_scale=similarity_scale,
-            auxiliary_weight=auxiliary_weight,
-            photometric_weight=photometric_weight,
-            area_threshold=area_threshold,
-            texts=texts,
-            definitions=definitions,
-        )
-        predictor = load_foreign_predictor(
-            model, words, benchmark, score_threshold, shortest_edge, dtype.value, accelerator.device
-        )
+    if read_model_type(model.model) in FOREIGN_MODEL_TYPES:
+        words.refuse_texts(f"{model.model} knows no texts about the classes")
+        published = None  # that of another system
+        predictor = model.load_foreign(settings, accelerator.device, vocabulary, benchmark)
     else:
-        given = {
-            "pamr_steps": pamr_steps,
-            "similarity_scale": similarity_scale,
-            "shortest_edge": shortest_edge,
-            "auxiliary_weight": auxiliary_weight,
-            "photometric_weight": photometric_weight,
-            "score_threshold": score_threshold,
-            "area_threshold": area_threshold,
-        }
-        loaded, processor = load(
-            model,
-            method=method,
-            benchmark=benchmark,
-            preset=None if preset is None else preset.value,
-            settings={name: value for name, value in given.items() if value is not None},
-            dtype=dtype.value,
-            device=accelerator.device,
-        )
-        published = None if benchmark is None else find_published(Settings.of(loaded, processor), benchmark)
-        _refuse_idle_options(processor, texts=texts, definitions=definitions, photometric_weight=photometric_weight)
-        predictor = ITACLIPPredictor(loaded, processor, words, name=model)
-    name = benchmark or samples.title
-    description = predictor.describe()
-    title = f"{chosen.title if chosen else name}, {description['method']}, {Path(model).name}"
+        loaded = model.load(settings, accelerator.device, benchmark=benchmark)
+        used = Settings.of(*loaded)
+        if not used.uses_texts:
+            words.refuse_texts("texts about the classes have no weight here")
+        published = None if benchmark is None else find_published(used, benchmark)
+        predictor = ITACLIPPredictor(*loaded, vocabulary, name=model.model)
+    name, description = benchmark or samples.title, predictor.describe()
+    title = f"{chosen.title if chosen else name}, {description['method']}, {Path(model.model).name}"
     if accelerator.is_main_process:
-        typer.echo(f"Running {model} in {description['dtype']} on {accelerator.device} ...", err=True)
+        typer.echo(f"Running {model.model} in {description['dtype']} on {accelerator.device} ...", err=True)
     folder = out or Path("itaclip_evaluation") / "_".join(filter(None, (Path(name).name, method)))
     result, report = evaluate_and_report(
-        samples, predictor, folder, title, chosen, run, accelerator, plots, ["itaclip", *sys.argv[1:]], published
+        samples,
+        predictor,
+        folder,
+        title,
+        chosen,
+        run.for_runner(),
+        accelerator,
+        run.plots,
+        ["itaclip", *sys.argv[1:]],
+        published,
     )
     if accelerator.is_main_process:
         typer.echo(format_markdown(report))
@@ -175,30 +88,3 @@ def evaluate(
         accelerator.end_training()
     if result.problems:
         raise typer.Exit(1)
-
-
-def _refuse_idle_options(
-    processor: "ITACLIPProcessor", texts: Texts | None, definitions: Path | None, photometric_weight: float | None
-) -> None:
-    """An option that the method gives no weight would be ignored in silence."""
-    names_texts = texts in (Texts.definitions, Texts.synonyms) or definitions is not None
-    if names_texts and processor.auxiliary_weight == 0:
-        raise ValueError(
-            "Expected no --texts or --definitions, as texts about the classes have no weight here, but got them. "
-            "Leave them out, or give --auxiliary-weight more than 0."
-        )
-    if not processor.image_processor.image_engineering and photometric_weight is not None:
-        raise ValueError(
-            "Expected no --photometric-weight, as there are no augmented views here, but got one. Leave it out, or "
-            "choose --method itaclip."
-        )
-
-
-def _refuse_foreign_options(model: str, **options: object) -> None:
-    """Options about ITACLIP's own stages mean nothing to another method, and would be ignored in silence."""
-    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
-    if given:
-        raise ValueError(
-            f"Expected no {', '.join(given)} with {model}, which is no CLIP checkpoint and has no such settings, but "
-            "got them. Leave them out; --score-threshold sets its background threshold."
-        )

@@ -16,6 +16,7 @@ from .compare import compare
 from .convert import convert
 from .demo_scenes import demo_scenes
 from .evaluate import evaluate
+from .options.groups import take_groups
 from .segment import segment
 from .texts import texts
 from .tune import tune
@@ -69,7 +70,7 @@ def _take_general_options(
 
 
 for _command in COMMANDS:
-    app.command()(_command)
+    app.command()(take_groups(_command))
 
 
 def main() -> None:

@@ -10,20 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..dtypes import NumberFormat
-from .method_options import MethodOption
-from .model_options import (
-    DEFAULT_MODEL,
-    DeviceOption,
-    DtypeOption,
-    ModelOption,
-    PresetOption,
-    load_model,
-)
+from .options.classes import ClassOptions
+from .options.model import ModelOptions
+from .options.processes import DeviceOption
+from .options.settings import SettingOptions
 
 if TYPE_CHECKING:
-    from .image_files import ImageFile
-    from .segmented_image import SegmentedImage
+    from ..loading import Loaded
+    from .images import ImageFile, SegmentedImage
 
 __all__ = ["segment"]
 
@@ -63,22 +57,9 @@ def segment(
         list[Path],
         typer.Argument(metavar="IMAGE...", help="Images, and folders that are searched with all below them."),
     ],
-    classes: Annotated[
-        str | None,
-        typer.Option(help='What to look for: classes between ";", synonyms between ",": "cat; dog, puppy; sky".'),
-    ] = None,
-    background: Annotated[
-        str | None, typer.Option(help='Words for everything else, as class 0: "wall, floor, tree".')
-    ] = None,
-    definitions: Annotated[
-        Path | None, typer.Option(help="Texts about the classes: 'name >=text' a line, or a vocabulary in JSON.")
-    ] = None,
-    vocabulary: Annotated[
-        Path | None, typer.Option(help="The whole vocabulary as a file, instead of --classes.")
-    ] = None,
-    model: ModelOption = DEFAULT_MODEL,
-    method: MethodOption = None,
-    preset: PresetOption = None,
+    words: ClassOptions,
+    model: ModelOptions,
+    settings: SettingOptions,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("itaclip_results"),
     confidence: Annotated[
         bool,
@@ -92,7 +73,6 @@ def segment(
         typer.Option(help="Earlier results in --out: refuse to begin, overwrite them, or skip what is finished."),
     ] = Existing.refuse,
     device: DeviceOption = "auto",
-    dtype: DtypeOption = NumberFormat.auto,
 ) -> None:
     """Segment images into classes that you name.
 
@@ -100,25 +80,29 @@ def segment(
     score of each class). Images of folders keep their subfolders; a second image of the same name becomes NAME-2.
     An image that cannot be read is reported, the others are done, and the exit code is 1.
     """
-    from .image_files import find_images
-    from .vocabulary_options import read_vocabulary
+    from ..methods import Settings
+    from .images import find_images
 
-    words = read_vocabulary(classes, background, definitions, vocabulary)
+    vocabulary = words.read()
     files = find_images(images, out)
     if existing is Existing.refuse:
         _refuse_existing(files, out)
-    loaded, processor = load_model(model, words, preset, device, dtype, method)
-    settings = {
-        "model": model,
-        "method": method,
-        "window_stride": loaded.config.window_stride,
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "vocabulary": None if words is None else words.fingerprint,
+    loaded = model.load(settings, device, vocabulary)
+    if not loaded.model.config.query_classes:
+        raise ValueError(
+            f'Expected classes, as {model.model} has none of its own, but got none. Add --classes "cat; dog; sky".'
+        )
+    request = {
+        "model": model.model,
+        "method": settings.method,
+        **Settings.of(*loaded).to_json(),
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "vocabulary": None if vocabulary is None else vocabulary.fingerprint,
         "confidence": confidence,
     }
     if existing is Existing.skip:
-        files = _leave_out_finished(files, out, settings)
-    failed = _segment_files(files, out, settings, loaded, processor)
+        files = _leave_out_finished(files, out, request)
+    failed = _segment_files(files, out, request, loaded)
     if failed:
         typer.secho(f"{failed} of {len(files)} images failed; see the lines above.", fg="red", err=True)
         raise typer.Exit(1)
@@ -134,14 +118,14 @@ def _refuse_existing(files: Sequence["ImageFile"], out: Path) -> None:
         )
 
 
-def _leave_out_finished(files: Sequence["ImageFile"], out: Path, settings: dict[str, Any]) -> list["ImageFile"]:
+def _leave_out_finished(files: Sequence["ImageFile"], out: Path, request: dict[str, Any]) -> list["ImageFile"]:
     remaining = []
     for file in files:
         description = ResultFiles.of(file, out).description
         if not description.exists():
             remaining.append(file)
             continue
-        if _read_request(description) != (str(file.path), settings):
+        if _read_request(description) != (str(file.path), request):
             raise ValueError(
                 f"Expected {description} to be of {file.path} with the same settings, but it is of another image "
                 "or other settings. Use --existing overwrite or another --out."
@@ -160,15 +144,12 @@ def _read_request(description: Path) -> tuple[Any, Any]:
         return None, None
 
 
-def _segment_files(
-    files: Sequence["ImageFile"], out: Path, settings: dict[str, Any], model: Any, processor: Any
-) -> int:
+def _segment_files(files: Sequence["ImageFile"], out: Path, request: dict[str, Any], loaded: "Loaded") -> int:
     """Segment every file and write its results; the number of files that failed."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    from .image_files import UNREADABLE, read_rgb_image
-    from .segmented_image import segment_image
+    from .images import UNREADABLE, read_rgb_image, segment_image
 
     failed = 0
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -176,7 +157,7 @@ def _segment_files(
         for file in progress.track(files, description="Segmenting"):
             start = time.perf_counter()
             try:
-                result = segment_image(read_rgb_image(file.path), model, processor)
+                result = segment_image(read_rgb_image(file.path), *loaded)
             except (*UNREADABLE, MemoryError, RuntimeError) as error:
                 if isinstance(error, RuntimeError) and "memory" not in str(error):
                     raise  # torch has no one error for too little memory, and anything else is a fault of the program
@@ -188,7 +169,7 @@ def _segment_files(
                 "image": str(file.path),
                 "height": result.image.height,
                 "width": result.image.width,
-                "settings": settings,
+                "settings": request,
                 "seconds": round(time.perf_counter() - start, 3),
                 "classes": result.describe_classes(),
             }
@@ -198,25 +179,11 @@ def _segment_files(
 
 
 def _write_result(paths: ResultFiles, result: "SegmentedImage", description: dict[str, Any]) -> None:
-    import numpy as np
+    from ..drawing.pictures import make_palette, to_grey_image, to_indexed_image
+    from ..files import write_json, write_png
 
-    from ..drawing.pictures import (
-        draw_named_regions,
-        draw_overlay,
-        draw_with_legend,
-        make_palette,
-        to_grey_image,
-        to_indexed_image,
-    )
-    from ..files import write_json
-    from .picture_files import save_png
-
-    palette = make_palette(result.has_background)
-    overlay = draw_named_regions(
-        draw_overlay(np.asarray(result.image), result.labels, palette), result.labels, result.names
-    )
-    save_png(paths.labels, to_indexed_image(result.labels, palette))
-    save_png(paths.overlay, draw_with_legend(overlay, result.labels, result.names, palette))
+    write_png(paths.labels, to_indexed_image(result.labels, make_palette(result.has_background)))
+    write_png(paths.overlay, result.draw())
     if description["settings"]["confidence"]:
-        save_png(paths.confidence, to_grey_image(result.confidence))
+        write_png(paths.confidence, to_grey_image(result.confidence))
     write_json(paths.description, description)

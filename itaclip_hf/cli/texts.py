@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .model_options import DEFAULT_MODEL, quiet_libraries
+from .options.model import DEFAULT_MODEL, quiet_libraries
+from .options.processes import DeviceOption
 
 __all__ = ["texts"]
 
@@ -38,7 +39,7 @@ def texts(
     temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 0.6,
     top_p: Annotated[float, typer.Option(help="Of the sampling.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
-    device: Annotated[str | None, typer.Option(help="'cpu', 'cuda:0', …; default: the GPU if any.")] = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Let a language model write a definition or a one-word synonym of every class.
 
@@ -53,16 +54,17 @@ def texts(
     from transformers import AutoTokenizer
 
     from ..evaluation.texts.llm_texts import GenerationSettings, generate_texts, load_chat_model, make_length_check
-    from ..loading import resolve_checkpoint
+    from ..loading import choose_device, resolve_checkpoint
 
     quiet_libraries()
+    place = choose_device(device)
     settings = GenerationSettings(batch_size=batch_size, attempts=attempts)
     if sample:
         settings = replace(settings, do_sample=True, temperature=temperature, top_p=top_p, seed=seed)
     tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(model))
     fits = make_length_check(tokenizer, IMAGENET_TEMPLATES)
     progress_file = out.with_name(f"{out.name}.progress.json")
-    chat_model = load_chat_model(llm, settings, device=device)
+    chat_model = load_chat_model(llm, settings, device=str(place))
     report = generate_texts(words, kind.value, chat_model, llm, fits, settings, progress_file)
     report.vocabulary.save_json_file(out)
     progress_file.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ Defaults are those of the paper (ITACLIP, CVPR Workshops 2025). Nothing here nee
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -109,6 +109,7 @@ def _setting(
     grid: TuningGrid | None = None,
     is_last_block: bool = False,
     is_result: bool = True,
+    idle_without: str = "",
 ) -> Any:
     metadata = {
         "holder": holder,
@@ -118,6 +119,7 @@ def _setting(
         "grid": grid,
         "is_last_block": is_last_block,
         "is_result": is_result,
+        "idle_without": idle_without,
     }
     return field(default=default, metadata=metadata)
 
@@ -133,7 +135,8 @@ class Settings:
 
     The metadata of each field say its `holder` ("config", "image_processor" or "processor"), its `values`, its `help`,
     its `symbol` in formulae, the `grid` on which it is tuned, whether it `is_last_block` (part of how the last block
-    works, and thereby of what tells one method from another), and whether results depend on it (`is_result`).
+    works, and thereby of what tells one method from another), whether results depend on it (`is_result`), and
+    without which other one it changes nothing (`idle_without`).
 
     Raises:
         TypeError: If a value is of another type than its setting's.
@@ -167,7 +170,12 @@ class Settings:
         is_last_block=True,
     )
     intermediate_weight: float = _setting(
-        0.5, "config", _SHARE, "Share of that mean map; the last block's own gets the rest.", is_last_block=True
+        0.5,
+        "config",
+        _SHARE,
+        "Share of that mean map; the last block's own gets the rest.",
+        is_last_block=True,
+        idle_without="intermediate_layers",
     )
     last_residual: bool = _setting(
         True, "config", _SWITCH, "Whether the last block keeps the residual around its attention.", is_last_block=True
@@ -178,7 +186,7 @@ class Settings:
     window_size: int = _setting(
         224, "config", ValueRange(int, 0, 2**16), "Side of the sliding window in pixels; 0: the whole image at once."
     )
-    window_stride: int = _setting(28, "config", _PIXELS, "Step between windows in pixels.")
+    window_stride: int = _setting(28, "config", _PIXELS, "Step between windows in pixels.", idle_without="window_size")
     window_batch_size: int | None = _setting(
         None,
         "config",
@@ -192,6 +200,7 @@ class Settings:
         "config",
         ValueRange(int, 1, 4096, is_list=True),
         "Distances, in pixels, of the neighbours it looks at.",
+        idle_without="pamr_steps",
     )
     similarity_scale: float = _setting(
         40.0,
@@ -222,6 +231,7 @@ class Settings:
         "Share of the unflipped views; the flipped ones get the rest.",
         symbol="λ",
         grid=TuningGrid((0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0), "views"),
+        idle_without="image_engineering",
     )
     auxiliary_weight: float = _setting(
         0.2,
@@ -305,6 +315,20 @@ class Settings:
         """
         _expect_names(changes)
         return replace(self, **changes)
+
+    def find_idle(self, names: Iterable[str]) -> dict[str, str]:
+        """Those of some settings that change nothing beside the others, each with the setting that it needs."""
+        needed = {name: setting_fields()[name].metadata["idle_without"] for name in names}
+        return {name: other for name, other in needed.items() if other and not getattr(self, other)}
+
+    @property
+    def uses_texts(self) -> bool:
+        """Whether texts about the classes have any weight."""
+        return self.auxiliary_weight > 0
+
+    def describe_windows(self) -> str:
+        """How an image is cut into windows, in words."""
+        return f"windows every {self.window_stride} pixels" if self.window_size else "the whole image at once"
 
     def held_by(self, holder: Holder) -> dict[str, Any]:
         """The settings of one holder, by name."""

@@ -36,6 +36,7 @@ from .predictor import Prediction, hash_weights
 
 __all__ = [
     "FOREIGN_MODEL_TYPES",
+    "FOREIGN_SETTINGS",
     "CLIPSegPredictor",
     "ForeignPredictor",
     "GroupViTPredictor",
@@ -45,6 +46,9 @@ __all__ = [
 ]
 
 FOREIGN_MODEL_TYPES = ("groupvit", "clipseg")
+
+FOREIGN_SETTINGS = {"shortest_edge": "shortest_edge", "score_threshold": "background_threshold"}
+"""Settings of ours that mean something to them, too, and what they are called here."""
 
 PROMPT_TEMPLATE = "a photo of a {}."
 """GroupViT's evaluation segments with this prompt alone, and CLIPSeg's paper names it for tests."""

@@ -1,0 +1,166 @@
+"""Images of the command line: finds those that were asked for, reads and segments them, describes what was found."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from ..modeling import ITACLIPForSemanticSegmentation
+    from ..processing import ITACLIPProcessor
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "UNREADABLE",
+    "ImageFile",
+    "SegmentedImage",
+    "find_images",
+    "read_rgb_image",
+    "segment_image",
+]
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+# What PIL and the image processor raise on files that are no images, broken, or too large to be meant.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image and the name of its results, a path below the output folder without suffix."""
+
+    path: Path
+    result_name: Path
+
+
+@dataclass(frozen=True)
+class SegmentedImage:
+    """An image and what was found in it.
+
+    Attributes:
+        image: The RGB image.
+        labels: Label ids (height, width).
+        confidence: Highest class score of each pixel, between 0 and 1, before thresholds, (height, width).
+        names: Name of each label.
+        has_background: Whether label 0 is the background.
+    """
+
+    image: Image.Image
+    labels: np.ndarray
+    confidence: np.ndarray
+    names: tuple[str, ...]
+    has_background: bool
+
+    def describe_classes(self) -> list[dict[str, Any]]:
+        """Id, name, share of the pixels and mean score of every class; the score of an absent class is `None`."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.names))
+        sums = np.bincount(self.labels.ravel(), weights=self.confidence.ravel(), minlength=len(self.names))
+        return [
+            {
+                "id": label,
+                "name": name,
+                "share": round(float(counts[label] / self.labels.size), 6),
+                "mean_score": round(float(sums[label] / counts[label]), 6) if counts[label] else None,
+            }
+            for label, name in enumerate(self.names)
+        ]
+
+    def summarize(self, most: int = 4) -> str:
+        """The largest classes and their shares in a line."""
+        found = sorted(
+            (entry for entry in self.describe_classes() if entry["share"]), key=lambda entry: -entry["share"]
+        )
+        shown = [f"{entry['name']} {entry['share']:.0%}" for entry in found[:most]]
+        return ", ".join(shown) + (f" and {len(found) - most} more" if len(found) > most else "")
+
+    def draw(self) -> Image.Image:
+        """The image with its classes laid over it, named, and a legend beside it."""
+        from ..drawing.pictures import draw_named_regions, draw_overlay, draw_with_legend, make_palette
+
+        palette = make_palette(self.has_background)
+        overlay = draw_overlay(np.asarray(self.image), self.labels, palette)
+        overlay = draw_named_regions(overlay, self.labels, self.names)
+        return draw_with_legend(overlay, self.labels, self.names, palette)
+
+
+def find_images(inputs: Iterable[Path], out: Path) -> list[ImageFile]:
+    """List the images in the order given, each once; folders with all below them, sorted.
+
+    Results of a folder's image lie in the same subfolder of the output folder. Images whose results would have one
+    name are numbered: `cat`, `cat-2`, ...
+
+    Args:
+        inputs: Files and folders. A file that does not exist is listed, so that reading it says so.
+        out: Output folder; what lies in it is no input.
+
+    Raises:
+        ValueError: If there is no image.
+    """
+    inputs = list(inputs)
+    files: list[ImageFile] = []
+    seen: set[Path] = set()
+    taken: set[str] = set()
+    for path, name in _expand(inputs, out):
+        if path.resolve() in seen:
+            continue
+        seen.add(path.resolve())
+        files.append(ImageFile(path, _make_unique(name, taken)))
+    if not files:
+        shown = ", ".join(str(path) for path in inputs)
+        raise ValueError(
+            f"Expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), but found none in {shown}. Name others."
+        )
+    return files
+
+
+def read_rgb_image(path: Path) -> Image.Image:
+    """Read any image file upright as RGB.
+
+    Raises:
+        OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError: See `UNREADABLE`.
+    """
+    from ..processing import read_image
+
+    with Image.open(path) as image:
+        pixels = read_image(image)
+    return Image.fromarray(np.moveaxis(pixels, 0, -1).round().clip(0, 255).astype(np.uint8))
+
+
+def segment_image(
+    image: Image.Image, model: "ITACLIPForSemanticSegmentation", processor: "ITACLIPProcessor"
+) -> SegmentedImage:
+    """Segment an RGB image with the vocabulary that is baked into the model."""
+    import torch
+
+    inputs = processor(images=image, return_tensors="pt").to(model.device)
+    with torch.inference_mode():
+        outputs = model.predict_labels(**inputs, area_threshold=processor.image_processor.area_threshold)
+        labels = processor.post_process_label_maps(outputs)[0]
+        confidence = outputs.confidence[0]
+    names = tuple(str(name) for _, name in sorted((model.config.id2label or {}).items()))
+    return SegmentedImage(image, labels.cpu().numpy(), confidence.cpu().numpy(), names, names[0] == "background")
+
+
+def _expand(inputs: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
+    """Paths of images and the names that their results ask for."""
+    for path in inputs:
+        if not path.is_dir():
+            yield path, Path(path.stem)
+            continue
+        for found in sorted(path.rglob("*")):
+            is_result = out.resolve() in found.resolve().parents
+            is_hidden = any(part.startswith(".") for part in found.relative_to(path).parts)
+            if found.suffix.lower() in IMAGE_SUFFIXES and found.is_file() and not is_result and not is_hidden:
+                yield found, found.relative_to(path).with_suffix("")
+
+
+def _make_unique(name: Path, taken: set[str]) -> Path:
+    """The name, numbered if need be; compared without case, as some file systems do."""
+    unique, number = name, 1
+    while str(unique).casefold() in taken:
+        number += 1
+        unique = name.with_name(f"{name.name}-{number}")
+    taken.add(str(unique).casefold())
+    return unique
