@@ -65,7 +65,11 @@ def texts(
     fits = make_length_check(tokenizer, IMAGENET_TEMPLATES)
     progress_file = out.with_name(f"{out.name}.progress.json")
     chat_model = load_chat_model(llm, settings, device=str(place))
-    report = generate_texts(words, kind.value, chat_model, llm, fits, settings, progress_file)
+    try:
+        report = generate_texts(words, kind.value, chat_model, llm, fits, settings, progress_file)
+    except KeyboardInterrupt as stop:
+        where = f"Answers so far are kept in {progress_file}"
+        raise type(stop)(f"{where}. To go on, run the same command again.") from None
     report.vocabulary.save_json_file(out)
     progress_file.unlink(missing_ok=True)
     typer.echo(f"{len(words.classes) - len(report.failures)} of {len(words.classes)} classes have {kind.value}: {out}")
