@@ -1,5 +1,6 @@
 """Images of the command line: finds those that were asked for, reads and segments them, describes what was found."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "UNREADABLE",
     "ImageFile",
     "SegmentedImage",
     "find_images",
@@ -23,8 +23,6 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-# What PIL and the image processor raise on files that are no images, broken, or too large to be meant.
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,8 @@ def find_images(inputs: Iterable[Path], out: Path) -> list[ImageFile]:
     name are numbered: `cat`, `cat-2`, ...
 
     Args:
-        inputs: Files and folders. A file that does not exist is listed, so that reading it says so.
+        inputs: Files and folders. Files that are not there and folders that cannot be looked into are listed, so that
+            reading them says so.
         out: Output folder; what lies in it is no input.
 
     Raises:
@@ -100,13 +99,13 @@ def find_images(inputs: Iterable[Path], out: Path) -> list[ImageFile]:
     """
     inputs = list(inputs)
     files: list[ImageFile] = []
-    seen: set[Path] = set()
+    seen: set[str] = set()
     taken: set[str] = set()
-    for path, name in _expand(inputs, out):
-        if path.resolve() in seen:
-            continue
-        seen.add(path.resolve())
-        files.append(ImageFile(path, _make_unique(name, taken)))
+    for path, name in _expand(inputs, Path(os.path.realpath(out))):
+        place = os.path.realpath(path)  # unlike `Path.resolve`, it has nothing against links in a circle
+        if place not in seen:
+            seen.add(place)
+            files.append(ImageFile(path, _make_unique(name, taken)))
     if not files:
         shown = ", ".join(str(path) for path in inputs)
         raise ValueError(
@@ -119,12 +118,15 @@ def read_rgb_image(path: Path) -> Image.Image:
     """Read any image file upright as RGB.
 
     Raises:
-        OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError: See `UNREADABLE`.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no image, or its pixels are not as expected.
     """
+    from ..image_files import ImageError, load_image
     from ..processing import read_image
 
-    with Image.open(path) as image:
-        pixels = read_image(image)
+    if os.path.isdir(path):  # those that can be looked into never come here
+        raise ImageError("Expected a folder that may be looked into, but this one may not. Change its permissions.")
+    pixels = read_image(load_image(path))
     return Image.fromarray(np.moveaxis(pixels, 0, -1).round().clip(0, 255).astype(np.uint8))
 
 
@@ -146,14 +148,23 @@ def segment_image(
 def _expand(inputs: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
     """Paths of images and the names that their results ask for."""
     for path in inputs:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # unlike `Path.is_dir`, it leaves it to reading to say what is wrong
             yield path, Path(path.stem)
             continue
-        for found in sorted(path.rglob("*")):
-            is_result = out.resolve() in found.resolve().parents
-            is_hidden = any(part.startswith(".") for part in found.relative_to(path).parts)
-            if found.suffix.lower() in IMAGE_SUFFIXES and found.is_file() and not is_result and not is_hidden:
-                yield found, found.relative_to(path).with_suffix("")
+        for found in sorted(_search(path)):
+            if out not in Path(os.path.realpath(found)).parents:
+                yield found, Path(path.name) if found == path else found.relative_to(path).with_suffix("")
+
+
+def _search(folder: Path) -> Iterator[Path]:
+    """Everything below a folder that is called like an image, and the folders that cannot be looked into."""
+    closed: list[Path] = []
+    for root, folders, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                yield Path(root, name)
+    yield from closed
 
 
 def _make_unique(name: Path, taken: set[str]) -> Path:

@@ -9,7 +9,10 @@ import inspect
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_args
+
+import typer
 
 __all__ = ["take_groups"]
 
@@ -27,7 +30,7 @@ def take_groups(command: Callable[..., None]) -> Callable[..., None]:
             groups[parameter.name] = parameter.annotation
             parameters += _list_options(parameter)
         else:
-            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            parameters.append(_as_option(parameter.name, parameter.default, *get_args(parameter.annotation)))
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
@@ -50,9 +53,21 @@ def _list_options(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
         kind, option = get_args(field.type)
         option = copy(option)
         option.rich_help_panel = group.panel
-        yield inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=getattr(defaults, field.name),
-            annotation=Annotated[kind, option],
-        )
+        yield _as_option(field.name, getattr(defaults, field.name), kind, option)
+
+
+def _as_option(name: str, default: Any, kind: Any, option: Any) -> inspect.Parameter:
+    if Path in (kind, *get_args(kind)):
+        option = copy(option)
+        option.parser = _read_path
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+def _read_path(text: str | Path) -> Path:
+    """An empty text, as from a variable that was not set, is not the current folder."""
+    if not str(text):
+        raise typer.BadParameter("Expected a path, but got an empty one. For the current folder, write a dot.")
+    return Path(text)
+
+
+_read_path.__name__ = "path"  # what help calls such values
