@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from ...image_files import ImageError, load_image, name_image_errors
 from .benchmarks import Benchmark
 from .dataset_layouts import ImageLabelPair, find_layout, pair_folders
 from .label_mapping import LabelIdError, LabelMapping
@@ -39,7 +40,8 @@ class SampleError(ValueError):
     """Something is wrong with one sample.
 
     Args:
-        kind: "missing image", "missing label", "unreadable image", "unreadable label", "label id" or "size mismatch".
+        kind: "missing image", "missing label", "unreadable image", "unreadable label", "label id", "size mismatch", or
+            "unusable image".
         path: The file, or the row of a table.
         message: What was expected and what came.
     """
@@ -321,25 +323,22 @@ def _image_from_array(array: NDArray[Any], path: str) -> Image.Image:
 
 def _read_image(source: Any, path: str | os.PathLike[str]) -> Image.Image:
     """The decoded image in its own mode and orientation."""
-    try:
-        with Image.open(source) as image:
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise SampleError("missing image", path, "expected a file, but there is none") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SampleError("unreadable image", path, str(error)) from None
+    return _load("image", source, path)
 
 
 def _read_labels(source: Any, path: str | os.PathLike[str]) -> NDArray[Any]:
     """Raw ids of a label file; palette files give their indices, not their colours."""
+    return np.asarray(_load("label", source, path))
+
+
+def _load(kind: str, source: Any, path: str | os.PathLike[str]) -> Image.Image:
     try:
-        with Image.open(source) as image:
-            return np.asarray(image)
+        with name_image_errors():
+            return load_image(source)
     except FileNotFoundError:
-        raise SampleError("missing label", path, "expected a file, but there is none") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SampleError("unreadable label", path, str(error)) from None
+        raise SampleError(f"missing {kind}", path, "expected a file, but there is none") from None
+    except ImageError as error:
+        raise SampleError(f"unreadable {kind}", path, str(error)) from None
 
 
 def _map_labels(raw: NDArray[Any], mapping: LabelMapping, path: str | os.PathLike[str]) -> NDArray[np.int32]:
