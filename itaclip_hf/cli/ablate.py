@@ -48,7 +48,9 @@ def ablate(
             "repeated.",
         ),
     ] = None,
-    replicates: Annotated[int, typer.Option(min=1, help="Resamplings of the images for the intervals.")] = 2000,
+    replicates: Annotated[
+        int, typer.Option(min=1, max=10**6, help="Resamplings of the images for the intervals.")
+    ] = 2000,
     out: Annotated[Path | None, typer.Option(help="Folder for the tables; default: itaclip_ablation/NAME.")] = None,
 ) -> None:
     """Compute ablation tables: every row's mIoU with the interval of its difference, beside the paper's figures.

@@ -9,6 +9,7 @@ import typer
 
 from .options.model import DEFAULT_MODEL, quiet_libraries
 from .options.processes import DeviceOption
+from .options.vocabulary import read_class_file
 
 __all__ = ["texts"]
 
@@ -46,9 +47,9 @@ def texts(
     Answers are kept in OUT.progress.json until all classes were asked for; a run that was stopped goes on. Classes
     without a usable answer are listed, keep the texts they had, and the exit code is 1.
     """
-    from ..processing import IMAGENET_TEMPLATES, Vocabulary
+    from ..processing import IMAGENET_TEMPLATES
 
-    words = Vocabulary.from_file(classes, background_first_line=background_first_line)
+    words = read_class_file(classes, background_first_line)
 
     # Not before: these take seconds, and a wrong file is told at once.
     from transformers import AutoTokenizer

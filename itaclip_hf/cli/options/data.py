@@ -1,6 +1,7 @@
 """Options that name a labelled dataset."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,21 @@ BENCHMARKS_HELP = (
     "voc21, voc20, context60, context59, coco_stuff, coco_object, cityscapes or ade20k. "
     "Without it, name a dataset by --images and --labels or by --dataset."
 )
+
+_READ_WITH = {
+    "BENCHMARK with --data": ("data", "split"),
+    "--images with --labels": ("images", "labels", "ignore_index", "reduce_labels"),
+    "--dataset": (
+        "dataset",
+        "dataset_config",
+        "split",
+        "image_column",
+        "label_column",
+        "streaming",
+        "ignore_index",
+        "reduce_labels",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -64,12 +80,28 @@ class DataOptions:
         found = [way for way, is_named in named.items() if is_named]
         if len(found) != 1:
             raise ValueError(f"Expected one of {', '.join(named)}, but got {' and '.join(found) or 'none of them'}.")
+        self._refuse_others(found[0])
         if benchmark is not None and self.data is not None:
             return load_benchmark_dataset(benchmark, self.data, self.split)
         mapping = self._map_labels(num_labels)
         if self.images is not None and self.labels is not None:
-            return load_folder_dataset(self.images, self.labels, mapping)
+            title = Path(os.path.abspath(self.images)).name  # also of "." and ".."
+            return load_folder_dataset(self.images, self.labels, mapping, title)
         return self._load_table(mapping)
+
+    def _refuse_others(self, way: str) -> None:
+        """Options about other ways to name a dataset would be ignored in silence."""
+        defaults = type(self)()
+        ignored = [
+            f"--{field.name.replace('_', '-')}"
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(defaults, field.name) and field.name not in _READ_WITH[way]
+        ]
+        if ignored:
+            raise ValueError(
+                f"Expected no {', '.join(ignored)} with {way.replace(' with ', ' and ')}, but got "
+                f"{'them' if len(ignored) > 1 else 'it'}. Leave out what does not belong together."
+            )
 
     def _map_labels(self, num_labels: int) -> "LabelMapping":
         """Label ids that are class ids, but for those that are not scored."""
@@ -96,7 +128,7 @@ class DataOptions:
         else:
             table = datasets.load_dataset(self.dataset, self.dataset_config, split=self.split, streaming=is_stream)
         kind = StreamedDataset if is_stream else TableDataset
-        return kind(table, mapping, self.image_column, self.label_column, title=place.name)
+        return kind(table, mapping, self.image_column, self.label_column, title=Path(os.path.abspath(place)).name)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ...evaluation.data.benchmarks import Benchmark
     from ...processing import Vocabulary
 
-__all__ = ["Texts", "VocabularyOptions"]
+__all__ = ["Texts", "VocabularyOptions", "read_class_file"]
 
 
 class Texts(str, Enum):
@@ -70,17 +70,41 @@ class VocabularyOptions:
 
     def _read_names(self, benchmark: "Benchmark | None", method: str | None) -> "Vocabulary":
         from ...methods import get_method
-        from ...processing import Vocabulary
 
         if self.vocabulary is not None and self.texts is not None:
             raise ValueError(
                 "Expected `--vocabulary` or `--texts`, but got both. Texts of a file go with `--definitions`."
             )
         if self.vocabulary is not None:
-            has_background = self.background_first_line or (benchmark is not None and benchmark.has_background)
-            return Vocabulary.from_file(self.vocabulary, background_first_line=has_background)
+            is_asked, has_background = self.background_first_line, benchmark is not None and benchmark.has_background
+            return read_class_file(self.vocabulary, is_asked, has_background)
+        if self.background_first_line:
+            raise ValueError("Expected `--vocabulary` with `--background-first-line`, but got none. Name the file.")
         if benchmark is None:
             raise ValueError("Expected a benchmark or `--vocabulary`, but got neither. Name the classes in a file.")
         if self.texts is not None:
             return benchmark.vocabulary(self.texts.value)
         return benchmark.vocabulary(None if method is None or get_method(method).settings().uses_texts else "none")
+
+
+def read_class_file(path: Path, background_first_line: bool, has_background: bool = False) -> "Vocabulary":
+    """A vocabulary from a file.
+
+    Args:
+        path: JSON, or one of the published text formats.
+        background_first_line: Whether the user says that the first line lists background words.
+        has_background: Whether a file of lines begins with them anyway.
+
+    Raises:
+        ValueError: If the file is not as expected, or has no such line.
+        OSError: If it cannot be read.
+    """
+    from ...processing import Vocabulary
+
+    words = Vocabulary.from_file(path, background_first_line=background_first_line or has_background)
+    if background_first_line and (path.suffix == ".json" or not words.background):
+        raise ValueError(
+            f"Expected a class on each line of {path} with `--background-first-line`, but got another format, which "
+            "says itself what is background. Leave the option out."
+        )
+    return words
