@@ -1,4 +1,4 @@
-"""What the program does with terminals that show little, readers that leave, signals, and long messages."""
+"""What the program does with terminals that show little, readers that leave, signals, messages and devices."""
 
 import os
 import subprocess
@@ -69,3 +69,15 @@ def test_ctrl_c_is_told_in_one_line():
         "Interrupted. Stopped at the third image. Go on with --existing skip.\n",
     )
     assert fail_with(KeyboardInterrupt()).stderr == "Interrupted. To begin anew, run the same command again.\n"
+
+@pytest.mark.parametrize("device", ["toaster", "meta", "mps", "xpu", "cuda:7", "cuda:x", "cpu:-2"])
+def test_devices_that_are_not_there_are_refused(itaclip, checkpoint, photo, tmp_path, device):
+    segment = ["segment", photo, "--classes", "cat", "--model", checkpoint, "--out", tmp_path / "out"]
+    (tmp_path / "classes.txt").write_text("cat\n")
+    texts = ["texts", "--classes", tmp_path / "classes.txt", "--llm", tmp_path, "--out", tmp_path / "texts.json"]
+    for arguments in (segment, texts):
+        result = itaclip(*arguments, "--device", device)
+        assert result.exit_code == 2
+        assert "Expected a device of this machine" in result.stderr
+        assert repr(device) in result.stderr
+        assert len(result.stderr.splitlines()) == 1

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...processing import Vocabulary, load_auxiliary_texts
+if TYPE_CHECKING:
+    from ...processing import Vocabulary
 
 __all__ = ["ClassOptions"]
 
@@ -31,13 +32,15 @@ class ClassOptions:
         None
     )
 
-    def read(self) -> Vocabulary | None:
+    def read(self) -> "Vocabulary | None":
         """The vocabulary that the options describe, or `None` if they name no classes.
 
         Raises:
             ValueError: If options contradict each other or a file is not as expected.
             OSError: If a file cannot be read.
         """
+        from ...processing import Vocabulary
+
         if self.classes is not None and self.vocabulary is not None:
             raise ValueError("Expected `--classes` or `--vocabulary`, but got both. Leave one of them out.")
         definitions = self.definitions
@@ -65,7 +68,7 @@ def _split_classes(text: str) -> list[list[str]]:
     return classes
 
 
-def _add_background(vocabulary: Vocabulary, text: str) -> Vocabulary:
+def _add_background(vocabulary: "Vocabulary", text: str) -> "Vocabulary":
     if vocabulary.background:
         raise ValueError(
             "Expected one background, but got `--background` and words in the file. Leave one of them out."
@@ -74,14 +77,9 @@ def _add_background(vocabulary: Vocabulary, text: str) -> Vocabulary:
     return replace(vocabulary, background=tuple(words))
 
 
-def _add_definitions(vocabulary: Vocabulary, path: Path) -> Vocabulary:
+def _add_definitions(vocabulary: "Vocabulary", path: Path) -> "Vocabulary":
     """Give classes their texts from the file; a file for many classes serves for a few, and both sides are told."""
-    is_json = path.suffix == ".json"
-    texts = (
-        _load_json_definitions(path)
-        if is_json
-        else {name: (text,) for name, text in load_auxiliary_texts(path).items()}
-    )
+    texts = _load_texts(path)
     known = {name: entry for name, entry in texts.items() if _has_class(vocabulary, name)}
     if not known:
         raise ValueError(
@@ -94,15 +92,17 @@ def _add_definitions(vocabulary: Vocabulary, path: Path) -> Vocabulary:
     return enriched
 
 
-def _load_json_definitions(path: Path) -> dict[str, tuple[str, ...]]:
-    return {
-        entry.label: entry.auxiliary_texts
-        for entry in Vocabulary.from_json_file(path).classes
-        if entry.auxiliary_texts
-    }
+def _load_texts(path: Path) -> dict[str, tuple[str, ...]]:
+    """Texts by class, of a vocabulary in JSON or of lines."""
+    from ...processing import Vocabulary, load_auxiliary_texts
+
+    if path.suffix != ".json":
+        return {name: (text,) for name, text in load_auxiliary_texts(path).items()}
+    classes = Vocabulary.from_json_file(path).classes
+    return {entry.label: entry.auxiliary_texts for entry in classes if entry.auxiliary_texts}
 
 
-def _has_class(vocabulary: Vocabulary, name: str) -> bool:
+def _has_class(vocabulary: "Vocabulary", name: str) -> bool:
     try:
         vocabulary.class_id(name)
     except ValueError:
