@@ -100,7 +100,7 @@ def segment(
     vocabulary = words.read()
     files = find_images(images, out)
     _protect_files(files, out, existing)
-    loaded = model.load(settings, device, vocabulary)
+    loaded = model.load(settings, device, vocabulary or model.own_vocabulary())
     if not loaded.model.config.query_classes:
         raise ValueError(
             f'Expected classes, as {model.model} has none of its own, but got none. Add --classes "cat; dog; sky".'

@@ -35,6 +35,12 @@ class ModelOptions:
         typer.Option(help="Number format; auto: bfloat16 where the device is fast in it, else float32."),
     ] = NumberFormat.auto
 
+    def own_vocabulary(self) -> "Vocabulary | None":
+        """What the embedded checkpoint is for; others bring their vocabulary along, if they have one."""
+        from ...loading import load_demo_vocabulary
+
+        return load_demo_vocabulary() if self.model == DEMO_MODEL else None
+
     def load(
         self,
         settings: SettingOptions,
