@@ -196,7 +196,7 @@ def test_a_name_of_broken_bytes_is_segmented_and_shown(checkpoint, photo, tmp_pa
     ("number", "code", "word"), [(signal.SIGINT, 130, b"Interrupted"), (signal.SIGTERM, 143, b"Terminated")]
 )
 def test_a_signal_ends_with_a_line_that_says_how_to_go_on(checkpoint, tmp_path, number, code, word):
-    images = [save_picture(tmp_path / f"{index}.png", index) for index in range(300)]
+    images = [save_picture(tmp_path / f"{index}.png", index) for index in range(150)]
     process = start_program(checkpoint, *images, "--out", tmp_path / "out")
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").glob("*.json")) and time.monotonic() < deadline:
@@ -209,5 +209,5 @@ def test_a_signal_ends_with_a_line_that_says_how_to_go_on(checkpoint, tmp_path, 
     assert last.endswith(b"To go on, run it again with --existing skip.")
     assert b"Traceback" not in errors
     done = len(printed.splitlines())
-    assert f" {done} of 300 images are done, not {tmp_path}".encode() in last
+    assert f" {done} of 150 images are done, not {tmp_path}".encode() in last
     assert not list((tmp_path / "out").glob(".*"))
