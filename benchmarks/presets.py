@@ -24,14 +24,13 @@ from numpy.typing import NDArray
 
 from demo_world.dataset import BENCHMARK_NAMES, BenchmarkName, compose_benchmark_scene, vocabulary_dict
 from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
-from itaclip_hf.checkpoints import load_complete_model, resolve_checkpoint
 from itaclip_hf.evaluation.metrics.comparison import bootstrap_mean_iou_difference
 from itaclip_hf.evaluation.metrics.confusion_matrix import compute_segmentation_scores, encode_pair_counts
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.running.predictor import hash_weights
 from itaclip_hf.files import write_atomically, write_json, write_text
+from itaclip_hf.loading import load
 from itaclip_hf.modeling.windows import plan_windows
-from itaclip_hf.text_cache import bake_vocabulary
 
 from .measuring import synchronize
 from .output import describe_machine, format_seconds, format_table, print_machine
@@ -270,10 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _load(
     name: str, world: BenchmarkName, device: torch.device
 ) -> tuple[ITACLIPForSemanticSegmentation, ITACLIPProcessor]:
-    model = load_complete_model(name, torch.float32, device)
-    processor = ITACLIPProcessor.from_pretrained(resolve_checkpoint(name))
-    bake_vocabulary(model, processor, Vocabulary.from_dict(vocabulary_dict(world)))
-    return model, processor
+    return load(name, Vocabulary.from_dict(vocabulary_dict(world)), dtype=torch.float32, device=device)
 
 
 def _check_folder(folder: Path, identity: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from itaclip_hf.cli.model_options import Preset
+from itaclip_hf.methods import get_preset
 
 from .measuring import Stopwatch, measure_peak, run_in_own_process
 from .naive_itaclip import NaiveITACLIP, refine, resize, weigh_neighbours
@@ -105,7 +105,7 @@ def choose_contestants(options: argparse.Namespace, device: torch.device) -> lis
     return [
         Contestant(dtype, stride, f"{str(dtype).removeprefix('torch.')}, stride {stride}")
         for dtype in choose_dtypes(options.dtypes, device)
-        for stride in dict.fromkeys((options.stride, Preset.balanced.window_stride))
+        for stride in dict.fromkeys((options.stride, get_preset("balanced")["window_stride"]))
     ]
 
 

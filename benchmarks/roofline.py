@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from itaclip_hf import ITACLIPConfig
-from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS
+from itaclip_hf.methods import get_method
 from itaclip_hf.modeling.encoder_batches import choose_views_per_batch
 
 from .arithmetic import compute_resized_size, count_encoder_work, split_view_flops
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(_format_rates(all_rates), flush=True)
     bandwidth = measure_bandwidth(device)
     print(f"\nMemory bandwidth (copy, read and written): {bandwidth / 1e9:.1f} GB/s\n")
-    resized_size = compute_resized_size(options.size, BENCHMARKS[options.benchmark].settings.shortest_edge)
+    resized_size = compute_resized_size(options.size, get_method("itaclip").settings(options.benchmark).shortest_edge)
     work = count_encoder_work(config, resized_size, options.views)
     print(_format_work(config, work.flops, work.windows * work.views))
     print()

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from itaclip_hf import ITACLIPProcessor
-from itaclip_hf.checkpoints import resolve_checkpoint
 from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS
+from itaclip_hf.loading import resolve_checkpoint
 
 from .measuring import PeakMemory, Stopwatch, can_measure_peak, measure_peak, median_seconds
 from .output import describe_machine, format_bytes, format_seconds, format_table, print_machine, save_json

@@ -15,16 +15,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from itaclip_hf import ITACLIPProcessor, Vocabulary
-from itaclip_hf.checkpoints import load_complete_model, resolve_checkpoint
+from itaclip_hf import Vocabulary
 from itaclip_hf.dtypes import NumberFormat, choose_dtype
 from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS
-from itaclip_hf.text_cache import bake_vocabulary
+from itaclip_hf.loading import load
+from itaclip_hf.text_cache import TextCache
 
 from .measuring import PROJECT
 from .output import describe_machine, format_seconds, format_table, print_machine, save_json
@@ -86,15 +85,14 @@ def measure_vocabulary(model_name: str, device: torch.device, dtype: torch.dtype
         device: Where the texts are encoded.
         dtype: Number format.
     """
-    model = load_complete_model(model_name, dtype, device)
-    processor = ITACLIPProcessor.from_pretrained(resolve_checkpoint(model_name))
+    model, processor = load(model_name, dtype=dtype, device=device)
     vocabulary = Vocabulary([entry.label for entry in BENCHMARKS["coco_stuff"].vocabulary().classes])
-    bake_vocabulary(model, processor, Vocabulary(["warm-up"]), cache=False)
+    model.set_vocabulary(processor, Vocabulary(["warm-up"]))
     seconds, embeddings = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for cache in (False, Path(folder), Path(folder)):
+        for cache in (None, TextCache(folder), TextCache(folder)):
             start, cpu_start = time.perf_counter(), time.process_time()
-            bake_vocabulary(model, processor, vocabulary, cache)
+            model.set_vocabulary(processor, vocabulary, cache)
             embeddings.append(model.query_embeddings.cpu())
             seconds.append(StartTime(time.perf_counter() - start, time.process_time() - cpu_start))
     start, cpu_start = time.perf_counter(), time.process_time()

@@ -15,8 +15,9 @@ from transformers import CLIPTextConfig, CLIPVisionConfig
 from transformers.utils import logging
 
 from itaclip_hf import ITACLIPConfig, ITACLIPForSemanticSegmentation, ITACLIPImageProcessor
-from itaclip_hf.checkpoints import load_complete_model, resolve_checkpoint
 from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS, Benchmark
+from itaclip_hf.loading import load, resolve_checkpoint
+from itaclip_hf.methods import get_method
 from itaclip_hf.samples import SAMPLE_PHOTOS
 
 from .arithmetic import EncoderWork, count_encoder_work
@@ -155,8 +156,8 @@ def load_model(
     """Load a checkpoint, or make a model of a known size with random weights, equal ones every time."""
     logging.disable_progress_bar()
     if name not in RANDOM_MODELS:
-        processor = ITACLIPImageProcessor.from_pretrained(resolve_checkpoint(name))
-        return load_complete_model(name, dtype, device, **fields), processor
+        model, processor = load(name, settings=fields, dtype=dtype, device=device)
+        return model, processor.image_processor
     model = ITACLIPForSemanticSegmentation(read_config(name, **fields)).eval()
     _fill_weights(model)
     return model.to(device, dtype), ITACLIPImageProcessor()
@@ -166,7 +167,7 @@ def make_workload(options: argparse.Namespace, dtype: torch.dtype) -> Workload:
     """Everything that the options of `add_workload_arguments` ask for."""
     device = read_device(options)
     benchmark = BENCHMARKS[options.benchmark]
-    settings = benchmark.settings
+    settings = get_method("itaclip").settings(options.benchmark)
     model, processor = load_model(
         options.model,
         dtype,

@@ -6,27 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..dtypes import NumberFormat
-from .dataset_options import (
-    BackgroundFirstLineOption,
-    DataOption,
-    DatasetChoice,
-    DatasetConfigOption,
-    DatasetOption,
-    DefinitionsOption,
-    IgnoreIndexOption,
-    ImageColumnOption,
-    ImagesOption,
-    LabelColumnOption,
-    LabelsOption,
-    ReduceLabelsOption,
-    SplitOption,
-    StreamingOption,
-    TextsOption,
-    VocabularyOption,
-)
-from .model_options import DEFAULT_MODEL, DtypeOption, ModelOption, quiet_libraries
-from .process_options import CpuOption, ProcessesOption, join_processes
+from .options.data import StreamedDataOptions
+from .options.model import ModelOptions, quiet_libraries
+from .options.processes import ProcessOptions
+from .options.run import RunOptions
+from .options.vocabulary import VocabularyOptions
 
 if TYPE_CHECKING:
     from ..evaluation.ablation.tables import AblationTable
@@ -44,25 +28,14 @@ def ablate(
             "backbones, or their numbers in the paper (2 to 8, 11, 1, 10); 'all'; or a YAML file of your own.",
         ),
     ],
+    data: StreamedDataOptions,
+    words: VocabularyOptions,
+    model: ModelOptions,
+    processes: ProcessOptions,
+    run: RunOptions,
     benchmark: Annotated[
         str | None, typer.Option(help="Benchmark, as for `itaclip evaluate`; with --data or another source of images.")
     ] = None,
-    data: DataOption = None,
-    split: SplitOption = "val",
-    images: ImagesOption = None,
-    labels: LabelsOption = None,
-    dataset: DatasetOption = None,
-    dataset_config: DatasetConfigOption = None,
-    image_column: ImageColumnOption = "image",
-    label_column: LabelColumnOption = "label",
-    streaming: StreamingOption = False,
-    ignore_index: IgnoreIndexOption = None,
-    reduce_labels: ReduceLabelsOption = False,
-    vocabulary: VocabularyOption = None,
-    background_first_line: BackgroundFirstLineOption = False,
-    definitions: DefinitionsOption = None,
-    texts: TextsOption = None,
-    model: ModelOption = DEFAULT_MODEL,
     models: Annotated[
         str | None, typer.Option(help="Checkpoints for the table of backbones, separated by commas.")
     ] = None,
@@ -71,19 +44,13 @@ def ablate(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Setting of the full method that all rows start from, such as window_stride=56; may be repeated.",
+            help="Setting of the full method that all rows start from, by its name in reports and tables; may be "
+            "repeated.",
         ),
     ] = None,
-    dtype: DtypeOption = NumberFormat.auto,
-    cpu: CpuOption = False,
-    processes: ProcessesOption = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images that are predicted together.")] = 1,
-    workers: Annotated[int, typer.Option(help="Processes that decode and resize, per evaluating process.")] = 2,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be scored.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw earlier progress away.")] = False,
-    replicates: Annotated[int, typer.Option(min=1, help="Resamplings of the images for the intervals.")] = 2000,
-    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Whether to draw pictures.")] = True,
+    replicates: Annotated[
+        int, typer.Option(min=1, max=10**6, help="Resamplings of the images for the intervals.")
+    ] = 2000,
     out: Annotated[Path | None, typer.Option(help="Folder for the tables; default: itaclip_ablation/NAME.")] = None,
 ) -> None:
     """Compute ablation tables: every row's mIoU with the interval of its difference, beside the paper's figures.
@@ -100,31 +67,26 @@ def ablate(
     from ..evaluation.ablation.tables import check_settings
     from ..evaluation.ablation.variants import AblationBase
     from ..evaluation.data.benchmarks import get_benchmark
-    from ..evaluation.running.runner import RunOptions
 
     quiet_libraries()
     settings = dict(parse_setting(setting) for setting in set_ or [])
     check_settings(settings)
     chosen = None if benchmark is None else get_benchmark(benchmark)
-    choice = DatasetChoice(
-        chosen, data, split, images, labels, dataset, dataset_config, image_column, label_column, streaming,
-        ignore_index, reduce_labels, vocabulary, background_first_line, definitions, texts,
-    )  # fmt: skip
-    words = choice.read_vocabulary()
-    found, left_out = _choose_tables(tables, models, words)
-    samples = choice.open_dataset(len(words.labels))
-    accelerator = join_processes(cpu, processes, "ablate")
+    vocabulary = words.read(chosen)
+    found, left_out = _choose_tables(tables, models, vocabulary)
+    samples = data.open_dataset(chosen, len(vocabulary.labels))
+    accelerator = processes.join("ablate")
     folder = out or Path("itaclip_ablation") / Path(benchmark or samples.title).name
     reports, results = run_ablations(
         found,
-        AblationBase(model, words, benchmark, settings),
+        AblationBase(model.model, vocabulary, benchmark, settings),
         samples,
         folder,
-        choose_dtype(dtype.value, accelerator.device),
-        RunOptions(batch_size=batch_size, num_workers=workers, limit=limit, strict=strict, restart=restart),
+        choose_dtype(model.dtype.value, accelerator.device),
+        run.for_runner(),
         accelerator,
         left_out,
-        plots,
+        run.plots,
         replicates,
         ["itaclip", *sys.argv[1:]],
     )

@@ -11,7 +11,7 @@ __all__ = ["compare"]
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="Folder of a report.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Folder of another report on the same images.")],
-    replicates: Annotated[int, typer.Option(min=1, help="Resamplings of the images.")] = 2000,
+    replicates: Annotated[int, typer.Option(min=1, max=10**6, help="Resamplings of the images.")] = 2000,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Level of the interval.")] = 0.95,
     seed: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the comparison there, as JSON.")] = None,

@@ -5,32 +5,27 @@ It works without any download, from a clone and from an installed package, and s
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..dtypes import NumberFormat
-from .method_options import MethodOption
-from .model_options import (
-    DEFAULT_MODEL,
-    DEMO_MODEL,
-    DeviceOption,
-    DtypeOption,
-    ModelOption,
-    Preset,
-    PresetOption,
-    load_model,
-)
+from .options.classes import ClassOptions
+from .options.model import DEFAULT_MODEL, DEMO_MODEL, ModelOptions
+from .options.processes import DeviceOption
+from .options.settings import SettingOptions
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from .segmented_image import SegmentedImage
+    from ..loading import Loaded
+    from .images import SegmentedImage
 
 __all__ = ["demo_scenes"]
 
+DEMO = ModelOptions(DEMO_MODEL)
 PHOTO = "cat"
 PHOTO_CLASSES, PHOTO_BACKGROUND = "cat", "wall, blanket, floor, chair"
 ABOUT_DEMO_CHECKPOINT = """\
@@ -45,87 +40,71 @@ def demo_scenes(
     classes: Annotated[
         str | None, typer.Option(help='Classes for the image: "cat; dog, puppy; sky"; by default those of the scenes.')
     ] = None,
-    model: ModelOption = DEMO_MODEL,
-    method: MethodOption = None,
-    preset: PresetOption = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures; those of an earlier demo are replaced.")] = Path(
         "itaclip_demo"
     ),
     device: DeviceOption = "auto",
-    dtype: DtypeOption = NumberFormat.auto,
+    model: ModelOptions = DEMO,
+    settings: SettingOptions = SettingOptions(),  # noqa: B008
 ) -> None:
     """Show the method at work: six drawn scenes with known truth, and one image.
 
     Prints mIoU against the truth and the classes found; writes a gallery (scene, truth, prediction, confidence).
     Windows are moved by 56 pixels (balanced) unless --preset or --method says otherwise.
     """
-    from ..processing import Vocabulary, read_rgb_image
-    from ..samples import load_demo_scene_labels
-<<<<<<< HEAD
+    from ..files import write_png
+    from ..processing import Vocabulary
+    from ..samples import SAMPLE_PHOTOS, load_demo_scene_labels
     from ..text_cache import TextCache
-    from .image_files import read_rgb_image
-=======
-    from ..text_cache import bake_vocabulary
->>>>>>> processing
-    from .picture_files import save_png
-    from .segmented_image import segment_image
-    from .vocabulary_options import read_vocabulary
+    from .images import read_image_file, segment_image
 
-    words = read_vocabulary(classes)
+    words = ClassOptions(classes).read()
     names = load_demo_scene_labels()
+    if settings.preset is None and settings.method is None:
+        settings = replace(settings, preset="balanced")
     # Names alone: with synonyms the labels are the same, but the confidence is shared among them.
-    if preset is None and method is None:
-        preset = Preset.balanced
-    loaded, processor = load_model(model, Vocabulary(names), preset, device, dtype, method)
-    if model == DEMO_MODEL:
+    loaded = model.load(settings, device, Vocabulary(names))
+    if model.model == DEMO_MODEL:
         typer.echo(ABOUT_DEMO_CHECKPOINT.format(count=len(names)))
-    if method is not None:
-        typer.echo(f"Method: {_describe_method(loaded, processor)}")
+    if settings.method is not None:
+        typer.echo(f"Method: {_describe_method(loaded)}")
     typer.echo("\nDrawn scenes, in a style that the embedded checkpoint never saw:")
-    gallery = _segment_scenes(loaded, processor, names)
-    save_png(out / "scenes.png", gallery)
+    write_png(out / "scenes.png", _segment_scenes(loaded, names))
 
-    if image is None and words is None and model != DEMO_MODEL:
-        words = read_vocabulary(PHOTO_CLASSES, PHOTO_BACKGROUND)
+    if image is None and words is None and model.model != DEMO_MODEL:
+        words = ClassOptions(PHOTO_CLASSES, PHOTO_BACKGROUND).read()
     if words is not None:
-        loaded.set_vocabulary(processor, words, TextCache())
-    path = image or _sample_photo()
-    result = segment_image(read_rgb_image(path), loaded, processor)
+        loaded.model.set_vocabulary(loaded.processor, words, TextCache())
+    path = image or SAMPLE_PHOTOS[PHOTO]
+    result = segment_image(read_image_file(path), *loaded)
     typer.echo(f"\n{path.name}: {result.summarize()}")
-    save_png(out / "image.png", _draw_image(result))
+    write_png(out / "image.png", result.draw())
     typer.echo(f"\nPictures: {out / 'scenes.png'} and {out / 'image.png'}")
-    if model == DEMO_MODEL:
+    if model.model == DEMO_MODEL:
         _explain_photographs(path)
 
 
-def _describe_method(model: Any, processor: Any) -> str:
+def _describe_method(loaded: "Loaded") -> str:
     from ..methods import Settings, identify_method
 
-    settings = Settings.of(model, processor)
-    entry = identify_method(settings)
-    windows = f"windows every {settings.window_stride} pixels" if settings.window_size else "the whole image at once"
-    return f"{entry.title if entry else 'custom'}, {windows}"
+    used = Settings.of(*loaded)
+    method = identify_method(used)
+    return f"{method.title if method else 'custom'}, {used.describe_windows()}"
 
 
-def _sample_photo() -> Path:
-    from ..samples import SAMPLE_PHOTOS
-
-    return SAMPLE_PHOTOS[PHOTO]
-
-
-def _segment_scenes(model: Any, processor: Any, names: Sequence[str]) -> "Image.Image":
+def _segment_scenes(loaded: "Loaded", names: Sequence[str]) -> "Image.Image":
     """Segment all scenes, print their scores and draw the gallery."""
     import numpy as np
 
     from ..drawing import draw_gallery
     from ..samples import count_demo_scenes, load_demo_scene
-    from .segmented_image import segment_image
+    from .images import segment_image
 
     confusion = np.zeros((len(names), len(names)), dtype=np.int64)
     rows, titles, start = [], [], time.perf_counter()
     for index in range(count_demo_scenes()):
         scene, truth = load_demo_scene(index)
-        result = segment_image(scene, model, processor)
+        result = segment_image(scene, *loaded)
         scene_confusion = _count_confusion(truth, result.labels, len(names))
         confusion += scene_confusion
         titles.append(f"scene {index + 1}: mIoU {_mean_iou(scene_confusion):.1%}, found {result.summarize()}")
@@ -163,19 +142,6 @@ def _draw_row(result: "SegmentedImage", truth: "np.ndarray") -> list["Image.Imag
         draw_named_regions(draw_label_map(labels, palette), labels, result.names) for labels in (truth, result.labels)
     ]
     return [result.image, *maps, draw_confidence(result.confidence)]
-
-
-def _draw_image(result: "SegmentedImage") -> "Image.Image":
-    """The image beside its overlay with legend, and the confidence."""
-    import numpy as np
-
-    from ..drawing import draw_named_regions, draw_overlay, draw_with_legend, make_palette
-
-    palette = make_palette(result.has_background)
-    overlay = draw_named_regions(
-        draw_overlay(np.asarray(result.image), result.labels, palette), result.labels, result.names
-    )
-    return draw_with_legend(overlay, result.labels, result.names, palette)
 
 
 def _explain_photographs(path: Path) -> None:

@@ -1,12 +1,15 @@
-"""The `itaclip` program: puts the commands together and turns errors of use into one line and exit code 2.
+"""The `itaclip` program: puts the commands together and turns errors of use into a message and an exit code.
 
 A new command is a function with typed options in a module of its own and a line in `COMMANDS`. Modules import typer
 alone at the top and everything heavy inside their functions.
 """
 
+import contextlib
+import os
+import signal
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -16,6 +19,7 @@ from .compare import compare
 from .convert import convert
 from .demo_scenes import demo_scenes
 from .evaluate import evaluate
+from .options.groups import take_groups
 from .segment import segment
 from .texts import texts
 from .tune import tune
@@ -24,6 +28,8 @@ __all__ = ["COMMANDS", "app", "main"]
 
 COMMANDS: tuple[Callable[..., None], ...] = (segment, demo_scenes, evaluate, tune, ablate, compare, convert, texts)
 
+BAD_USE, INTERRUPTED, TERMINATED = 2, 130, 143
+
 
 class ErrorReportingGroup(TyperGroup):
     """Commands whose errors of use (wrong values, missing files or extras) are reported without traceback."""
@@ -31,12 +37,61 @@ class ErrorReportingGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with _terminated_as_interrupted():
+                return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # nobody reads any more, as after `| head -1`: Typer ends quietly
+        except Terminated as stop:
+            _end(stop, "Terminated", TERMINATED)
+        except KeyboardInterrupt as stop:
+            _end(stop, "Interrupted", INTERRUPTED)
         except (ImportError, OSError, TypeError, ValueError) as error:
             if ctx.params.get("traceback"):
                 raise
-            typer.secho(f"Error: {' '.join(str(error).split())}", fg="red", err=True)
-            sys.exit(2)
+            typer.secho(f"Error: {_fold_lines(str(error))}", fg="red", err=True)
+            sys.exit(BAD_USE)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end; what is told when the user interrupts it is told then, too."""
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends the block with an exception, as Ctrl-C does, so that files are closed and progress is told."""
+    owner = os.getpid()
+
+    def stop(number: int, frame: Any) -> None:
+        if os.getpid() == owner:
+            raise Terminated
+        signal.signal(number, signal.SIG_DFL)  # a process that was forked from this one ends as it would without us
+        os.kill(os.getpid(), number)
+
+    earlier = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def _end(stop: KeyboardInterrupt, what: str, code: int) -> NoReturn:
+    """Say where the command was and how it goes on, if it told, and end."""
+    message = _fold_lines(str(stop)) or "To begin anew, run the same command again."
+    typer.secho(f"{what}. {message}", fg="red", err=True)
+    sys.exit(code)
+
+
+def _fold_lines(message: str) -> str:
+    """The message in one line, but for the entries of its lists, which are indented and keep theirs."""
+    parts, was_entry = [""], False
+    for line in filter(str.strip, message.splitlines()):
+        is_entry = line[0].isspace()
+        if is_entry or was_entry:
+            parts.append(line.rstrip())
+        else:
+            parts[-1] = " ".join([*parts[-1].split(), *line.split()])
+        was_entry = is_entry
+    return "\n".join(parts).strip()
 
 
 app = typer.Typer(
@@ -69,9 +124,13 @@ def _take_general_options(
 
 
 for _command in COMMANDS:
-    app.command()(_command)
+    app.command()(take_groups(_command))
 
 
 def main() -> None:
     """Entry point of the `itaclip` program."""
+    for stream in (sys.stdout, sys.stderr):
+        # What the terminal cannot show, such as "…" in ASCII or a broken file name, is no reason to stop.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     app()

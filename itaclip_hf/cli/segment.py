@@ -1,6 +1,7 @@
 """`itaclip segment`: label maps, overlays and class shares of images, for classes named on the command line."""
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,22 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..dtypes import NumberFormat
-from .method_options import MethodOption
-from .model_options import (
-    DEFAULT_MODEL,
-    DeviceOption,
-    DtypeOption,
-    ModelOption,
-    PresetOption,
-    load_model,
-)
+from .options.classes import ClassOptions
+from .options.model import ModelOptions
+from .options.processes import DeviceOption
+from .options.settings import SettingOptions
 
 if TYPE_CHECKING:
-    from .image_files import ImageFile
-    from .segmented_image import SegmentedImage
+    from ..loading import Loaded
+    from .images import ImageFile, SegmentedImage
 
 __all__ = ["segment"]
+
+LONGEST_NAME = 255  # bytes, of a file in a folder, on nearly every file system
 
 
 class Existing(str, Enum):
@@ -53,9 +50,20 @@ class ResultFiles:
             *(base.with_name(base.name + end) for end in ("_labels.png", "_overlay.png", "_confidence.png", ".json"))
         )
 
-    def exist(self) -> bool:
-        """Whether any of them is there."""
-        return any(path.exists() for path in (self.labels, self.overlay, self.confidence, self.description))
+    def existing(self) -> list[Path]:
+        """Those of them that are there."""
+        # Unlike `Path.exists`, this is also an answer where a name is too long to exist.
+        return [
+            path for path in (self.labels, self.overlay, self.confidence, self.description) if os.path.lexists(path)
+        ]
+
+    def read_request(self) -> tuple[Any, Any]:
+        """Image and settings of an earlier result; nothing where there is none of ours."""
+        try:
+            content = json.loads(self.description.read_text(encoding="utf-8"))
+            return content["image"], content["settings"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None, None
 
 
 def segment(
@@ -63,22 +71,9 @@ def segment(
         list[Path],
         typer.Argument(metavar="IMAGE...", help="Images, and folders that are searched with all below them."),
     ],
-    classes: Annotated[
-        str | None,
-        typer.Option(help='What to look for: classes between ";", synonyms between ",": "cat; dog, puppy; sky".'),
-    ] = None,
-    background: Annotated[
-        str | None, typer.Option(help='Words for everything else, as class 0: "wall, floor, tree".')
-    ] = None,
-    definitions: Annotated[
-        Path | None, typer.Option(help="Texts about the classes: 'name >=text' a line, or a vocabulary in JSON.")
-    ] = None,
-    vocabulary: Annotated[
-        Path | None, typer.Option(help="The whole vocabulary as a file, instead of --classes.")
-    ] = None,
-    model: ModelOption = DEFAULT_MODEL,
-    method: MethodOption = None,
-    preset: PresetOption = None,
+    words: ClassOptions,
+    model: ModelOptions,
+    settings: SettingOptions,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("itaclip_results"),
     confidence: Annotated[
         bool,
@@ -92,7 +87,6 @@ def segment(
         typer.Option(help="Earlier results in --out: refuse to begin, overwrite them, or skip what is finished."),
     ] = Existing.refuse,
     device: DeviceOption = "auto",
-    dtype: DtypeOption = NumberFormat.auto,
 ) -> None:
     """Segment images into classes that you name.
 
@@ -100,123 +94,135 @@ def segment(
     score of each class). Images of folders keep their subfolders; a second image of the same name becomes NAME-2.
     An image that cannot be read is reported, the others are done, and the exit code is 1.
     """
-    from .image_files import find_images
-    from .vocabulary_options import read_vocabulary
+    from ..methods import Settings
+    from .images import find_images
 
-    words = read_vocabulary(classes, background, definitions, vocabulary)
+    vocabulary = words.read()
     files = find_images(images, out)
-    if existing is Existing.refuse:
-        _refuse_existing(files, out)
-    loaded, processor = load_model(model, words, preset, device, dtype, method)
-    settings = {
-        "model": model,
-        "method": method,
-        "window_stride": loaded.config.window_stride,
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "vocabulary": None if words is None else words.fingerprint,
+    _protect_files(files, out, existing)
+    loaded = model.load(settings, device, vocabulary or model.own_vocabulary())
+    if not loaded.model.config.query_classes:
+        raise ValueError(
+            f'Expected classes, as {model.model} has none of its own, but got none. Add --classes "cat; dog; sky".'
+        )
+    request = {
+        "model": model.model,
+        "method": settings.method,
+        **Settings.of(*loaded).to_json(),
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "vocabulary": None if vocabulary is None else vocabulary.fingerprint,
         "confidence": confidence,
     }
     if existing is Existing.skip:
-        files = _leave_out_finished(files, out, settings)
-    failed = _segment_files(files, out, settings, loaded, processor)
+        files = _leave_out_finished(files, out, request)
+    failed = _segment_files(files, out, request, loaded)
     if failed:
         typer.secho(f"{failed} of {len(files)} images failed; see the lines above.", fg="red", err=True)
         raise typer.Exit(1)
 
 
-def _refuse_existing(files: Sequence["ImageFile"], out: Path) -> None:
-    earlier = [file.path for file in files if ResultFiles.of(file, out).exist()]
-    if earlier:
-        others = f" and {len(earlier) - 1} others" if len(earlier) > 1 else ""
+def _protect_files(files: Sequence["ImageFile"], out: Path, existing: Existing) -> None:
+    """Nothing takes the place of an image to segment, nor of a file that is no result of ours."""
+    from ..files import is_own_png
+
+    images = {os.path.realpath(file.path) for file in files}
+    with_results = []
+    for file in files:
+        results = ResultFiles.of(file, out)
+        there = results.existing()
+        for path in there:
+            if os.path.realpath(path) in images:
+                raise ValueError(
+                    f"Expected results beside the images, but {path} is an image itself. Use another --out."
+                )
+        if there and existing is not Existing.refuse and results.read_request() == (None, None):
+            # A run that was stopped leaves pictures without a description.
+            foreign = [path for path in there if path == results.description or not is_own_png(path)]
+            if foreign:
+                raise ValueError(
+                    f"Expected {foreign[0]} to be an earlier result, but it is another file. Use another --out."
+                )
+        with_results += [file.path] if there else []
+    if with_results and existing is Existing.refuse:
+        others = f" and {len(with_results) - 1} others" if len(with_results) > 1 else ""
         raise ValueError(
-            f"Expected no results in {out} yet, but those of {earlier[0]}{others} are there. "
+            f"Expected no results in {out} yet, but those of {with_results[0]}{others} are there. "
             "Use --existing overwrite, --existing skip or another --out."
         )
 
 
-def _leave_out_finished(files: Sequence["ImageFile"], out: Path, settings: dict[str, Any]) -> list["ImageFile"]:
+def _leave_out_finished(files: Sequence["ImageFile"], out: Path, request: dict[str, Any]) -> list["ImageFile"]:
     remaining = []
     for file in files:
-        description = ResultFiles.of(file, out).description
-        if not description.exists():
+        results = ResultFiles.of(file, out)
+        if not os.path.lexists(results.description):
             remaining.append(file)
-            continue
-        if _read_request(description) != (str(file.path), settings):
+        elif results.read_request() != (str(file.path), request):
             raise ValueError(
-                f"Expected {description} to be of {file.path} with the same settings, but it is of another image "
-                "or other settings. Use --existing overwrite or another --out."
+                f"Expected {results.description} to be of {file.path} with the same settings, but it is of another "
+                "image or other settings. Use --existing overwrite or another --out."
             )
     if len(remaining) < len(files):
         typer.echo(f"{len(files) - len(remaining)} of {len(files)} images are finished already.")
     return remaining
 
 
-def _read_request(description: Path) -> tuple[Any, Any]:
-    """Image and settings of an earlier result; nothing where the file is of another program."""
-    try:
-        content = json.loads(description.read_text(encoding="utf-8"))
-        return content["image"], content["settings"]
-    except (ValueError, KeyError, TypeError):
-        return None, None
-
-
-def _segment_files(
-    files: Sequence["ImageFile"], out: Path, settings: dict[str, Any], model: Any, processor: Any
-) -> int:
+def _segment_files(files: Sequence["ImageFile"], out: Path, request: dict[str, Any], loaded: "Loaded") -> int:
     """Segment every file and write its results; the number of files that failed."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    from ..processing import read_rgb_image
-    from .segmented_image import segment_image
+    from ..image_errors import ImageError, name_image_errors
 
-    failed = 0
+    done, failed = 0, 0
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        for file in progress.track(files, description="Segmenting"):
-            start = time.perf_counter()
-            try:
-                result = segment_image(read_rgb_image(file.path), model, processor)
-            except (OSError, ValueError, MemoryError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and "memory" not in str(error):
-                    raise  # torch has no one error for too little memory, and anything else is a fault of the program
-                failed += 1
-                typer.secho(f"{file.path}: {' '.join(str(error).split())}", fg="red", err=True)
-                continue
-            paths = ResultFiles.of(file, out)
-            description = {
-                "image": str(file.path),
-                "height": result.image.height,
-                "width": result.image.width,
-                "settings": settings,
-                "seconds": round(time.perf_counter() - start, 3),
-                "classes": result.describe_classes(),
-            }
-            _write_result(paths, result, description)
-            typer.echo(f"{file.path} -> {paths.overlay}: {result.summarize()}")
+        try:
+            for file in progress.track(files, description="Segmenting"):
+                try:
+                    with name_image_errors():
+                        results = _check_names(ResultFiles.of(file, out))
+                        result, seconds = _segment_file(file.path, loaded)
+                except ImageError as error:
+                    failed += 1
+                    typer.secho(f"{file.path}: {' '.join(str(error).split())}", fg="red", err=True)
+                    continue
+                _write_result(results, result, {"image": str(file.path), "settings": request, "seconds": seconds})
+                done += 1
+                typer.echo(f"{file.path} -> {results.overlay}: {result.summarize()}")
+        except KeyboardInterrupt as stop:
+            current = files[min(done + failed, len(files) - 1)].path
+            advice = "To go on, run it again with --existing skip."
+            raise type(stop)(f"{done} of {len(files)} images are done, not {current}. {advice}") from None
     return failed
 
 
-def _write_result(paths: ResultFiles, result: "SegmentedImage", description: dict[str, Any]) -> None:
-    import numpy as np
+def _segment_file(path: Path, loaded: "Loaded") -> tuple["SegmentedImage", float]:
+    """The result, and the seconds that it took."""
+    from .images import read_image_file, segment_image
 
-    from ..drawing import (
-        draw_named_regions,
-        draw_overlay,
-        draw_with_legend,
-        make_palette,
-        to_grey_image,
-        to_indexed_image,
-    )
-    from ..files import write_json
-    from .picture_files import save_png
+    start = time.perf_counter()
+    result = segment_image(read_image_file(path), *loaded)
+    return result, round(time.perf_counter() - start, 3)
 
-    palette = make_palette(result.has_background)
-    overlay = draw_named_regions(
-        draw_overlay(np.asarray(result.image), result.labels, palette), result.labels, result.names
-    )
-    save_png(paths.labels, to_indexed_image(result.labels, palette))
-    save_png(paths.overlay, draw_with_legend(overlay, result.labels, result.names, palette))
-    if description["settings"]["confidence"]:
-        save_png(paths.confidence, to_grey_image(result.confidence))
-    write_json(paths.description, description)
+
+def _check_names(results: ResultFiles) -> ResultFiles:
+    longest = results.confidence.name
+    if len(os.fsencode(longest)) > LONGEST_NAME:
+        raise ValueError(
+            f"Expected a name that leaves room for its results' names, but {longest} has more than {LONGEST_NAME} "
+            "bytes. Rename the image."
+        )
+    return results
+
+
+def _write_result(paths: ResultFiles, result: "SegmentedImage", origin: dict[str, Any]) -> None:
+    from ..drawing import make_palette, to_grey_image, to_indexed_image
+    from ..files import write_json, write_png
+
+    write_png(paths.labels, to_indexed_image(result.labels, make_palette(result.has_background)))
+    write_png(paths.overlay, result.draw())
+    if origin["settings"]["confidence"]:
+        write_png(paths.confidence, to_grey_image(result.confidence))
+    size = {"height": result.image.height, "width": result.image.width}
+    write_json(paths.description, {**origin, **size, "classes": result.describe_classes()})

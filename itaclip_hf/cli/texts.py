@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .model_options import DEFAULT_MODEL, quiet_libraries
+from .options.model import DEFAULT_MODEL, quiet_libraries
+from .options.processes import DeviceOption
+from .options.vocabulary import read_class_file
 
 __all__ = ["texts"]
 
@@ -38,33 +40,39 @@ def texts(
     temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 0.6,
     top_p: Annotated[float, typer.Option(help="Of the sampling.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
-    device: Annotated[str | None, typer.Option(help="'cpu', 'cuda:0', …; default: the GPU if any.")] = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Let a language model write a definition or a one-word synonym of every class.
 
     Answers are kept in OUT.progress.json until all classes were asked for; a run that was stopped goes on. Classes
     without a usable answer are listed, keep the texts they had, and the exit code is 1.
     """
-    from ..processing import IMAGENET_TEMPLATES, Vocabulary
+    from ..processing import IMAGENET_TEMPLATES
 
-    words = Vocabulary.from_file(classes, background_first_line=background_first_line)
+    words = read_class_file(classes, background_first_line)
 
     # Not before: these take seconds, and a wrong file is told at once.
     from transformers import AutoTokenizer
 
-    from ..checkpoints import resolve_checkpoint
     from ..evaluation.texts.llm_texts import GenerationOptions, generate_texts, load_chat_model, make_length_check
+    from ..files import write_json
+    from ..loading import choose_device, resolve_checkpoint
 
     quiet_libraries()
+    place = choose_device(device)
     settings = GenerationOptions(batch_size=batch_size, attempts=attempts)
     if sample:
         settings = replace(settings, do_sample=True, temperature=temperature, top_p=top_p, seed=seed)
     tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(model))
     fits = make_length_check(tokenizer, IMAGENET_TEMPLATES)
     progress_file = out.with_name(f"{out.name}.progress.json")
-    chat_model = load_chat_model(llm, settings, device=device)
-    report = generate_texts(words, kind.value, chat_model, llm, fits, settings, progress_file)
-    report.vocabulary.save_json_file(out)
+    chat_model = load_chat_model(llm, settings, device=str(place))
+    try:
+        report = generate_texts(words, kind.value, chat_model, llm, fits, settings, progress_file)
+    except KeyboardInterrupt as stop:
+        where = f"Answers so far are kept in {progress_file}"
+        raise type(stop)(f"{where}. To go on, run the same command again.") from None
+    write_json(out, report.vocabulary.to_dict())
     progress_file.unlink(missing_ok=True)
     typer.echo(f"{len(words.classes) - len(report.failures)} of {len(words.classes)} classes have {kind.value}: {out}")
     if report.failures:

@@ -9,8 +9,6 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-import yaml
-
 from .settings import Settings
 
 __all__ = [
@@ -201,6 +199,8 @@ def get_preset(name: str) -> dict[str, Any]:
 
 @cache
 def _read_published() -> dict[str, Any]:
+    import yaml  # not before: a command's help does without
+
     text = (resources.files(__package__) / "published.yaml").read_text(encoding="utf-8")
     content: dict[str, Any] = yaml.safe_load(text)
     return content

@@ -7,7 +7,7 @@ Defaults are those of the paper (ITACLIP, CVPR Workshops 2025). Nothing here nee
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -111,6 +111,7 @@ def _setting(
     symbol: str = "",
     grid: TuningGrid | None = None,
     is_result: bool = True,
+    idle_without: str = "",
 ) -> Any:
     metadata = {
         "holder": holder,
@@ -120,6 +121,7 @@ def _setting(
         "symbol": symbol,
         "grid": grid,
         "is_result": is_result,
+        "idle_without": idle_without,
     }
     return field(default=default, metadata=metadata)
 
@@ -135,7 +137,8 @@ class Settings:
 
     The metadata of each field say its `holder` ("config", "image_processor" or "processor"), the `stage` that reads it
     (from "image" to "labels"; that of "maps" finds classes, that of "labels" finishes label maps), its `values`, its
-    `help`, its `symbol` in formulae, the `grid` on which it is tuned, and whether results depend on it (`is_result`).
+    `help`, its `symbol` in formulae, the `grid` on which it is tuned, whether results depend on it (`is_result`), and
+    without which other one it changes nothing (`idle_without`).
 
     Raises:
         TypeError: If a value is of another type than its setting's.
@@ -149,24 +152,32 @@ class Settings:
 
     attention_maps: tuple[str, ...] = _setting(
         ("qq", "kk"),
-        "config", "last_block",
+        "config",
+        "last_block",
         ValueRange(str, is_list=True),
         "Attention maps of the last block that are summed: pairs of the letters q, k, v, or 'identity'.",
     )
     attention_prior_std: float = _setting(
         0.0,
-        "config", "last_block",
+        "config",
+        "last_block",
         ValueRange(float, 0, 1000),
         "Width, in patches, of a Gaussian of the patches' distance that is added before the softmaxes; 0: none.",
     )
     intermediate_layers: tuple[int, ...] = _setting(
         (7, 8, 10),
-        "config", "last_block",
+        "config",
+        "last_block",
         ValueRange(int, 1, 1000, is_list=True),
         "Blocks, counted from 1, whose mean attention map is blended into that of the last one.",
     )
     intermediate_weight: float = _setting(
-        0.5, "config", "last_block", _SHARE, "Share of that mean map; the last block's own gets the rest."
+        0.5,
+        "config",
+        "last_block",
+        _SHARE,
+        "Share of that mean map; the last block's own gets the rest.",
+        idle_without="intermediate_layers",
     )
     last_residual: bool = _setting(
         True, "config", "last_block", _SWITCH, "Whether the last block keeps the residual around its attention."
@@ -175,56 +186,75 @@ class Settings:
         False, "config", "last_block", _SWITCH, "Whether the last block keeps its feed-forward half."
     )
     window_size: int = _setting(
-        224, "config", "windows", ValueRange(int, 0, 2**16), "Side of the sliding window in pixels; 0: the whole image at once."
+        224,
+        "config",
+        "windows",
+        ValueRange(int, 0, 2**16),
+        "Side of the sliding window in pixels; 0: the image at once.",
     )
-    window_stride: int = _setting(28, "config", "windows", _PIXELS, "Step between windows in pixels.")
+    window_stride: int = _setting(
+        28, "config", "windows", _PIXELS, "Step between windows in pixels.", idle_without="window_size"
+    )
     window_batch_size: int | None = _setting(
         None,
-        "config", "windows",
+        "config",
+        "windows",
         ValueRange(int, 1, 2**20, is_optional=True),
         "Windows that are encoded at once, with all their views; none: chosen by device and memory.",
         is_result=False,
     )
-    pamr_steps: int = _setting(10, "config", "maps", ValueRange(int, 0, 1000), "Steps of the pixel refinement; 0: none.")
+    pamr_steps: int = _setting(10, "config", "maps", ValueRange(int, 0, 1000), "Steps of pixel refinement; 0: none.")
     pamr_dilations: tuple[int, ...] = _setting(
         (8, 16),
-        "config", "maps",
+        "config",
+        "maps",
         ValueRange(int, 1, 4096, is_list=True),
         "Distances, in pixels, of the neighbours it looks at.",
+        idle_without="pamr_steps",
     )
     similarity_scale: float = _setting(
         40.0,
-        "config", "maps",
+        "config",
+        "maps",
         ValueRange(float, 0, 1e6, excludes_low=True),
         "Factor on the cosines before the softmax over all queries.",
         grid=TuningGrid((10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0), "background", partner="score_threshold"),
     )
     shortest_edge: int | None = _setting(
         336,
-        "image_processor", "image",
+        "image_processor",
+        "image",
         ValueRange(int, 1, 2**16, is_optional=True),
         "Length in pixels that the shorter side of an image is resized to.",
     )
     longest_edge: int | None = _setting(
         2048,
-        "image_processor", "image",
+        "image_processor",
+        "image",
         ValueRange(int, 1, 2**16, is_optional=True),
         "Length in pixels that the longer side must not exceed.",
     )
     image_engineering: bool = _setting(
-        True, "image_processor", "image", _SWITCH, "Whether grey, blurred and flipped views of every window are encoded, too."
+        True,
+        "image_processor",
+        "image",
+        _SWITCH,
+        "Whether grey, blurred and flipped views of windows are encoded, too.",
     )
     photometric_weight: float = _setting(
         0.75,
-        "image_processor", "views",
+        "image_processor",
+        "views",
         _SHARE,
         "Share of the unflipped views; the flipped ones get the rest.",
         symbol="λ",
         grid=TuningGrid((0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0), "views"),
+        idle_without="image_engineering",
     )
     auxiliary_weight: float = _setting(
         0.2,
-        "processor", "texts",
+        "processor",
+        "texts",
         _SHARE,
         "Share of the texts about a class in its queries; its names get the rest.",
         symbol="α",
@@ -232,20 +262,26 @@ class Settings:
     )
     score_threshold: float = _setting(
         0.0,
-        "image_processor", "labels",
+        "image_processor",
+        "labels",
         _SHARE,
         "Pixels whose best score is lower become class 0.",
         grid=TuningGrid((0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6), "background"),
     )
     area_threshold: float | None = _setting(
         None,
-        "image_processor", "maps",
+        "image_processor",
+        "maps",
         ValueRange(float, 0, 1, is_optional=True),
         "Classes that cover at most this share of the foreground are dropped; none: all stay.",
         grid=TuningGrid((0.0, 0.005, 0.01, 0.02, 0.05, 0.1), "background"),
     )
     closing: bool = _setting(
-        True, "image_processor", "labels", _SWITCH, "Whether label maps are closed with a neighbourhood of 3 x 3 pixels."
+        True,
+        "image_processor",
+        "labels",
+        _SWITCH,
+        "Whether label maps are closed with a 3 x 3 neighbourhood.",
     )
 
     def __post_init__(self) -> None:
@@ -304,6 +340,20 @@ class Settings:
         """
         _expect_names(changes)
         return replace(self, **changes)
+
+    def find_idle(self, names: Iterable[str]) -> dict[str, str]:
+        """Those of some settings that change nothing beside the others, each with the setting that it needs."""
+        needed = {name: setting_fields()[name].metadata["idle_without"] for name in names}
+        return {name: other for name, other in needed.items() if other and not getattr(self, other)}
+
+    @property
+    def uses_texts(self) -> bool:
+        """Whether texts about the classes have any weight."""
+        return self.auxiliary_weight > 0
+
+    def describe_windows(self) -> str:
+        """How an image is cut into windows, in words."""
+        return f"windows every {self.window_stride} pixels" if self.window_size else "the whole image at once"
 
     def held_by(self, holder: Holder) -> dict[str, Any]:
         """The settings of one holder, by name."""

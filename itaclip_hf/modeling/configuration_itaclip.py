@@ -171,6 +171,7 @@ class ITACLIPConfig(CLIPConfig):
 
 TUPLE_FIELDS = ("attention_maps", "intermediate_layers", "pamr_dilations", "query_classes")
 
+
 def _expect(condition: bool, expected: str, found: Any, advice: str = "") -> None:
     if not condition:
         raise ValueError(f"Expected {expected}, but got {found}. {advice}".rstrip())

@@ -17,6 +17,10 @@ from transformers.image_utils import ChannelDimension
 
 __all__ = ["open_image", "read_image", "read_rgb_image"]
 
+# What photographs come in; EPS and others would run foreign programs. Those that PIL knows from the start come first,
+# and AVIF last, as older versions of PIL know nothing of it.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "DIB", "TIFF", "WEBP", "JPEG2000", "AVIF")
+
 TRANSPARENT_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 DEEP_MODES = ("I", "F")  # and everything that begins with "I;16"; PIL's own conversion would clip them at 255
 COLOR_CHANNELS = (3, 4)
@@ -34,18 +38,25 @@ def open_image(source: str | os.PathLike[str] | IO[bytes]) -> PIL.Image.Image:
         OSError: If it cannot be read or decoded, whatever its decoder says; the message need not name the file.
     """
     if isinstance(source, str | os.PathLike) and os.path.exists(source) and not os.path.isfile(source):
-        # A pipe would be waited for.
-        raise OSError("Expected an image file, but got a folder, pipe or device. Name a file.")
+        raise OSError("Expected an image file, but it is a folder, a pipe or a device. Leave it out.")
     try:
-        with PIL.Image.open(source) as image:
-            if image.format == "EPS":
-                raise OSError("Expected an image of pixels, but got EPS, which is a program. Convert it first.")
-            image.load()
-            return image
-    except (OSError, MemoryError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(source, formats=FORMATS) as image:
+                image.load()
+                return image
+    except (FileNotFoundError, MemoryError):
         raise
-    except Exception as error:  # decoders raise anything: SyntaxError, RuntimeError, struct.error, ...
-        raise OSError(f"Expected an image, but it cannot be decoded ({error}). Repair or leave it out.") from error
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
+        # A file of some kB may declare any size, and hours would go by.
+        limit = (PIL.Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise OSError(f"Expected at most {limit} megapixels, but got more. Scale the image down.") from None
+    except (PIL.UnidentifiedImageError, KeyError):
+        raise OSError(f"Expected an image in {', '.join(FORMATS)}, but its content is none. Convert it.") from None
+    except Exception as error:  # decoders raise what they like
+        what = "can be read" if getattr(error, "errno", None) else "is whole"
+        reason = str(error) or type(error).__name__
+        raise OSError(f"Expected an image file that {what}, but got: {reason}") from error
 
 
 def read_rgb_image(source: PIL.Image.Image | str | os.PathLike[str]) -> PIL.Image.Image:

@@ -11,7 +11,7 @@ from transformers import CLIPConfig, CLIPModel
 from typer.testing import CliRunner
 
 from itaclip_hf.cli.main import app
-from itaclip_hf.demo import DEMO_CHECKPOINT
+from itaclip_hf.loading import DEMO_CHECKPOINT
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
+from itaclip_hf.loading import load_demo_vocabulary
 
 
 def save_picture(path, seed=0):
@@ -151,6 +152,15 @@ def test_a_baked_vocabulary_needs_no_classes(itaclip, checkpoint, photo, tmp_pat
     assert result.exit_code == 0, result.output
     classes = json.loads((tmp_path / "out" / "photo.json").read_text())["classes"]
     assert [entry["name"] for entry in classes] == ["tree", "house"]
+
+
+@pytest.mark.slow
+def test_the_embedded_checkpoint_brings_its_vocabulary(itaclip, photo, tmp_path):
+    settings = ["--window-size", "0", "--no-image-engineering", "--pamr-steps", "0", "--shortest-edge", "64"]
+    result = itaclip("segment", photo, "--model", "demo", "--out", tmp_path / "out", *settings)
+    assert result.exit_code == 0, result.output
+    classes = json.loads((tmp_path / "out" / "photo.json").read_text())["classes"]
+    assert [entry["name"] for entry in classes] == load_demo_vocabulary().labels
 
 
 def test_without_any_vocabulary_the_message_names_the_option(segment, photo):

@@ -27,11 +27,11 @@ from itaclip_hf import (
     ITACLIPProcessor,
     Vocabulary,
 )
-from itaclip_hf.demo import DEMO_CHECKPOINT
 from itaclip_hf.evaluation.data.label_mapping import LabelMapping
 from itaclip_hf.evaluation.data.segmentation_datasets import FolderDataset, load_folder_dataset
 from itaclip_hf.evaluation.running.predictor import Prediction
 from itaclip_hf.evaluation.running.runner import RunOptions, run_evaluation, run_family
+from itaclip_hf.loading import DEMO_CHECKPOINT
 
 NUM_CLASSES = 5
 

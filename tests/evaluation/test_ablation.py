@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from itaclip_hf.checkpoints import load_complete_model
+from itaclip_hf.method_loading import set_processor_fields
 from scripted_evaluation import load_folders, save_tiny_checkpoint, write_folders
 from typer.testing import CliRunner
 
 from itaclip_hf import ITACLIPProcessor, Vocabulary
-from itaclip_hf.checkpoints import load_complete_model
 from itaclip_hf.cli.ablate import _choose_tables
 from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation.ablation import family as variant_family
@@ -30,7 +31,6 @@ from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
 from itaclip_hf.evaluation.running.runner import EvaluationResult, RunOptions, describe_run, run_evaluation
 from itaclip_hf.files import write_json
-from itaclip_hf.method_loading import set_processor_fields
 
 QUIET = RunOptions(num_workers=0, save_interval=0.0, show_progress=False)
 WORDS = Vocabulary(["one", ["two", "pair"], "three", "four"], background=["sky", "wall"]).with_auxiliary_texts(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from itaclip_hf.demo import DEMO_CHECKPOINT
 from PIL import Image
 from scripted_evaluation import NUM_CLASSES, load_folders, write_folders
 from transformers import (
@@ -21,7 +22,6 @@ from typer.testing import CliRunner
 
 from itaclip_hf import Vocabulary
 from itaclip_hf.cli.main import app
-from itaclip_hf.demo import DEMO_CHECKPOINT
 from itaclip_hf.evaluation.running.baselines import find_baseline
 from itaclip_hf.evaluation.running.baselines.groupvit import GroupViT
 from itaclip_hf.evaluation.running.predictor import Predictor

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from itaclip_hf.demo import DEMO_CHECKPOINT
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from itaclip_hf import Vocabulary
-from itaclip_hf.demo import DEMO_CHECKPOINT
 from itaclip_hf.evaluation.texts.llm_texts import (
     AnswerError,
     GenerationOptions,

@@ -40,7 +40,8 @@ class SampleError(ValueError):
     """Something is wrong with one sample.
 
     Args:
-        kind: "missing image", "missing label", "unreadable image", "unreadable label", "label id" or "size mismatch".
+        kind: "missing image", "missing label", "unreadable image", "unreadable label", "label id", "size mismatch", or
+            "unusable image".
         path: The file, or the row of a table.
         message: What was expected and what came.
     """

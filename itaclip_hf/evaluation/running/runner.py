@@ -6,6 +6,7 @@ share in integers and the matrices are added once at the end, so N processes giv
 bit.
 """
 
+import itertools
 import logging
 import os
 import sys
@@ -23,7 +24,8 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
-from ..data.segmentation_datasets import SegmentationDataset, StreamedDataset
+from ...image_errors import ImageError, name_image_errors
+from ..data.segmentation_datasets import SampleError, SegmentationDataset, StreamedDataset
 from ..metrics.confusion_matrix import compute_segmentation_scores, decode_pair_counts, encode_pair_counts
 from ..metrics.image_counts import ImageCounts
 from .predictor import Prediction, Predictor
@@ -354,10 +356,13 @@ class _Share:
         with bar:
             try:
                 for batch in self._batches:
-                    self._note_problems(batch)
+                    self._note_problems(batch.errors)
                     for position, images in self._score(batch):
                         unsaved.add(position, images)
                     bar.advance(len(batch.names) + len(batch.errors), self.confusion[0])
+            except KeyboardInterrupt as stop:
+                where = f"{bar.done} images are scored and kept in {folders[0].folder}"
+                raise type(stop)(f"{where}. To go on, run the same command again.") from None
             finally:  # an error or Ctrl-C loses nothing
                 unsaved.save()
 
@@ -366,7 +371,15 @@ class _Share:
         if batch.inputs is None:
             return
         wanted = [position for position, done in enumerate(self._done) if not done.issuperset(batch.indices)]
-        for position, predictions in self._family.predict_each(batch.inputs, wanted):
+        predicted = self._family.predict_each(batch.inputs, wanted)
+        try:
+            with name_image_errors():
+                first = list(itertools.islice(predicted, 1))  # what is wrong with an image, the first method meets
+        except ImageError as error:
+            unusable = [SampleError("unusable image", name, str(error)) for name in batch.names]
+            self._note_problems(list(zip(batch.indices, unusable, strict=True)))
+            return
+        for position, predictions in itertools.chain(first, predicted):
             yield position, self._count(position, batch, predictions)
 
     def _count(self, position: int, batch: PreparedBatch, predictions: Sequence[Prediction]) -> list[_ScoredImage]:
@@ -383,8 +396,8 @@ class _Share:
             self.confusion[position] += decode_pair_counts(codes, counts, self.num_classes)
         return scored
 
-    def _note_problems(self, batch: PreparedBatch) -> None:
-        for index, error in batch.errors:
+    def _note_problems(self, errors: Sequence[tuple[int, SampleError]]) -> None:
+        for index, error in errors:
             if self._options.strict:
                 raise error
             logger.warning("%s", error)
@@ -411,7 +424,7 @@ class _ProgressBar:
         )
         self._task = self._bar.add_task("", total=total, speed=0.0, score=float("nan"))
         self._total = total
-        self._done = 0
+        self.done = 0
         self._started = self._printed = time.perf_counter()
 
     def __enter__(self) -> "_ProgressBar":
@@ -423,19 +436,19 @@ class _ProgressBar:
 
     def advance(self, num_images: int, confusion: NDArray[np.int64]) -> None:
         """Shows so many more images and the scores of all so far."""
-        self._done += num_images
+        self.done += num_images
         if self._bar.disable:
             return
         now = time.perf_counter()
         score = 100 * compute_segmentation_scores(confusion)["mean_iou"]
-        speed = self._done / (now - self._started)
+        speed = self.done / (now - self._started)
         self._bar.update(self._task, advance=num_images, speed=speed, score=score)
         # In a log file a bar shows nothing before its end.
         if not self._bar.console.is_terminal and now - self._printed >= _SECONDS_BETWEEN_LOG_LINES:
             self._printed = now
             of_all = "" if self._total is None else f" of {self._total}"
             self._bar.console.print(
-                f"{self._done}{of_all} images, {speed:.2f} images/s, {self._score_name} {score:.1f} %"
+                f"{self.done}{of_all} images, {speed:.2f} images/s, {self._score_name} {score:.1f} %"
             )
 
 

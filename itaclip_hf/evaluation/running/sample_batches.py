@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from ...image_errors import ImageError, name_image_errors
 from ..data.segmentation_datasets import Sample, SampleError, SegmentationDataset, StreamedDataset
 
 __all__ = ["PreparedBatch", "batch_source"]
@@ -158,10 +159,38 @@ def _prepare_batch(
             samples.append(load())
         except SampleError as error:
             errors.append((index, error))
+    try:
+        inputs = _prepare(samples, prepare_images)
+    except SampleError:  # of one of them: the others do without it
+        samples, unusable = _part_unusable(samples, prepare_images)
+        errors += unusable
+        inputs = _prepare(samples, prepare_images)
     return PreparedBatch(
         indices=[sample.index for sample in samples],
         names=[sample.name for sample in samples],
         labels=[sample.labels for sample in samples],
-        inputs=prepare_images([sample.image for sample in samples]) if samples else None,
+        inputs=inputs,
         errors=errors,
     )
+
+
+def _part_unusable(
+    samples: Sequence[Sample], prepare_images: PrepareImages
+) -> tuple[list[Sample], list[tuple[int, SampleError]]]:
+    """The samples whose images can be prepared, and the errors of the others."""
+    usable, errors = [], []
+    for sample in samples:
+        try:
+            _prepare([sample], prepare_images)
+            usable.append(sample)
+        except SampleError as error:
+            errors.append((sample.index, error))
+    return usable, errors
+
+
+def _prepare(samples: Sequence[Sample], prepare_images: PrepareImages) -> Mapping[str, Any] | None:
+    try:
+        with name_image_errors():
+            return prepare_images([sample.image for sample in samples]) if samples else None
+    except ImageError as error:
+        raise SampleError("unusable image", samples[0].name, str(error)) from None

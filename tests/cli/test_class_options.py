@@ -3,60 +3,63 @@
 import pytest
 
 from itaclip_hf import Vocabulary
-from itaclip_hf.cli.vocabulary_options import read_vocabulary
-from itaclip_hf.files import write_json
+from itaclip_hf.cli.options.classes import ClassOptions
 from itaclip_hf.processing import VocabularyClass
 
 
+def read(classes=None, **options):
+    return ClassOptions(classes, **options).read()
+
+
 def test_classes_are_parted_by_semicolons_and_synonyms_by_commas():
-    assert read_vocabulary(" cat ;dog, puppy;sky; ") == Vocabulary(["cat", ["dog", "puppy"], "sky"])
+    assert read(" cat ;dog, puppy;sky; ") == Vocabulary(["cat", ["dog", "puppy"], "sky"])
 
 
 def test_background_words_are_parted_by_commas():
-    assert read_vocabulary("cat", "wall, floor,").background == ("wall", "floor")
+    assert read("cat", background="wall, floor,").background == ("wall", "floor")
 
 
 def test_nothing_named_is_no_vocabulary():
-    assert read_vocabulary() is None
+    assert read() is None
 
 
 def test_text_definitions_reach_the_classes_they_name(tmp_path, capsys):
     file = tmp_path / "definitions.txt"
     file.write_text("dog >=a loyal pet\nzebra >=a striped horse\n")
-    vocabulary = read_vocabulary("cat; dog, puppy", definitions=file)
+    vocabulary = read("cat; dog, puppy", definitions=file)
     assert vocabulary.classes == (VocabularyClass("cat"), VocabularyClass(["dog", "puppy"], "a loyal pet"))
     assert "defines none of these classes: cat" in capsys.readouterr().err
 
 
 def test_definitions_may_be_a_vocabulary_in_json(tmp_path):
     file = tmp_path / "definitions.json"
-    write_json(file, Vocabulary([VocabularyClass("dog", ["a loyal pet", "it barks"])]).to_dict())
-    assert read_vocabulary("dog", definitions=file).classes[0].auxiliary_texts == ("a loyal pet", "it barks")
+    Vocabulary([VocabularyClass("dog", ["a loyal pet", "it barks"])]).save_json_file(file)
+    assert read("dog", definitions=file).classes[0].auxiliary_texts == ("a loyal pet", "it barks")
 
 
 def test_definitions_alone_are_the_vocabulary(tmp_path):
     file = tmp_path / "definitions.txt"
     file.write_text("dog >=a loyal pet\ncat >=it purrs\n")
-    assert read_vocabulary(definitions=file, background="wall").labels == ["background", "dog", "cat"]
+    assert read(definitions=file, background="wall").labels == ["background", "dog", "cat"]
 
 
 def test_a_vocabulary_file_is_taken_as_it_is(tmp_path):
     vocabulary = Vocabulary(["cat"], background=["wall"])
-    write_json(tmp_path / "words.json", vocabulary.to_dict())
-    assert read_vocabulary(vocabulary=tmp_path / "words.json") == vocabulary
+    vocabulary.save_json_file(tmp_path / "words.json")
+    assert read(vocabulary=tmp_path / "words.json") == vocabulary
 
 
 def test_contradictions_are_errors(tmp_path):
     file = tmp_path / "words.json"
-    write_json(file, Vocabulary(["cat"], background=["wall"]).to_dict())
+    Vocabulary(["cat"], background=["wall"]).save_json_file(file)
     with pytest.raises(ValueError, match="`--classes` or `--vocabulary`"):
-        read_vocabulary("cat", vocabulary=file)
+        read("cat", vocabulary=file)
     with pytest.raises(ValueError, match="Expected one background"):
-        read_vocabulary(background="floor", vocabulary=file)
+        read(background="floor", vocabulary=file)
 
 
 def test_definitions_of_other_classes_alone_are_an_error(tmp_path):
     file = tmp_path / "definitions.txt"
     file.write_text("zebra >=a striped horse\n")
     with pytest.raises(ValueError, match="has none of them"):
-        read_vocabulary("cat", definitions=file)
+        read("cat", definitions=file)

@@ -1,0 +1,111 @@
+"""Options that name a checkpoint, and loading it with what other options say."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...dtypes import NumberFormat
+from .settings import SettingOptions, name_option
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...evaluation.running.baselines import Baseline
+    from ...evaluation.running.predictor import Predictor
+    from ...loading import Loaded
+    from ...processing import Vocabulary
+
+__all__ = ["DEFAULT_MODEL", "DEMO_MODEL", "ModelOptions", "quiet_libraries"]
+
+DEFAULT_MODEL = "openai/clip-vit-base-patch16"  # as in `loading`, which needs torch
+DEMO_MODEL = "demo"
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The checkpoint and its number format."""
+
+    panel = "Model"
+
+    model: Annotated[
+        str, typer.Option(help=f"CLIP checkpoint: a folder, a hub id, or '{DEMO_MODEL}' for the embedded one.")
+    ] = DEFAULT_MODEL
+    dtype: Annotated[
+        NumberFormat,
+        typer.Option(help="Number format; auto: bfloat16 where the device is fast in it, else float32."),
+    ] = NumberFormat.auto
+
+    def own_vocabulary(self) -> "Vocabulary | None":
+        """What the embedded checkpoint is for; others bring their vocabulary along, if they have one."""
+        from ...loading import load_demo_vocabulary
+
+        return load_demo_vocabulary() if self.model == DEMO_MODEL else None
+
+    def load(
+        self,
+        settings: SettingOptions,
+        device: "torch.device | str",
+        vocabulary: "Vocabulary | None" = None,
+        benchmark: str | None = None,
+    ) -> "Loaded":
+        """Load the checkpoint and say so, without Transformers' chatter; see [`itaclip_hf.loading.load`]."""
+        from ...dtypes import choose_dtype
+        from ...loading import choose_device, load
+        from ...methods import Settings
+
+        quiet_libraries()
+        place = choose_device(device)
+        dtype = str(choose_dtype(self.dtype.value, place)).removeprefix("torch.")
+        typer.echo(f"Loading {self.model} in {dtype} on {place} ...", err=True)
+        loaded = load(
+            self.model,
+            vocabulary,
+            method=settings.resolve_method(),
+            benchmark=benchmark,
+            preset=settings.preset,
+            settings=settings.changes(),
+            dtype=dtype,
+            device=place,
+        )
+        settings.refuse_idle(Settings.of(*loaded))
+        return loaded
+
+    def find_baseline(self) -> "type[Baseline] | None":
+        """The other system that the checkpoint is for; see [`itaclip_hf.evaluation.find_baseline`]."""
+        from ...evaluation.running.baselines import find_baseline
+
+        quiet_libraries()
+        return find_baseline(self.model)
+
+    def load_baseline(
+        self,
+        baseline: "type[Baseline]",
+        settings: SettingOptions,
+        device: "torch.device | str",
+        vocabulary: "Vocabulary",
+        benchmark: str | None = None,
+    ) -> "Predictor":
+        """Load a checkpoint of another system.
+
+        Raises:
+            ValueError: If options mean nothing to it, and would be ignored in silence.
+            OSError: If the checkpoint cannot be loaded.
+        """
+        refused = [name_option(name) for name in settings.given() if name not in baseline.accepted]
+        if refused:
+            raise ValueError(
+                f"Expected no {', '.join(refused)} with {self.model}, which is no CLIP checkpoint and has no such "
+                f"settings, but got them. Leave them out; it has {' and '.join(map(name_option, baseline.accepted))}."
+            )
+        return baseline(self.model, vocabulary, benchmark, settings.changes(), self.dtype.value, device)
+
+
+def quiet_libraries() -> None:
+    """Keep Transformers' loading bars and advice off the terminal; bars of downloads stay."""
+    from huggingface_hub.utils.tqdm import enable_progress_bars
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    enable_progress_bars()
