@@ -321,7 +321,7 @@ class Settings:
         config = getattr(model, "config", model)
         for name, value in self.held_by("config").items():
             setattr(config, name, value)
-        config.validate_method()
+        config.validate_settings()
         for name, value in self.held_by("processor").items():
             setattr(processor, name, value)
         values = self.held_by("image_processor")

@@ -96,9 +96,9 @@ class ITACLIPConfig(CLIPConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        self.validate_method()
+        self.validate_settings()
 
-    def validate_method(self) -> None:
+    def validate_settings(self) -> None:
         """Check that settings go together, and with the towers; called when made, and by the model before it runs.
 
         Raises:

@@ -229,7 +229,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         Raises:
             ValueError: If inputs do not fit each other, or neither texts nor a baked vocabulary are there.
         """
-        self.config.validate_method()
+        self.config.validate_settings()
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         images = read_images(
@@ -290,7 +290,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
 
         ```
         """
-        self.config.validate_method()
+        self.config.validate_settings()
         images, texts = pack_inputs(inputs)
         queries = self._choose_queries(texts, images.pixel_values.device)
         found = [self.label_dense(features, queries) for features in self.encode_dense(images)]

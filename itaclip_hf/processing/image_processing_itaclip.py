@@ -36,6 +36,11 @@ from .segmentation_maps import (
     pair_with_target_sizes,
 )
 
+try:  # types and ranges of settings are said there; code that was loaded from the Hub does without the package
+    from itaclip_hf.methods.settings import SETTING_NAMES, check_setting
+except ImportError:
+    SETTING_NAMES = ()
+
 __all__ = ["ITACLIPImageProcessor", "ITACLIPImageProcessorKwargs"]
 
 IMAGE_INPUT_NAMES = ["pixel_values", "image_sizes", "original_sizes"]
@@ -49,8 +54,6 @@ PUBLISHED_STD = [68.501 / 255, 66.632 / 255, 70.323 / 255]
 # What a stock CLIP preprocessor_config.json has to say about pixels. The rest (a crop to 224 pixels, its size, bicubic
 # interpolation) prepares images for classification and would cut off what is to be segmented.
 PIXEL_FIELDS = ("do_convert_rgb", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
-
-CHECKED_FIELDS = ("do_center_crop", "image_engineering", "photometric_weight", "score_threshold", "area_threshold")
 
 
 class ITACLIPImageProcessorKwargs(ImagesKwargs, total=False):
@@ -122,7 +125,10 @@ class ITACLIPImageProcessor(PilBackend):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        _check_fields(**{name: getattr(self, name) for name in CHECKED_FIELDS})
+        _refuse_crop(self.do_center_crop)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, _check(name, value))
 
     @property
     def model_input_names(self) -> list[str]:  # type: ignore[override]  # the base class has a fixed list
@@ -140,7 +146,9 @@ class ITACLIPImageProcessor(PilBackend):
 
     def _validate_preprocess_kwargs(self, *args: Any, **kwargs: Any) -> None:
         super()._validate_preprocess_kwargs(*args, **kwargs)
-        _check_fields(**{name: kwargs.get(name) for name in CHECKED_FIELDS})
+        _refuse_crop(kwargs.get("do_center_crop"))
+        for name in ITACLIPImageProcessorKwargs.__annotations__.keys() & kwargs.keys():
+            _check(name, kwargs[name])
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         """Open paths and URLs; images pass through. Files keep their mode, so that depth and transparency survive."""
@@ -296,17 +304,13 @@ class ITACLIPImageProcessor(PilBackend):
         Raises:
             ValueError: If logits, target sizes or thresholds are not as expected.
         """
-        score_threshold = self.score_threshold if score_threshold is None else score_threshold
-        area_threshold = self.area_threshold if area_threshold is None else area_threshold
-        closing = self.closing if closing is None else closing
-        _check_share("score_threshold", score_threshold)
-        _check_share("area_threshold", area_threshold)
+        score_threshold, area_threshold, closing = self._choose_thresholds(score_threshold, area_threshold, closing)
         results: list[Any] = []
         for logits, target_size in pair_with_target_sizes(outputs.logits, target_sizes):
             scores = compute_scores(logits, target_size)
             if area_threshold:
                 drop_small_classes_(scores, area_threshold)
-            labels = assign_labels(scores, score_threshold or 0.0)
+            labels = assign_labels(scores, score_threshold)
             if closing:
                 labels = close_label_map(labels)
             if return_segmentation_scores:
@@ -342,18 +346,22 @@ class ITACLIPImageProcessor(PilBackend):
         Raises:
             ValueError: If a threshold is no share.
         """
-        score_threshold = self.score_threshold if score_threshold is None else score_threshold
-        area_threshold = self.area_threshold if area_threshold is None else area_threshold
-        closing = self.closing if closing is None else closing
-        _check_share("score_threshold", score_threshold)
-        _check_share("area_threshold", area_threshold)
+        score_threshold, area_threshold, closing = self._choose_thresholds(score_threshold, area_threshold, closing)
         results = []
         for best in best_classes:
             if area_threshold:
                 best.drop_classes_(find_small_classes(best.labels, best.num_classes, area_threshold))
-            labels = best.labels.masked_fill(best.confidence < (score_threshold or 0.0), 0)
+            labels = best.labels.masked_fill(best.confidence < score_threshold, 0)
             results.append(close_label_map(labels) if closing else labels)
         return results
+
+    def _choose_thresholds(
+        self, score_threshold: float | None, area_threshold: float | None, closing: bool | None
+    ) -> tuple[float, float | None, bool]:
+        """What was given for one call, and of the rest the image processor's own."""
+        given = {"score_threshold": score_threshold, "area_threshold": area_threshold, "closing": closing}
+        chosen = {name: getattr(self, name) if value is None else _check(name, value) for name, value in given.items()}
+        return chosen["score_threshold"], chosen["area_threshold"], chosen["closing"]
 
 
 def _select_pixel_fields(values: dict[str, Any]) -> dict[str, Any]:
@@ -363,28 +371,13 @@ def _select_pixel_fields(values: dict[str, Any]) -> dict[str, Any]:
     return {key: values[key] for key in PIXEL_FIELDS if key in values and not (is_clips and key in rounded)}
 
 
-def _check_fields(
-    do_center_crop: bool | None,
-    image_engineering: bool | None,
-    photometric_weight: float | None,
-    score_threshold: float | None,
-    area_threshold: float | None,
-) -> None:
+def _check(name: str, value: Any) -> Any:
+    return check_setting(name, value) if name in SETTING_NAMES else value
+
+
+def _refuse_crop(do_center_crop: bool | None) -> None:
     if do_center_crop:
         raise ValueError("Expected no `do_center_crop`, as a label map covers the whole image. Crop images before.")
-    if image_engineering and photometric_weight is None:
-        raise ValueError(
-            "Expected `photometric_weight` with `image_engineering`, but got None. Use 0.75, for example."
-        )
-    _check_share("photometric_weight", photometric_weight)
-    _check_share("score_threshold", score_threshold)
-    _check_share("area_threshold", area_threshold)
-
-
-def _check_share(name: str, value: float | None) -> None:
-    # Written so that NaN fails, too.
-    if value is not None and not 0 <= value <= 1:
-        raise ValueError(f"Expected `{name}` between 0 and 1, but got {value}. Use a share of the whole.")
 
 
 def _check_numbers(name: str, values: float | Sequence[float], lowest: float = 0.0) -> None:

@@ -19,6 +19,11 @@ from .image_processing_itaclip import ITACLIPImageProcessor
 from .prompt_templates import IMAGENET_TEMPLATES
 from .vocabulary import Vocabulary, straighten_text
 
+try:  # types and ranges of settings are said there; code that was loaded from the Hub does without the package
+    from itaclip_hf.methods.settings import SETTING_NAMES, check_setting
+except ImportError:
+    SETTING_NAMES = ()
+
 __all__ = ["ITACLIPProcessor"]
 
 TEXT_INPUT_NAMES = ["input_ids", "attention_mask", "text_weight", "query_classes"]
@@ -62,14 +67,13 @@ class ITACLIPProcessor(ProcessorMixin):
         templates: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not 0 <= auxiliary_weight <= 1:
-            raise ValueError(
-                f"Expected `auxiliary_weight` between 0 and 1, but got {auxiliary_weight}. Use 0.2, for example."
-            )
         self.auxiliary_weight = auxiliary_weight
         # The whole list, also if it is the default: a saved processor says what it did.
         self.templates = _check_templates(IMAGENET_TEMPLATES if templates is None else templates)
         super().__init__(image_processor, tokenizer, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, check_setting(name, value) if name in SETTING_NAMES else value)
 
     @property
     def model_input_names(self) -> list[str]:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from itaclip_hf.demo import DEMO_CHECKPOINT
 
 from demo_world.dataset import load_benchmark
 from itaclip_hf import Vocabulary, load_demo
-from itaclip_hf.demo import DEMO_CHECKPOINT
 from itaclip_hf.evaluation.metrics.confusion_matrix import (
     compute_segmentation_scores,
     decode_pair_counts,

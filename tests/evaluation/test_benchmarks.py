@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from itaclip_hf.demo import DEMO_CHECKPOINT
 from scripted_evaluation import write_image, write_labels
 from transformers import AutoTokenizer
 
-from itaclip_hf.demo import DEMO_CHECKPOINT
 from itaclip_hf.evaluation.data.benchmarks import (
     BENCHMARKS,
     COCO_STUFF_UNUSED_IDS,

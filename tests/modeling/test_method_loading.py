@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from itaclip_hf.demo import DEMO_CHECKPOINT
+from itaclip_hf.method_loading import set_processor_fields
 from transformers import logging, pipeline
 
 from itaclip_hf import (
@@ -11,8 +13,6 @@ from itaclip_hf import (
     Vocabulary,
     load_method,
 )
-from itaclip_hf.demo import DEMO_CHECKPOINT
-from itaclip_hf.method_loading import set_processor_fields
 from itaclip_hf.modeling import get_method
 from itaclip_hf.samples import load_demo_scene
 

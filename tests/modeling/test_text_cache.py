@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from huggingface_hub import constants
+from itaclip_hf.demo import DEMO_CHECKPOINT
 from transformers import CLIPTokenizer
 
 from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
-from itaclip_hf.demo import DEMO_CHECKPOINT
 from itaclip_hf.text_cache import CACHE_VARIABLE, TextCache, bake_vocabulary, find_cache_folder
 
 from .conftest import make_tiny_config

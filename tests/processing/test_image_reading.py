@@ -154,14 +154,14 @@ def test_a_decoder_of_any_error_is_an_unreadable_file(tmp_path, monkeypatch):
     assert open_image(path).size == (4, 4)
     monkeypatch.setattr(PIL.Image.Image, "load", lambda _: (_ for _ in ()).throw(NotImplementedError("pixel format")))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", PIL.Image.Image.load)
-    with pytest.raises(OSError, match=r"it cannot be decoded \(pixel format\)"):
+    with pytest.raises(OSError, match="that is whole, but got: pixel format"):
         open_image(path)
 
 
 def test_programs_pipes_and_folders_are_no_images(tmp_path):
     PIL.Image.new("RGB", (4, 4)).save(tmp_path / "image.eps")
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(OSError, match="but got EPS"):
+    with pytest.raises(OSError, match="Expected an image in JPEG, PNG"):
         open_image(tmp_path / "image.eps")
     for path in (tmp_path / "pipe.png", tmp_path):
         with pytest.raises(OSError, match="but got a folder, pipe or device"):

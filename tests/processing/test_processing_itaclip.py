@@ -246,7 +246,7 @@ class TestFields:
     @pytest.mark.parametrize(
         ("fields", "error", "message"),
         [
-            ({"auxiliary_weight": 1.2}, ValueError, "`auxiliary_weight` between 0 and 1"),
+            ({"auxiliary_weight": 1.2}, ValueError, "`auxiliary_weight` to be a number from 0 to 1"),
             ({"templates": ["a photo."]}, ValueError, "one pair of braces"),
             ({"templates": ["a {} of {}."]}, ValueError, "one pair of braces"),
             ({"templates": ["a {name}."]}, ValueError, "one pair of braces"),

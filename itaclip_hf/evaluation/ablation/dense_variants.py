@@ -42,7 +42,7 @@ def encode_variants(
         ValueError: If a configuration is out of range, or there are not as many weights as views.
     """
     for variant in variants:
-        variant.config.validate_method()
+        variant.config.validate_settings()
     tower, last_block = model.vision_model, stage_setting_names("last_block")
     layers = {layer for variant in variants for layer in variant.config.intermediate_layers}
     gathered = [WindowFeatures(images, variant.view_weights) for variant in variants]
