@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from itaclip_hf.demo import DEMO_CHECKPOINT
 
 from demo_world.dataset import load_benchmark
 from itaclip_hf import Vocabulary, load_demo
@@ -12,6 +11,7 @@ from itaclip_hf.evaluation.metrics.confusion_matrix import (
     decode_pair_counts,
     encode_pair_counts,
 )
+from itaclip_hf.loading import DEMO_CHECKPOINT
 
 PLAIN_CLIP = {"attention_maps": ("qk",), "intermediate_layers": (), "last_feed_forward": True, "pamr_steps": 0}
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from itaclip_hf.demo import DEMO_CHECKPOINT
 from PIL import Image
 from scripted_evaluation import NUM_CLASSES, load_folders, write_folders
 from transformers import (
@@ -27,6 +26,7 @@ from itaclip_hf.evaluation.running.baselines.groupvit import GroupViT
 from itaclip_hf.evaluation.running.predictor import Predictor
 from itaclip_hf.evaluation.running.runner import RunOptions, run_evaluation
 from itaclip_hf.files import write_json
+from itaclip_hf.loading import DEMO_CHECKPOINT
 
 STUFF = Vocabulary([f"{word}" for word in ("dog", "cat", "sky", "tree", "car", "bus", "cup")])
 OBJECTS = Vocabulary([["dog", "puppy"], "cat", ["bus", "coach", "van"], "cup"], background=["sky", "wall"])

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from itaclip_hf.demo import DEMO_CHECKPOINT
 from scripted_evaluation import write_image, write_labels
 from transformers import AutoTokenizer
 
@@ -19,6 +18,7 @@ from itaclip_hf.evaluation.data.benchmarks import (
 from itaclip_hf.evaluation.data.label_mapping import LabelIdError, LabelMapping
 from itaclip_hf.evaluation.data.segmentation_datasets import load_benchmark_dataset
 from itaclip_hf.evaluation.metrics.confusion_matrix import IGNORED
+from itaclip_hf.loading import DEMO_CHECKPOINT
 
 # Benchmark: texts, α, λ, similarity scale, score threshold, area threshold, shortest edge, queries, classes, mIoU.
 PUBLISHED = {

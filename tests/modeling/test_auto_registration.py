@@ -6,10 +6,10 @@ import sys
 from importlib import import_module
 
 import pytest
-from itaclip_hf.demo import DEMO_CHECKPOINT
 from transformers import AutoModelForSemanticSegmentation, CLIPTokenizer
 
 from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPImageProcessor, ITACLIPProcessor
+from itaclip_hf.loading import DEMO_CHECKPOINT
 
 from .conftest import make_tiny_config
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from itaclip_hf.demo import DEMO_CHECKPOINT
 from PIL import Image
 from transformers import (
     AutoConfig,
@@ -29,6 +28,7 @@ from itaclip_hf import (
     Vocabulary,
     save_with_code,
 )
+from itaclip_hf.loading import DEMO_CHECKPOINT
 
 from .conftest import make_tiny_config
 

@@ -1,18 +1,19 @@
 """Text embeddings on the disk: the same bits with and without, shared by content, and never in the way."""
 
+import hashlib
 import logging
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from huggingface_hub import constants
-from itaclip_hf.demo import DEMO_CHECKPOINT
+from safetensors.torch import save
 from transformers import CLIPTokenizer
 
 from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
-from itaclip_hf.text_cache import CACHE_VARIABLE, TextCache, bake_vocabulary, find_cache_folder
+from itaclip_hf.loading import DEMO_CHECKPOINT
+from itaclip_hf.text_cache import CACHE_VARIABLE, TextCache
 
-from .conftest import make_tiny_config
+from .modeling.conftest import make_tiny_config
 
 PETS = Vocabulary.from_dict(
     {"background": ["sky", "wall"], "classes": [{"names": ["cat"], "auxiliary_texts": ["a pet"]}, {"names": ["dog"]}]}
@@ -49,42 +50,39 @@ def encoded(model, monkeypatch):
     return shapes
 
 
+def make_file(embeddings):
+    """A whole file with a right checksum."""
+    digest = hashlib.sha256(embeddings.numpy().tobytes()).hexdigest()
+    return save({"embeddings": embeddings}, metadata={"sha256": digest})
+
+
 def bake(model, processor, vocabulary, cache):
-    bake_vocabulary(model, processor, vocabulary, cache)
+    model.set_vocabulary(processor, vocabulary, None if cache is None else TextCache(cache))
     return model.query_embeddings.clone()
 
 
 def test_results_are_the_same_bits_with_and_without_and_from_the_cache(model, processor, tmp_path):
     for vocabulary in (PETS, STREET):
         without, first, second = (
-            bake(model, processor, vocabulary, cache) for cache in (False, tmp_path / "a", tmp_path / "a")
+            bake(model, processor, vocabulary, cache) for cache in (None, tmp_path / "a", tmp_path / "a")
         )
         assert torch.equal(without, first)
         assert torch.equal(without, second)
 
 
-def test_baking_is_set_vocabulary(model, processor, tmp_path):
-    baked = bake(model, processor, PETS, tmp_path)
-    labels, classes = dict(model.config.id2label), model.config.query_classes
-    model.set_vocabulary(processor, PETS)
-    torch.testing.assert_close(baked, model.query_embeddings)
-    assert (labels, classes) == (model.config.id2label, model.config.query_classes)
-
-
-def test_known_texts_are_not_encoded_again(model, processor, encoded, tmp_path):
+def test_a_known_vocabulary_is_not_encoded_again(model, processor, encoded, tmp_path):
     bake(model, processor, PETS, tmp_path)
-    assert encoded == [(1, 3)] * 5
     bake(model, processor, PETS, tmp_path)
-    assert len(encoded) == 5
-    bake(model, processor, STREET, tmp_path)  # "dog" is known
-    assert len(encoded) == 5 + 3
+    assert encoded == [(5, 3)]
+    bake(model, processor, STREET, tmp_path)
+    assert encoded == [(5, 3), (4, 3)]
 
 
 def test_other_templates_are_other_texts(model, processor, encoded, tmp_path):
     bake(model, processor, PETS, tmp_path)
     one = ITACLIPProcessor(ITACLIPImageProcessor(), processor.tokenizer, templates=["{}"])
     bake(model, one, PETS, tmp_path)
-    assert len(encoded) == 10
+    assert encoded == [(5, 3), (5, 1)]
 
 
 @pytest.mark.parametrize("what", ["weights", "number format", "configuration"])
@@ -106,10 +104,10 @@ def test_changes_outside_the_text_tower_share_the_file(model, processor, encoded
     model.config.window_stride = 4
     model.visual_projection.weight.data += 1
     bake(model, processor, PETS, tmp_path)
-    assert len(encoded) == 5
+    assert len(encoded) == 1
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "foreign", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "foreign", "empty", "other dimension", "not finite"])
 def test_a_damaged_file_is_said_and_replaced(damage, model, processor, encoded, tmp_path, caplog):
     expected = bake(model, processor, PETS, tmp_path)
     (path,) = tmp_path.glob("*.safetensors")
@@ -119,63 +117,44 @@ def test_a_damaged_file_is_said_and_replaced(damage, model, processor, encoded, 
         "flipped": content[:-1] + bytes([content[-1] ^ 1]),
         "foreign": b"not a file of tensors",
         "empty": b"",
+        "other dimension": make_file(torch.eye(5, 7)),
+        "not finite": make_file(torch.full((5, model.config.projection_dim), torch.nan)),
     }
     path.write_bytes(damaged[damage])
     with caplog.at_level(logging.WARNING, logger="itaclip_hf"):
         assert torch.equal(bake(model, processor, PETS, tmp_path), expected)
     (message,) = caplog.messages
     assert "damaged or foreign" in message
-    assert len(encoded) == 10
+    assert len(encoded) == 2
     assert torch.equal(bake(model, processor, PETS, tmp_path), expected)
-    assert len(encoded) == 10
+    assert len(encoded) == 2
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_does_not_stop_the_work(model, processor, tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
-    expected = bake(model, processor, PETS, False)
+    expected = bake(model, processor, PETS, None)
     with caplog.at_level(logging.WARNING, logger="itaclip_hf"):
         assert torch.equal(bake(model, processor, PETS, tmp_path / "file"), expected)
     assert "cannot be kept" in caplog.messages[-1]
 
 
-def test_nothing_of_what_many_add_at_once_is_lost(tmp_path):
-    cache = TextCache(tmp_path, "tower")
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda index: cache.add({str(index): torch.full((4,), float(index))}), range(24)))
-    known = cache.load()
-    assert known.keys() == {str(index) for index in range(24)}
-    assert all(torch.equal(vector, torch.full((4,), float(name))) for name, vector in known.items())
-    assert {path.name for path in tmp_path.iterdir()} == {"tower.safetensors", "tower.lock"}
-
-
-def test_the_oldest_texts_leave_a_full_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("itaclip_hf.text_cache.MOST_TEXTS", 2)
-    cache = TextCache(tmp_path, "tower")
-    for name in "abc":
-        cache.add({name: torch.zeros(4)})
-    assert list(cache.load()) == ["b", "c"]
-
-
-def test_the_environment_moves_the_cache_or_turns_it_off(monkeypatch, tmp_path):
+def test_the_environment_moves_the_cache_or_turns_it_off(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
-    assert find_cache_folder() == tmp_path
-    assert find_cache_folder(tmp_path / "other") == tmp_path / "other"
-    assert find_cache_folder(False) is None
+    assert TextCache().folder == tmp_path
+    assert TextCache(tmp_path / "other").folder == tmp_path / "other"
     for off in ("off", "0", ""):
         monkeypatch.setenv(CACHE_VARIABLE, off)
-        assert find_cache_folder() is None
+        assert TextCache().folder is None
+    monkeypatch.setenv(CACHE_VARIABLE, "~nobody-of-this-name/cache")
+    assert TextCache().folder is None
+    assert "names no folder" in caplog.messages[-1]
     monkeypatch.delenv(CACHE_VARIABLE)
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
-    assert find_cache_folder() == tmp_path / "itaclip_hf" / "text_embeddings"
+    assert TextCache().folder == tmp_path / "itaclip_hf" / "text_embeddings"
 
 
 def test_turned_off_nothing_is_written(model, processor, monkeypatch, tmp_path):
     monkeypatch.setenv(CACHE_VARIABLE, "off")
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
-    bake_vocabulary(model, processor, PETS)
+    model.set_vocabulary(processor, PETS, TextCache())
     assert not list(tmp_path.iterdir())
-
-
-def test_only_vocabularies_are_baked(model, processor):
-    with pytest.raises(TypeError, match=r"Expected a Vocabulary, but got list\. Make one with"):
-        bake_vocabulary(model, processor, ["cat", "dog"])

@@ -1,0 +1,143 @@
+"""A method on a checkpoint: model and processor with its settings, whatever the folder said before."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import logging, pipeline
+
+from itaclip_hf import (
+    ITACLIPForSemanticSegmentation,
+    Settings,
+    Vocabulary,
+    load,
+    load_method,
+)
+from itaclip_hf.loading import DEMO_CHECKPOINT, choose_device
+from itaclip_hf.methods import get_method, identify_method
+from itaclip_hf.samples import load_demo_scene
+
+WORDS = Vocabulary(["sky", "grass", "dog"])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the embedded checkpoint, to be broken."""
+    return Path(shutil.copytree(DEMO_CHECKPOINT, tmp_path / "copy"))
+
+
+def test_model_and_processor_get_the_methods_settings_for_the_benchmark():
+    model, processor = load_method("sclip", "demo", "voc21")
+    assert identify_method(Settings.of(model, processor)).name == "sclip"
+    assert (model.config.similarity_scale, model.config.window_stride, model.config.pamr_steps) == (65, 112, 0)
+    image_processor = processor.image_processor
+    assert (image_processor.image_engineering, image_processor.closing, processor.auxiliary_weight) == (
+        False,
+        False,
+        0,
+    )
+    assert (image_processor.score_threshold, image_processor.area_threshold) == (0.1, 0.1)
+    assert image_processor.size["shortest_edge"] == 336
+    assert not model.training
+
+
+def test_overrides_of_both_kinds_win():
+    model, processor = load_method("sclip", "demo", "voc21", pamr_steps=3, shortest_edge=112, score_threshold=0.2)
+    assert (model.config.pamr_steps, model.config.similarity_scale) == (3, 65)
+    assert (processor.image_processor.size["shortest_edge"], processor.image_processor.score_threshold) == (112, 0.2)
+
+
+def test_a_saved_folder_keeps_its_method_and_takes_another_on_request(tmp_path):
+    model, processor = load_method("naclip", "demo", shortest_edge=112)
+    model.set_vocabulary(processor, WORDS)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert identify_method(Settings.of(*load(tmp_path))).name == "naclip"
+    fields = get_method("clip").settings().held_by("config")
+    changed = ITACLIPForSemanticSegmentation.from_pretrained(tmp_path, **fields)
+    assert {name: getattr(changed.config, name) for name in fields} == fields
+    assert load_method("maskclip", tmp_path)[1].image_processor.size["shortest_edge"] == 512
+
+
+def test_pipeline_runs_a_method_from_memory_and_from_its_folder(tmp_path):
+    logging.disable_progress_bar()
+    model, processor = load_method("clearclip", "demo", shortest_edge=112, window_size=112, window_stride=112)
+    model.set_vocabulary(processor, WORDS)
+    scene = load_demo_scene(0)[0]
+    segment = pipeline("image-segmentation", model=model, image_processor=processor.image_processor)
+    found = segment(scene)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again = pipeline("image-segmentation", model=str(tmp_path))(scene)
+    logging.enable_progress_bar()
+    assert [result["label"] for result in found] == [result["label"] for result in again]
+    assert {result["label"] for result in found} <= set(WORDS.labels)
+    with torch.inference_mode():
+        outputs = model(**processor(images=scene, return_tensors="pt"))
+    labels = processor.post_process_semantic_segmentation(outputs)[0]
+    assert len(found) == len(labels.unique())
+
+
+def test_a_benchmark_without_a_method_has_the_settings_of_the_checkpoints_own(tmp_path):
+    assert Settings.of(*load("demo", benchmark="voc21")) == get_method("itaclip").settings("voc21")
+    model, processor = load_method("sclip", "demo", window_stride=56, score_threshold=0.7)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    found = Settings.of(*load(tmp_path, benchmark="cityscapes"))
+    assert found == get_method("sclip").settings("cityscapes").replace(window_stride=56)
+
+
+def test_presets_and_settings_win_over_methods():
+    found = Settings.of(*load("demo", method="naclip", preset="fast", settings={"pamr_dilations": [4]}))
+    assert found == get_method("naclip").settings().replace(window_stride=112, pamr_dilations=(4,))
+
+
+def test_a_vocabulary_is_baked():
+    model, _ = load("demo", WORDS)
+    assert [*model.config.id2label.values()] == WORDS.labels
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match=r"Expected a method out of clip, .*, but got 'nclip'"):
+        load_method("nclip", "demo")
+    with pytest.raises(ValueError, match=r"Expected settings out of attention_maps, .*closing, but got pamr"):
+        load_method("naclip", "demo", pamr=3)
+    with pytest.raises(ValueError, match=r"Expected a benchmark out of .*, but got 'voc'"):
+        load_method("naclip", "demo", "voc")
+    with pytest.raises(ValueError, match="Expected `auxiliary_weight` to be a number from 0 to 1, but got 2"):
+        load_method("naclip", "demo", auxiliary_weight=2)
+    with pytest.raises(ValueError, match="Expected a dtype out of auto, .*, but got 'float8'"):
+        load("demo", dtype="float8")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:7", "meta", "mps", "xpu"])
+def test_devices_that_are_not_there_are_named(name):
+    with pytest.raises(ValueError, match=f"Expected a device of this machine, such as 'cpu'.*, but got '{name}'"):
+        choose_device(name)
+
+
+def test_a_folder_without_its_tokenizer_is_refused(folder):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises((OSError, ValueError), match="tokenizer"):
+        load(folder)
+
+
+def test_the_tokenizer_of_another_model_is_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = 7
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="Expected the tokenizer that goes with the text tower"):
+        load(folder)
+
+
+def test_missing_weights_are_refused(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("visual_projection.weight")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        ValueError, match=r"Expected a CLIP ViT checkpoint, but .* lacks 1 weights, among them visual_"
+    ):
+        load(folder)
