@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from itaclip_hf.demo import DEMO_CHECKPOINT
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -19,6 +18,7 @@ from itaclip_hf.evaluation.texts.llm_texts import (
     load_chat_model,
     make_length_check,
 )
+from itaclip_hf.loading import DEMO_CHECKPOINT
 from itaclip_hf.processing import IMAGENET_TEMPLATES
 
 WORDS = Vocabulary(["cat", ["dog", "puppy"], "traffic light"], background=["sky"])
