@@ -17,7 +17,7 @@ def name_image_errors() -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except (MemoryError, OSError, TypeError, ValueError) as error:
+    except (MemoryError, TypeError, ValueError) as error:
         raise ImageError(str(error) or type(error).__name__) from error
     except RuntimeError as error:  # torch has no one error for too little memory
         if "memory" not in str(error):

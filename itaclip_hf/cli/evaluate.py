@@ -33,7 +33,7 @@ def evaluate(
     Writes report.json, report.md, pictures and per-image counts. A run that was stopped goes on where it was.
     Images that cannot be scored are named and listed, the others are done, and the exit code is 1. With many
     processes: torchrun --nproc_per_node N -m itaclip_hf.cli evaluate … (on CPUs after ACCELERATE_USE_CPU=1).
-    GroupViT checkpoints are recognised and run with the rules of its paper.
+    GroupViT checkpoints are recognised and run with the rules of their paper.
     """
     from ..evaluation.data.benchmarks import get_benchmark
 

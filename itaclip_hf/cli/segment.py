@@ -183,7 +183,7 @@ def _segment_files(files: Sequence["ImageFile"], out: Path, request: dict[str, A
                     with name_image_errors():
                         results = _check_names(ResultFiles.of(file, out))
                         result, seconds = _segment_file(file.path, loaded)
-                except ImageError as error:
+                except (OSError, ImageError) as error:
                     failed += 1
                     typer.secho(f"{file.path}: {' '.join(str(error).split())}", fg="red", err=True)
                     continue

@@ -4,6 +4,7 @@ import pytest
 
 from itaclip_hf import Vocabulary
 from itaclip_hf.cli.options.classes import ClassOptions
+from itaclip_hf.files import write_json
 from itaclip_hf.processing import VocabularyClass
 
 
@@ -33,7 +34,7 @@ def test_text_definitions_reach_the_classes_they_name(tmp_path, capsys):
 
 def test_definitions_may_be_a_vocabulary_in_json(tmp_path):
     file = tmp_path / "definitions.json"
-    Vocabulary([VocabularyClass("dog", ["a loyal pet", "it barks"])]).save_json_file(file)
+    write_json(file, Vocabulary([VocabularyClass("dog", ["a loyal pet", "it barks"])]).to_dict())
     assert read("dog", definitions=file).classes[0].auxiliary_texts == ("a loyal pet", "it barks")
 
 
@@ -45,13 +46,13 @@ def test_definitions_alone_are_the_vocabulary(tmp_path):
 
 def test_a_vocabulary_file_is_taken_as_it_is(tmp_path):
     vocabulary = Vocabulary(["cat"], background=["wall"])
-    vocabulary.save_json_file(tmp_path / "words.json")
+    write_json(tmp_path / "words.json", vocabulary.to_dict())
     assert read(vocabulary=tmp_path / "words.json") == vocabulary
 
 
 def test_contradictions_are_errors(tmp_path):
     file = tmp_path / "words.json"
-    Vocabulary(["cat"], background=["wall"]).save_json_file(file)
+    write_json(file, Vocabulary(["cat"], background=["wall"]).to_dict())
     with pytest.raises(ValueError, match="`--classes` or `--vocabulary`"):
         read("cat", vocabulary=file)
     with pytest.raises(ValueError, match="Expected one background"):

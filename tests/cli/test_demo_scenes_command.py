@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from itaclip_hf.cli.demo_scenes import _mean_iou
+from itaclip_hf.files import write_json
 from itaclip_hf.loading import DEMO_CHECKPOINT
 from itaclip_hf.processing import Vocabulary
 from itaclip_hf.samples import SAMPLE_PHOTOS, count_demo_scenes, load_demo_scene, load_demo_scene_labels
@@ -21,7 +22,7 @@ def one_scene(monkeypatch):
 def small_demo_checkpoint(monkeypatch, checkpoint, tmp_path):
     """A tiny random model in the place of the embedded one, whose many definitions take long to encode."""
     folder = shutil.copytree(checkpoint, tmp_path / "demo_checkpoint")
-    Vocabulary(load_demo_scene_labels()).save_json_file(folder / "vocabulary.json")
+    write_json(folder / "vocabulary.json", Vocabulary(load_demo_scene_labels()).to_dict())
     monkeypatch.setattr("itaclip_hf.loading.DEMO_CHECKPOINT", folder)
 
 

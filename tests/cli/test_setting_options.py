@@ -15,7 +15,7 @@ from itaclip_hf.cli.main import app
 from itaclip_hf.cli.options.settings import SettingOptions
 from itaclip_hf.methods import Settings, get_method, registry
 from itaclip_hf.methods.settings import SETTING_NAMES, describe_setting
-from itaclip_hf.modeling import attention_map_registry
+from itaclip_hf.modeling import attention_maps
 
 CLI = Path(itaclip_hf.cli.__file__).parent
 
@@ -32,7 +32,7 @@ register_method(get_method("clearclip").derive("own", "Own", "here", {"attention
 def separate_registries(monkeypatch):
     known = dict(registry._methods())
     monkeypatch.setattr(registry, "_methods", lambda: known)
-    monkeypatch.setattr(attention_map_registry, "_MAPS", dict(attention_map_registry._MAPS))
+    monkeypatch.setattr(attention_maps, "_MAPS", dict(attention_maps._MAPS))
 
 
 def segment(itaclip, checkpoint, photo, out, *options):

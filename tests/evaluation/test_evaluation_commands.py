@@ -17,6 +17,7 @@ from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabul
 from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation.data.benchmarks import get_benchmark
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
+from itaclip_hf.files import write_json
 from itaclip_hf.loading import load
 
 FIVE = Vocabulary(["one", ["two", "pair"], "three", "four", "five"])
@@ -30,7 +31,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     write_folders(tmp_path, num_images=3)
-    FIVE.save_json_file(tmp_path / "five.json")
+    write_json(tmp_path / "five.json", FIVE.to_dict())
     return tmp_path
 
 
@@ -226,20 +227,20 @@ def test_too_few_processes_are_refused(root: Path, checkpoint: Path) -> None:
     assert "Expected 2 processes, but got 1" in result.output
 
 
-def test_coco_object_is_converted(tmp_path: Path) -> None:
-    write_image(tmp_path / "val2017/000000000139.jpg", seed=1)
-    label = tmp_path / "stuffthingmaps_trainvaltest2017/val2017/000000000139.png"
-    write_labels(label, np.zeros((6, 8)), palette=False)
-    result = run("convert", "coco-object", "--data", tmp_path)
+def test_context_is_converted(tmp_path: Path) -> None:
+    scipy_io = pytest.importorskip("scipy.io")
+    (tmp_path / "trainval").mkdir()
+    scipy_io.savemat(tmp_path / "trainval/2008_000002.mat", {"LabelMap": np.full((6, 8), 2, dtype=np.uint16)})
+    result = run("convert", "context", "--data", tmp_path, "--annotations", tmp_path / "trainval")
     assert (result.exit_code, "1 label files written" in result.output) == (0, True)
-    assert np.array(Image.open(label.with_name("000000000139_instanceTrainIds.png"))).min() == 1
+    assert np.array(Image.open(tmp_path / "SegmentationClassContext/2008_000002.png")).min() == 1
     refused = run("convert", "context", "--data", tmp_path)
-    assert (refused.exit_code, "Expected `--annotations`" in refused.output) == (2, True)
+    assert (refused.exit_code, "--annotations" in refused.output) == (2, True)
 
 
 def test_texts_of_a_tiny_chat_model_are_written_or_reported(tmp_path: Path) -> None:
     save_tiny_chat_model(tmp_path / "llm")
-    Vocabulary(["cat", "word"]).save_json_file(tmp_path / "classes.json")
+    write_json(tmp_path / "classes.json", Vocabulary(["cat", "word"]).to_dict())
     result = run(
         "texts", "--classes", tmp_path / "classes.json", "--llm", tmp_path / "llm", "--out", tmp_path / "words.json",
         "--kind", "definitions", "--model", "demo", "--attempts", 2, "--device", "cpu", "--batch-size", 2,

@@ -154,18 +154,33 @@ def test_a_decoder_of_any_error_is_an_unreadable_file(tmp_path, monkeypatch):
     assert open_image(path).size == (4, 4)
     monkeypatch.setattr(PIL.Image.Image, "load", lambda _: (_ for _ in ()).throw(NotImplementedError("pixel format")))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", PIL.Image.Image.load)
-    with pytest.raises(OSError, match="that is whole, but got: pixel format"):
+    with pytest.raises(OSError, match="an image file that is whole, but got: pixel format"):
         open_image(path)
 
 
 def test_programs_pipes_and_folders_are_no_images(tmp_path):
     PIL.Image.new("RGB", (4, 4)).save(tmp_path / "image.eps")
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(OSError, match="Expected an image in JPEG, PNG"):
+    with pytest.raises(OSError, match=r"Expected an image in JPEG, PNG.*, but its content is none"):
         open_image(tmp_path / "image.eps")
     for path in (tmp_path / "pipe.png", tmp_path):
-        with pytest.raises(OSError, match="but got a folder, pipe or device"):
+        with pytest.raises(OSError, match="a folder, a pipe or a device"):
             open_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif", "ppm", "tiff", "webp", "jp2"])
+def test_usual_formats_are_read_under_any_name(tmp_path, suffix):
+    PIL.Image.new("L", (8, 6), 128).save(tmp_path / f"image.{suffix}")
+    image = open_image((tmp_path / f"image.{suffix}").rename(tmp_path / "image"))
+    assert image.size == (8, 6)
+    assert np.asarray(image.convert("L")).mean() == pytest.approx(128, abs=2)
+
+
+def test_huge_images_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 2_000_000)
+    PIL.Image.new("1", (2000, 1500)).save(tmp_path / "image.tiff")
+    with pytest.raises(OSError, match="Expected at most 2 megapixels, but got more"):
+        open_image(tmp_path / "image.tiff")
 
 
 def test_without_conversion_channels_stay():
