@@ -1,7 +1,6 @@
 """The model card and its table: rows add parts up to the whole method, figures come from `itaclip ablate`."""
 
 import itertools
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +17,7 @@ BASE = AblationBase("demo", Vocabulary(["cat", "dog"]).with_auxiliary_texts(["a 
 def resolve(name: str) -> dict:
     """All settings of a row."""
     (row,) = [row for row in TABLE.rows if row.name == name]
-    resolved = resolve_row(BASE, TABLE, row)
-    return as_json({**resolved.config_fields, **resolved.processor_fields})
-
-
-def as_json(settings: dict) -> dict:
-    return json.loads(json.dumps(settings))
+    return resolve_row(BASE, TABLE, row).settings.to_json()
 
 
 def test_rows_add_one_part_after_another():
@@ -43,7 +37,7 @@ def test_all_parts_together_are_the_method():
     full = resolve("+ PAMR (all of ITACLIP)")
     assert resolve("all but image engineering") == {**full, "image_engineering": False}
     whole = resolve_row(BASE, TABLE, replace(TABLE.rows[0], settings={"method": "itaclip"}))
-    assert as_json({**whole.config_fields, **whole.processor_fields}) == full
+    assert whole.settings.to_json() == full
 
 
 def test_model_card_reports_run_and_scores():

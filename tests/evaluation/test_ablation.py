@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
-from itaclip_hf.checkpoints import load_complete_model
-from itaclip_hf.method_loading import set_processor_fields
 from scripted_evaluation import load_folders, save_tiny_checkpoint, write_folders
 from typer.testing import CliRunner
 
-from itaclip_hf import ITACLIPProcessor, Vocabulary
+from itaclip_hf import Vocabulary, load
 from itaclip_hf.cli.ablate import _choose_tables
 from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation.ablation import family as variant_family
@@ -26,11 +24,11 @@ from itaclip_hf.evaluation.ablation.run import run_ablations
 from itaclip_hf.evaluation.ablation.table_files import load_table_file
 from itaclip_hf.evaluation.ablation.tables import AblationRow, AblationTable
 from itaclip_hf.evaluation.ablation.variants import AblationBase, resolve_row
-from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
 from itaclip_hf.evaluation.running.runner import EvaluationResult, RunOptions, describe_run, run_evaluation
 from itaclip_hf.files import write_json
+from itaclip_hf.methods import get_method
 
 QUIET = RunOptions(num_workers=0, save_interval=0.0, show_progress=False)
 WORDS = Vocabulary(["one", ["two", "pair"], "three", "four"], background=["sky", "wall"]).with_auxiliary_texts(
@@ -86,14 +84,12 @@ def ablate(root: Path, base: AblationBase, *tables: AblationTable, out: str = "o
 def predict_alone(base: AblationBase, row: AblationRow) -> ITACLIPPredictor:
     """The predictor that `itaclip evaluate` would make of the row's settings."""
     variant = resolve_row(base, MIXED, row)
-    model = load_complete_model(variant.model, torch.float32, torch.device("cpu"), **variant.config_fields)
-    processor = ITACLIPProcessor.from_pretrained(variant.model)
-    set_processor_fields(processor, variant.processor_fields)
-    return ITACLIPPredictor(model, processor, variant.vocabulary, name=variant.model)
+    loaded = load(variant.model, settings=variant.settings.to_json(), dtype="float32", device="cpu")
+    return ITACLIPPredictor(*loaded, variant.vocabulary, name=variant.model)
 
 
 def test_full_rows_have_the_published_figures_of_the_benchmarks() -> None:
-    full = {name: benchmark.published_miou for name, benchmark in BENCHMARKS.items()}
+    full = get_method("itaclip").published
     for name in ("attention", "feed-forward", "pamr", "stride", "background", "methods"):
         table = get_table(name)
         published = next(row.published for row in table.rows if row.name == table.reference)

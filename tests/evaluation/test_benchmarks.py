@@ -19,6 +19,7 @@ from itaclip_hf.evaluation.data.label_mapping import LabelIdError, LabelMapping
 from itaclip_hf.evaluation.data.segmentation_datasets import load_benchmark_dataset
 from itaclip_hf.evaluation.metrics.confusion_matrix import IGNORED
 from itaclip_hf.loading import DEMO_CHECKPOINT
+from itaclip_hf.methods import get_method
 
 # Benchmark: texts, α, λ, similarity scale, score threshold, area threshold, shortest edge, queries, classes, mIoU.
 PUBLISHED = {
@@ -44,9 +45,10 @@ LONGEST_TEMPLATE = "a black and white photo of the {}."
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_settings_are_the_published_ones(name: str) -> None:
     benchmark = get_benchmark(name)
-    settings, vocabulary = benchmark.settings, benchmark.vocabulary()
+    method, vocabulary = get_method("itaclip"), benchmark.vocabulary()
+    settings = method.settings(name)
     assert PUBLISHED[name] == (
-        settings.auxiliary_texts,
+        benchmark.auxiliary_texts,
         settings.auxiliary_weight,
         settings.photometric_weight,
         settings.similarity_scale,
@@ -55,7 +57,7 @@ def test_settings_are_the_published_ones(name: str) -> None:
         settings.shortest_edge,
         len(vocabulary.query_names),
         len(vocabulary.labels),
-        benchmark.published_miou,
+        method.published[name],
     )
 
 
