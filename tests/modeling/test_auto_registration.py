@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoModelForSemanticSegmentation, CLIPConfig, CLIPModel, CLIPTokenizer
 
 from itaclip_hf import ITACLIPConfig, ITACLIPForSemanticSegmentation, ITACLIPImageProcessor, ITACLIPProcessor
-from itaclip_hf.demo import DEMO_CHECKPOINT
+from itaclip_hf.loading import DEMO_CHECKPOINT
 
 from .conftest import make_tiny_config
 

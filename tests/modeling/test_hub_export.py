@@ -28,7 +28,7 @@ from itaclip_hf import (
     Vocabulary,
     save_with_code,
 )
-from itaclip_hf.demo import DEMO_CHECKPOINT
+from itaclip_hf.loading import DEMO_CHECKPOINT
 
 from .conftest import make_tiny_config
 
