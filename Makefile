@@ -3,6 +3,7 @@
 #   make demo                      segment the sample scenes and a photograph with the embedded checkpoint
 #   make demo IMAGE=cat.jpg MODEL=openai/clip-vit-base-patch16 CLASSES="cat; sofa; wall"
 #   make test                      all tests        (one file: make test TESTS=tests/cli/test_segment.py)
+#   make test-newest               registration and Hub export on the newest Transformers that setup.cfg allows
 #   make benchmark                 speed and memory of this machine, about a quarter of an hour; keep it idle
 #   make benchmark-presets         quality against seconds an image on the drawn scenes
 #   make ablations                 tables of docs/ablations/ on held-out scenes, about ten minutes on two cores
@@ -32,7 +33,7 @@ INSTALLED := $(VENV)/installed-from-$(notdir $(CONSTRAINTS))
 SOURCES   := itaclip_hf demo_world benchmarks tests
 PRESENT    = $(wildcard $(SOURCES))
 
-.PHONY: demo readme-picture test test-fast benchmark benchmark-presets ablations style quality install clean
+.PHONY: demo readme-picture test test-fast test-newest benchmark benchmark-presets ablations style quality install clean
 
 demo: $(INSTALLED)
 	$(BIN)/itaclip demo-scenes --out "$(OUT)" $(if $(IMAGE),--image "$(IMAGE)") $(if $(MODEL),--model "$(MODEL)") \
@@ -43,6 +44,12 @@ test: $(INSTALLED)
 
 test-fast: $(INSTALLED)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow" $(TESTS)
+
+# The tested versions, with Transformers alone brought up to date.
+test-newest:
+	$(MAKE) install VENV=.venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade transformers --editable .
+	$(MAKE) test VENV=.venv-newest TESTS="tests/modeling/test_auto_registration.py tests/modeling/test_hub_export.py"
 
 benchmark: $(INSTALLED)
 	$(BIN)/python -m benchmarks.roofline --model $(BENCHMARK_MODEL) $(BENCHMARK_OPTIONS) --json $(BENCHMARK_OUT)/roofline.json
@@ -80,5 +87,5 @@ $(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-lowest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache itaclip_demo itaclip_evaluation itaclip_results itaclip_benchmarks itaclip_ablation itaclip_tuning
+	rm -rf .venv .venv-lowest .venv-newest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache itaclip_demo itaclip_evaluation itaclip_results itaclip_benchmarks itaclip_ablation itaclip_tuning
 	find . -name __pycache__ -type d -not -path "./.git/*" -prune -exec rm -rf {} +

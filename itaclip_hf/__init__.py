@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .auto_registration import register_auto_classes
 from .lazy_names import load_lazily
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .hub_export import save_with_code
@@ -28,8 +29,6 @@ __all__ = [
     "load_method",
     "save_with_code",
 ]
-
-__version__ = "0.1.0"
 
 __getattr__, __dir__ = load_lazily(
     __name__,

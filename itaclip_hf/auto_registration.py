@@ -1,119 +1,69 @@
 """Makes Transformers' Auto classes and `pipeline("image-segmentation")` know this package's classes.
 
-Registering needs the Auto classes and our own, and importing these takes seconds. So it waits until somebody imports
-an Auto class: hooks on the import of Transformers' modules register ours right afterwards.
+Transformers keeps its own models as names in tables, and imports the module `transformers.models.TYPE` when one is
+asked for. Our names are entered there as soon as somebody imports the tables, and such a module is put in place: until
+a checkpoint of ours is loaded, nothing of this package is imported, so that no fault in it can disturb other models.
 """
 
 import sys
-from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
+import warnings
+from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from wrapt import register_post_import_hook
 
 __all__ = ["register_auto_classes"]
 
-AUTO = "transformers.models.auto"
-# What may take part in importing our classes. Of Transformers' models, that is CLIP and what the Auto classes need.
-OWN_PARTS = ["modeling", "processing"]
-MODELS = ["auto", "clip", "encoder_decoder"]
+PACKAGE = __name__.rpartition(".")[0]
+MODEL_TYPE = "itaclip"
+CONFIG, MODEL = "ITACLIPConfig", "ITACLIPForSemanticSegmentation"
+IMAGE_PROCESSOR, PROCESSOR = "ITACLIPImageProcessor", "ITACLIPProcessor"
+# The tables and our entry in each, by the module of transformers.models.auto that holds them.
+ENTRIES: dict[str, dict[str, Any]] = {
+    "configuration_auto": {"CONFIG_MAPPING_NAMES": CONFIG},
+    "modeling_auto": {"MODEL_MAPPING_NAMES": MODEL, "MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES": MODEL},
+    # One class for both: it needs no torchvision, and uses none where there is one.
+    "image_processing_auto": {
+        "IMAGE_PROCESSOR_MAPPING_NAMES": {"pil": IMAGE_PROCESSOR, "torchvision": IMAGE_PROCESSOR}
+    },
+    "processing_auto": {"PROCESSOR_MAPPING_NAMES": PROCESSOR},
+}
 
 
 def register_auto_classes() -> None:
-    """Register configuration, model and processors under the model type "itaclip", each with its Auto class.
-
-    Those whose Auto class is imported already are registered at once.
-    """
-    _Registration(
-        {
-            f"{AUTO}.configuration_auto": _register_config,
-            f"{AUTO}.modeling_auto": _register_model,
-            f"{AUTO}.image_processing_auto": _register_image_processor,
-            f"{AUTO}.processing_auto": _register_processor,
-        }
-    ).watch_imports(_list_foundations())
+    """Enter configuration, model and processors under the model type "itaclip", at once where the tables are there."""
+    sys.modules.setdefault(f"transformers.models.{MODEL_TYPE}", _OwnClasses(f"transformers.models.{MODEL_TYPE}"))
+    for name in ENTRIES:
+        register_post_import_hook(_enter_names, f"transformers.models.auto.{name}")
 
 
-class _Registration:
-    """What is still to be registered, and which imports it waits for.
+class _OwnClasses(ModuleType):
+    """What Transformers takes for the module of our model type. It imports a class when that is asked for."""
 
-    Transformers' modules import one another in circles, and our own are part of them. Hence nothing is registered
-    while a module that ours need, or one of ours, is imported half-way; the next one that is finished looks again.
-
-    Args:
-        pending: What to do after the import of a module.
-    """
-
-    def __init__(self, pending: dict[str, Callable[[ModuleType], None]]) -> None:
-        self._pending = pending
-        self._watched: list[str] = []
-        self._finished: set[str] = set()
-
-    def watch_imports(self, others: list[str]) -> None:
-        """Begin, with other modules that must not be half-way."""
-        self._watched = [*others, *self._pending]
-        for name in self._watched:
-            register_post_import_hook(self._continue, name)
-
-    def _continue(self, module: ModuleType) -> None:
-        self._finished.add(module.__name__)
-        if any(name in sys.modules and name not in self._finished for name in self._watched):
-            return
-        for name in [name for name in self._pending if name in self._finished]:
-            # Taken out first: importing our classes comes back here.
-            register = self._pending.pop(name, None)
-            if register is not None:
-                register(sys.modules[name])
+    def __getattr__(self, name: str) -> Any:
+        if name not in (CONFIG, MODEL, IMAGE_PROCESSOR, PROCESSOR):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        try:
+            return getattr(import_module(PACKAGE), name)
+        except Exception as error:  # of any kind: Transformers takes some for the lack of a class and looks elsewhere
+            raise ImportError(
+                f"Expected {PACKAGE} to load its {name}, but got {type(error).__name__}: {error}. Look at that error "
+                f"above, and install versions that fit together: pip install --upgrade {PACKAGE}"
+            ) from error
 
 
-def _list_foundations() -> list[str]:
-    """Modules that our classes need, and our own, without importing any."""
-    own = __name__.rpartition(".")[0]
-    names = [name for part in OWN_PARTS for name in _list_modules(own, part)]
-    for path in sorted(_find_folder("transformers").iterdir()):
-        if path.suffix == ".py" and path.stem != "__init__":
-            names.append(f"transformers.{path.stem}")
-        elif path.is_dir() and path.name != "models":
-            names += _list_modules("transformers", path.name)
-    return names + [name for model in MODELS for name in _list_modules("transformers", f"models/{model}")]
-
-
-def _list_modules(package: str, part: str) -> list[str]:
-    folder = _find_folder(package)
-    paths = [path.relative_to(folder).with_suffix("") for path in sorted((folder / part).rglob("*.py"))]
-    return [".".join((package, *(path.parent if path.name == "__init__" else path).parts)) for path in paths]
-
-
-def _find_folder(package: str) -> Path:
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ImportError(f"Expected the package {package}, but it is missing. Install it: pip install {package}")
-    return Path(spec.origin).parent
-
-
-def _register_config(module: ModuleType) -> None:
-    from .modeling import ITACLIPConfig
-
-    module.AutoConfig.register(ITACLIPConfig.model_type, ITACLIPConfig, exist_ok=True)
-
-
-def _register_model(module: ModuleType) -> None:
-    from .modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
-
-    module.AutoModelForSemanticSegmentation.register(ITACLIPConfig, ITACLIPForSemanticSegmentation, exist_ok=True)
-
-
-def _register_image_processor(module: ModuleType) -> None:
-    from .modeling import ITACLIPConfig
-    from .processing import ITACLIPImageProcessor
-
-    classes = {"pil": ITACLIPImageProcessor, "torchvision": ITACLIPImageProcessor}
-    module.AutoImageProcessor.register(ITACLIPConfig, image_processor_classes=classes, exist_ok=True)
-
-
-def _register_processor(module: ModuleType) -> None:
-    from .modeling import ITACLIPConfig
-    from .processing import ITACLIPProcessor
-
-    module.AutoProcessor.register(ITACLIPConfig, ITACLIPProcessor, exist_ok=True)
+def _enter_names(module: ModuleType) -> None:
+    for table, entry in ENTRIES[module.__name__.rpartition(".")[2]].items():
+        mapping = getattr(module, table.removesuffix("_NAMES"), None)
+        if not hasattr(module, table) or mapping is None:
+            # An error would come up in whatever program imports Transformers.
+            warnings.warn(
+                f"Expected {table} in {module.__name__}, but this release of Transformers has none. The Auto "
+                f"classes will not find {PACKAGE}: use its classes by name.",
+                stacklevel=2,
+            )
+            continue
+        getattr(module, table)[MODEL_TYPE] = entry
+        # Mappings note the configurations' names when they are made, which may have been before ours was entered.
+        getattr(mapping, "_reverse_config_mapping", {})[CONFIG] = MODEL_TYPE

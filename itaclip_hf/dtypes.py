@@ -1,10 +1,8 @@
 """Number formats of the model by name, and the fastest one that a device computes in."""
 
 import logging
-from collections.abc import Mapping
 from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -13,7 +11,6 @@ __all__ = ["NumberFormat", "choose_dtype", "computes_fast_in_bfloat16"]
 
 logger = logging.getLogger(__name__)
 
-CPU_INFO = Path("/proc/cpuinfo")
 FAST_CPU_FEATURES = ("amx_bf16", "avx512_bf16")
 
 
@@ -61,7 +58,7 @@ def computes_fast_in_bfloat16(device: "torch.device") -> bool:
 
     if device.type == "cuda":
         return torch.cuda.is_available() and _is_fast_gpu(device)
-    return device.type == "cpu" and any(_read_cpu_features().get(name) for name in FAST_CPU_FEATURES)
+    return device.type == "cpu" and any(map(torch.cpu.get_capabilities().get, FAST_CPU_FEATURES))
 
 
 def _is_fast_gpu(device: "torch.device") -> bool:
@@ -69,17 +66,3 @@ def _is_fast_gpu(device: "torch.device") -> bool:
 
     with torch.cuda.device(device):  # asks for the current one
         return torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def _read_cpu_features() -> Mapping[str, Any]:
-    """What the CPU can do, by the names that Linux gives; empty where nobody knows."""
-    import torch
-
-    if hasattr(torch.cpu, "get_capabilities"):  # torch 2.11 may lack it
-        return torch.cpu.get_capabilities()
-    try:
-        lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
-    return dict.fromkeys(flags, True)

@@ -109,7 +109,7 @@ def test_mistakes_are_named():
         load_method("naclip", "demo", "voc")
     with pytest.raises(ValueError, match="Expected `auxiliary_weight` to be a number from 0 to 1, but got 2"):
         load_method("naclip", "demo", auxiliary_weight=2)
-    with pytest.raises(ValueError, match="Expected a dtype out of auto, .*, but got 'float8'"):
+    with pytest.raises(ValueError, match=r"Expected a dtype out of auto, .*, but got 'float8'"):
         load("demo", dtype="float8")
 
 
@@ -137,7 +137,5 @@ def test_missing_weights_are_refused(folder):
     tensors = load_file(folder / "model.safetensors")
     tensors.pop("visual_projection.weight")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        ValueError, match=r"Expected a CLIP ViT checkpoint, but .* lacks 1 weights, among them visual_"
-    ):
+    with pytest.raises(ValueError, match=r"Expected a CLIP ViT checkpoint, but .* lacks 1 weights"):
         load(folder)

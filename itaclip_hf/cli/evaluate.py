@@ -44,7 +44,7 @@ def evaluate(
     # Not before: these take seconds, and a wrong option is told at once.
     from ..evaluation.reporting.full_evaluation import evaluate_and_report
     from ..evaluation.reporting.report import format_markdown
-    from ..evaluation.running.predictor import ITACLIPPredictor, Predictor
+    from ..evaluation.running.predictor import ITACLIPPredictor, Predictor, describe_backbone
     from ..methods import Settings, find_published
 
     accelerator = processes.join("evaluate")
@@ -59,7 +59,9 @@ def evaluate(
         used = Settings.of(*loaded)
         if not used.uses_texts:
             words.refuse_texts("texts about the classes have no weight here")
-        published = None if benchmark is None else find_published(used, benchmark)
+        published = (
+            None if benchmark is None else find_published(used, benchmark, describe_backbone(loaded.model.config))
+        )
         predictor = ITACLIPPredictor(*loaded, vocabulary, name=model.model)
     name, description = benchmark or samples.title, predictor.describe()
     title = f"{chosen.title if chosen else name}, {description['method']}, {Path(model.model).name}"

@@ -107,7 +107,7 @@ app = typer.Typer(
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        from .. import __version__
+        from ..version import __version__
 
         typer.echo(f"itaclip_hf {__version__}")
         raise typer.Exit

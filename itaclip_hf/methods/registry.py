@@ -23,6 +23,9 @@ __all__ = [
     "register_method",
 ]
 
+PUBLISHED_BACKBONE = "12 blocks of width 768, patches of 16 pixels"
+"""CLIP ViT-B/16, with which all figures were published."""
+
 Changes = Mapping[str, Any]
 
 
@@ -172,12 +175,20 @@ class Published(NamedTuple):
     differences: Mapping[str, tuple[Any, Any]]
 
 
-def find_published(settings: Settings, benchmark: str) -> Published | None:
-    """The figure that was published for the method with these settings on a benchmark, `None` if there is none."""
+def find_published(settings: Settings, benchmark: str, backbone: str = PUBLISHED_BACKBONE) -> Published | None:
+    """The figure that was published for the method with these settings on a benchmark, `None` if there is none.
+
+    Args:
+        settings: Of the run.
+        benchmark: Name of the benchmark.
+        backbone: Of the run, as in `PUBLISHED_BACKBONE`.
+    """
     method = identify_method(settings)
     if method is None or benchmark not in method.published:
         return None
     differences = settings.differences(method.published_settings(benchmark))
+    if backbone != PUBLISHED_BACKBONE:
+        differences["backbone"] = (backbone, PUBLISHED_BACKBONE)
     return Published(method.published[benchmark], method.title, differences)
 
 

@@ -16,7 +16,7 @@ def device_chooses(monkeypatch):
 
     def set_features(**features: bool) -> None:
         monkeypatch.setattr(dtypes, "computes_fast_in_bfloat16", computes_fast_in_bfloat16)
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
 
     return set_features
 
@@ -40,18 +40,6 @@ def test_a_name_is_the_format_whatever_the_device(name, device_chooses):
 def test_auto_is_bfloat16_on_cpus_with_units_for_it(features, expected, device_chooses):
     device_chooses(**features)
     assert choose_dtype("auto", "cpu") == expected
-
-
-def test_without_torchs_word_the_flags_of_linux_decide(monkeypatch, tmp_path):
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    cpuinfo = tmp_path / "cpuinfo"
-    monkeypatch.setattr(dtypes, "CPU_INFO", cpuinfo)
-    device = torch.device("cpu")
-    assert not computes_fast_in_bfloat16(device)  # no such file: not Linux
-    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx2 avx512_bf16\n")
-    assert computes_fast_in_bfloat16(device)
-    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx2\n")
-    assert not computes_fast_in_bfloat16(device)
 
 
 @pytest.mark.parametrize("is_fast", [True, False])

@@ -75,11 +75,9 @@ def test_explicit_options_win_over_the_method(voc: Path, checkpoint: Path) -> No
     assert predictor["image_processor"]["score_threshold"] == 0.3
     assert predictor["image_processor"]["size"]["shortest_edge"] == 32
     assert report["published_mean_iou"] is None
-    for difference in (
-        "similarity_scale 7.0 instead of 65.0",
-        "pamr_steps 2 instead of 10",
-        "images 1 instead of 1449",
-    ):
+    backbone = next(entry for entry in report["published_differences"] if entry.startswith("backbone "))
+    assert backbone.endswith("instead of 12 blocks of width 768, patches of 16 pixels")
+    for difference in ("similarity_scale 7.0 instead of 65.0", "pamr_steps 2 instead of 10"):
         assert difference in report["published_differences"]
 
 

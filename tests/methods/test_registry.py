@@ -135,18 +135,14 @@ def test_presets_are_changes_of_settings():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(
-        ValueError, match=r"out of clip, maskclip, sclip, clearclip, naclip, itaclip.*, but got 'nclip'"
-    ):
+    with pytest.raises(ValueError, match=r"out of clip, maskclip, .*, itaclip.*, but got 'nclip'"):
         get_method("nclip")
     with pytest.raises(ValueError, match=r"Expected a benchmark out of .*voc21.*, but got 'voc'"):
         get_method("clip").settings("voc")
 
 
 def test_entries_with_mistakes_are_refused(registered):
-    with pytest.raises(
-        ValueError, match=r"In the method 'mine': Expected settings .*window_stride.*but got window_strde"
-    ):
+    with pytest.raises(ValueError, match=r"In the method 'mine': Expected settings .*but got window_strde"):
         Method("mine", "Mine", "nowhere", {"window_strde": 1})
     with pytest.raises(TypeError, match=r"In the method 'mine', on voc21: Expected `closing` to be true or false"):
         Method("mine", "Mine", "nowhere", benchmarks={"voc21": {"closing": 1}})

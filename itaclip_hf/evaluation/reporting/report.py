@@ -211,7 +211,7 @@ def _cpu_name() -> str:
 
 def describe_versions() -> dict[str, str]:
     """Versions of Python, this package and what results depend on."""
-    from ... import __version__
+    from ...version import __version__
 
     versions = {"python": platform.python_version(), "itaclip_hf": __version__}
     for package in _PACKAGES:

@@ -17,7 +17,7 @@ from ...modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from ...processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
 from ...text_cache import TextCache
 
-__all__ = ["ITACLIPPredictor", "Prediction", "Predictor", "describe_itaclip", "hash_weights"]
+__all__ = ["ITACLIPPredictor", "Prediction", "Predictor", "describe_backbone", "describe_itaclip", "hash_weights"]
 
 CUSTOM_METHOD = "custom"  # a last block that no registered method has
 
@@ -133,6 +133,12 @@ def describe_itaclip(
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
     }
+
+
+def describe_backbone(config: ITACLIPConfig) -> str:
+    """Which vision tower it is, by its dimensions."""
+    tower = config.vision_config
+    return f"{tower.num_hidden_layers} blocks of width {tower.hidden_size}, patches of {tower.patch_size} pixels"
 
 
 def hash_weights(model: torch.nn.Module, with_buffers: bool = False) -> str:
