@@ -133,7 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(_format_rates(all_rates), flush=True)
     bandwidth = measure_bandwidth(device)
     print(f"\nMemory bandwidth (copy, read and written): {bandwidth / 1e9:.1f} GB/s\n")
-    resized_size = compute_resized_size(options.size, get_method("itaclip").settings(options.benchmark).shortest_edge)
+    resized_size = compute_resized_size(
+        options.size, get_method("itaclip").settings(options.benchmark).shortest_edge or 336
+    )
     work = count_encoder_work(config, resized_size, options.views)
     print(_format_work(config, work.flops, work.windows * work.views))
     print()

@@ -125,7 +125,7 @@ class ITACLIPImageProcessor(PilBackend):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        _refuse_crop(self.do_center_crop)
+        _refuse_crop(getattr(self, "do_center_crop", None))
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, _check(name, value))

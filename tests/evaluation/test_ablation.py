@@ -154,12 +154,12 @@ def test_the_papers_tables_are_complete() -> None:
 def test_settings_of_the_run_leave_other_methods_alone() -> None:
     base = AblationBase("demo", WORDS, settings={"window_stride": 56, "similarity_scale": 99.0})
     table = get_table("methods")
-    strides = {row.name: resolve_row(base, table, row).config_fields["window_stride"] for row in table.rows}
+    strides = {row.name: resolve_row(base, table, row).settings.window_stride for row in table.rows}
     assert (strides["ITACLIP"], strides["CLIP"], strides["SCLIP + PAMR"]) == (56, 112, 112)
     base = AblationBase("demo", WORDS, settings={"method": "clip", "window_stride": 56})
-    strides = {row.name: resolve_row(base, table, row).config_fields["window_stride"] for row in table.rows}
+    strides = {row.name: resolve_row(base, table, row).settings.window_stride for row in table.rows}
     assert (strides["ITACLIP"], strides["CLIP"]) == (28, 56)
-    assert resolve_row(base, MIXED, MIXED.rows[0]).config_fields["attention_maps"] == ("qk",)
+    assert resolve_row(base, MIXED, MIXED.rows[0]).settings.attention_maps == ("qk",)
 
 
 def test_every_row_has_the_bits_counts_and_description_of_its_own_evaluation(root: Path, base: AblationBase) -> None:
@@ -300,7 +300,10 @@ def test_tables_of_the_documentation_can_be_read(tmp_path: Path) -> None:
         ("rows: [{name: a}, {name: a}]", "Expected row names once in the table 'own', but got a twice"),
         ("reference: c\nrows: [{name: a}, {name: b}]", r"one of its rows \(a, b\), but got 'c'"),
         ("rows: [{name: a, settings: {pamr: 0}}, {name: b}]", "In row 'a' of the table 'own': Expected settings out"),
-        ("base: {pamr_steps: 1.5}\nrows: [{name: a}, {name: b}]", "`pamr_steps` to be a whole number, but got 1.5"),
+        (
+            "base: {pamr_steps: 1.5}\nrows: [{name: a}, {name: b}]",
+            "`pamr_steps` to be a whole number from 0 to 1000",
+        ),
         ("rows: [{name: a, settings: {attention_maps: qq}}, {name: b}]", "`attention_maps` to be a list, each of it"),
         ("rows: [{name: a, settings: {closing: 1}}, {name: b}]", "`closing` to be true or false, but got 1"),
         ("grid: {pamr_steps: 0}", "Expected a list of values for pamr_steps in `grid`"),

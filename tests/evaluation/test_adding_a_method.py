@@ -38,10 +38,10 @@ def test_the_page_runs_as_printed(
 
 def test_the_file_serves_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("angleclip.py").write_text(read_code()[0])
-    result = CliRunner().invoke(app, ["evaluate", "voc21", "--data", "nowhere", "--method", "angleclip.py:angleclip"])
+    Path("angleclip.py").write_text(read_code()[0].replace("angle", "corner"))  # the other test made it known
+    result = CliRunner().invoke(app, ["evaluate", "voc21", "--data", "nowhere", "--method", "angleclip.py:cornerclip"])
     assert "Check `--data`" in result.output  # the method was found, the data was not
-    assert get_method("angleclip").title == "AngleCLIP"
+    assert get_method("cornerclip").title == "AngleCLIP"
 
 
 def test_the_table_states_the_declared_settings() -> None:

@@ -103,7 +103,10 @@ def test_a_folder_takes_the_methods_general_settings_and_a_report_of_its_own(
     ("options", "message"),
     [
         (("--method", "nclip"), "Expected a method out of clip, maskclip"),
-        (("--method", "clip", "--photometric-weight", 0.7), "Expected no --photometric-weight, as there are no augm"),
+        (
+            ("--method", "clip", "--photometric-weight", 0.7),
+            "Expected no --photometric-weight, as it changes",
+        ),
         (("--method", "clip", "--definitions", "texts.txt"), "Expected no --texts or --definitions, as texts about"),
     ],
 )

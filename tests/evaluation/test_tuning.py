@@ -31,10 +31,11 @@ from itaclip_hf.evaluation.tuning.samples import (
     count_confusion,
 )
 from itaclip_hf.evaluation.tuning.search import (
-    GRIDS,
+    TUNED,
     TuningOptions,
     _mean_iou,
     apply_settings,
+    describe_settings,
     read_settings,
     search_settings,
     tune_settings,
@@ -200,7 +201,7 @@ def test_known_settings_are_found(loaded, truth: dict[str, Any]) -> None:
     assert {name: getattr(result.chosen, name) for name in truth} == truth
 
 
-START = TunableSettings(0.75, 0.2, 40.0, 0.0, 0.0, ("sky", "wall"))
+START = TunableSettings(area_threshold=0.0, background=("sky", "wall"))
 
 
 def climb(score, blocks: Sequence[Sequence[str]], min_gain: float = 0.01, words: Sequence[str] = ("sky", "wall")):
@@ -236,7 +237,7 @@ def test_a_move_that_gains_on_one_image_alone_is_not_sure(loaded) -> None:
     start = read_settings(*loaded, WORDS)
     dataset = make_dataset(loaded, start, 5)
     dataset.labels[0] = run_pipeline(loaded, replace(start, photometric_weight=0.5), dataset.images[0])[0].numpy()
-    keep = frozenset({*GRIDS, "background"} - {"photometric_weight"})
+    keep = frozenset({*TUNED, "background"} - {"photometric_weight"})
     result = tune_settings(*loaded, WORDS, dataset, TuningOptions(keep=keep, min_gain=0.0))
     assert result.chosen == start
     known = make_dataset(loaded, replace(start, photometric_weight=0.5), 5)
@@ -289,7 +290,7 @@ def test_what_cannot_be_tuned_is_said(loaded) -> None:
     processor = loaded[1]
     dataset = make_dataset(loaded, read_settings(*loaded, WORDS), 2)
     with pytest.raises(ValueError, match="Expected something to tune, but all is kept or without effect"):
-        tune_settings(*loaded, WORDS, dataset, TuningOptions(keep=frozenset({*GRIDS, "background"})))
+        tune_settings(*loaded, WORDS, dataset, TuningOptions(keep=frozenset({*TUNED, "background"})))
     with pytest.raises(
         ValueError, match=r"as many classes in the vocabulary as in the dataset's labels \(5\), but got 2"
     ):
@@ -304,7 +305,7 @@ def test_what_cannot_be_tuned_is_said(loaded) -> None:
     with pytest.raises(ValueError, match="labels of at least two classes in the images to tune on, but got 1"):
         tune_settings(*loaded, WORDS, dataset)
     for changes, message in (
-        ({"keep": frozenset({"stride"})}, "settings out of photometric_weight, .* but got stride"),
+        ({"keep": frozenset({"stride"})}, "settings out of similarity_scale, .* but got stride"),
         ({"pixels": 0}, "`pixels` >= 1"),
         ({"min_gain": -1.0}, "`min_gain` >= 0"),
         ({"sureness": 1.5}, "`sureness` between 0 and 1"),
@@ -371,9 +372,7 @@ def test_the_command_reports_what_evaluations_of_the_held_out_part_say(folders: 
     model = ITACLIPForSemanticSegmentation.from_pretrained(out / "model")
     processor = ITACLIPProcessor.from_pretrained(out / "model")
     words = Vocabulary.from_json_file(out / "vocabulary.json")
-    assert read_settings(model, processor, words) == TunableSettings(
-        **{**report["chosen"], "background": tuple(report["chosen"]["background"])}
-    )
+    assert describe_settings(read_settings(model, processor, words)) == report["chosen"]
     assert model.config.id2label == words.id2label
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...loading import load
+from ...loading import Loaded, load
 from ...methods.settings import SETTING_NAMES, Settings, setting_fields
 from ...modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from ...modeling.class_scores import BestClasses, Queries
@@ -88,10 +88,8 @@ class VariantFamily:
         self.work = Work(Counter(), Counter())
         self.vocabularies = tuple(variant.vocabulary for variant in variants)
         self._variants = tuple(variants)
-        loaded = {
-            variant.model: load(variant.model, settings=variant.settings.to_json(), dtype=dtype, device=device)
-            for variant in {variant.model: variant for variant in variants}.values()
-        }
+        first = {variant.model: variant for variant in reversed(variants)}  # whose settings fit the tower, or are told
+        loaded = {name: _load(variant, dtype, device) for name, variant in first.items()}
         self._models = {name: each.model for name, each in loaded.items()}
         self._processors = {name: each.processor for name, each in loaded.items()}
         self._weights_sha256 = {name: hash_weights(model) for name, model in self._models.items()}
@@ -181,6 +179,13 @@ class VariantFamily:
             features_key=features_key,
             labels_key=(features_key, settings.read_by("maps"), words_key),
         )
+
+
+def _load(variant: Variant, dtype: torch.dtype, device: torch.device | str) -> Loaded:
+    try:
+        return load(variant.model, settings=variant.settings.to_json(), dtype=dtype, device=device)
+    except ValueError as error:
+        raise ValueError(f"In {variant.title or 'a variant'}: {error}") from error
 
 
 class _SharedTexts:

@@ -65,6 +65,7 @@ def resolve_row(base: AblationBase, table: AblationTable, row: AblationRow) -> V
     method_name = changes.pop("method", start)
     method = get_method(method_name)
     settings = {**(base.settings if method_name == start else {}), **changes}
+    settings.pop("method", None)
     model = settings.pop("model", base.model)
     vocabulary = _change_background(base.vocabulary, settings.pop("background", None), table, row)
     title = f"row {row.name!r} of the table {table.name!r}"

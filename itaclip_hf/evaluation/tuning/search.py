@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from ...methods.settings import setting_fields
+from ...methods.settings import Settings, setting_fields
 from ...modeling import ITACLIPForSemanticSegmentation
 from ...processing import ITACLIPProcessor, Vocabulary
 from ..data.segmentation_datasets import SegmentationDataset
@@ -247,7 +247,10 @@ def apply_settings(
     Returns:
         The vocabulary with the background of the settings.
     """
-    settings.apply(model, processor)
+    tuned = {name: getattr(settings, name) for name in TUNED}
+    # Where none is a value, 0 is written as none.
+    tuned = {name: value or (None if TUNED[name]["values"].is_optional else value) for name, value in tuned.items()}
+    Settings.of(model, processor).replace(**tuned).apply(model, processor)
     return replace(vocabulary, background=settings.background)
 
 
