@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from demo_world.dataset import load_benchmark
-from itaclip_hf import Vocabulary, load_demo
+from itaclip_hf import Settings, Vocabulary, load_demo
 from itaclip_hf.evaluation.metrics.confusion_matrix import (
     compute_segmentation_scores,
     decode_pair_counts,
@@ -36,12 +36,12 @@ def scenes():
 def segment(demo):
     """A function that segments an image with changed fields of the method, which are set back afterwards."""
     model, processor = demo
-    before = {name: getattr(model.config, name) for name in model.config.method_fields()}
+    before = Settings.of(model, processor)
 
     baked: list[Vocabulary] = []
 
-    def run(image, words: Vocabulary, **method) -> torch.Tensor:
-        for name, value in method.items():
+    def run(image, words: Vocabulary, **settings) -> torch.Tensor:
+        for name, value in settings.items():
             setattr(model.config, name, value)
         if words not in baked:  # the same words come for many images
             model.set_vocabulary(processor, words)
@@ -51,8 +51,7 @@ def segment(demo):
         return processor.post_process_semantic_segmentation(outputs)[0]
 
     yield run
-    for name, value in before.items():
-        setattr(model.config, name, value)
+    before.apply(model, processor)
 
 
 @pytest.fixture(scope="module")
