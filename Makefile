@@ -1,6 +1,6 @@
 # Every target makes its own virtual environment first and brings it up to date when the requirements change.
 #
-#   make demo                      segment the sample scenes and a photograph with the embedded checkpoint
+#   make demo                      segment the sample scenes with the embedded checkpoint
 #   make demo IMAGE=cat.jpg MODEL=openai/clip-vit-base-patch16 CLASSES="cat; sofa; wall"
 #   make test                      all tests        (one file: make test TESTS=tests/cli/test_segment.py)
 #   make test-newest               registration and Hub export on the newest Transformers that setup.cfg allows

@@ -1,4 +1,4 @@
-"""`itaclip demo-scenes`: the embedded checkpoint on held-out scenes with exact truth, and on one photograph or image.
+"""`itaclip demo-scenes`: the embedded checkpoint on held-out scenes with exact truth; photographs with a real CLIP.
 
 It works without any download, from a clone and from an installed package, and says what the checkpoint can do.
 """
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ..loading import Loaded
+    from ..processing import Vocabulary
     from .images import SegmentedImage
 
 __all__ = ["demo_scenes"]
 
 DEMO = ModelOptions(DEMO_MODEL)
-PHOTO = "cat"
-PHOTO_CLASSES, PHOTO_BACKGROUND = "cat", "wall, blanket, floor, chair"
+PHOTOS = {  # what is to be seen on the photographs that ship with the package, and what may be around it
+    "cat": ("cat", "wall, blanket, floor, chair"),
+    "coffee": ("cup of coffee; spoon; saucer", "table, wall"),
+    "rocket": ("rocket; tower", "sky, smoke, ground"),
+}
 ABOUT_DEMO_CHECKPOINT = """\
 The embedded checkpoint is a stand-in: a CLIP of a few MB, trained for this project on drawings of {count} classes.
 It shows every step of the method at work without a download. It does not understand photographs."""
@@ -35,7 +39,8 @@ It shows every step of the method at work without a download. It does not unders
 
 def demo_scenes(
     image: Annotated[
-        Path | None, typer.Option(help="An image of your own; by default a photograph that ships with the package.")
+        Path | None,
+        typer.Option(help="An image of your own; by default photographs that ship with the package, for a real CLIP."),
     ] = None,
     classes: Annotated[
         str | None, typer.Option(help='Classes for the image: "cat; dog, puppy; sky"; by default those of the scenes.')
@@ -47,41 +52,105 @@ def demo_scenes(
     model: ModelOptions = DEMO,
     settings: SettingOptions = SettingOptions(),  # noqa: B008
 ) -> None:
-    """Show the method at work: six drawn scenes with known truth, and one image.
+    """Show the method at work: six drawn scenes with known truth, or photographs with a real CLIP.
 
     Prints mIoU against the truth and the classes found; writes a gallery (scene, truth, prediction, confidence).
-    Windows are moved by 56 pixels (balanced) unless --preset or --method says otherwise.
+    Windows are moved by 56 pixels, and classes of at most 1 % of the foreground are dropped, unless --preset or
+    --method says otherwise. With --model, or where a real CLIP was downloaded before, photographs are segmented, too.
     """
-    from ..files import write_png
+    chosen = settings if settings.preset or settings.method else replace(settings, preset="demo")
+    if model.model == DEMO_MODEL:
+        pictures = [_show_scenes(_load(model, chosen, device, _name_scene_classes()), out)]
+        if image is not None:
+            pictures.append(_show_photo(image, model, chosen, device, out, classes))
+        elif (cached := _find_cached(DEFAULT_MODEL)) is not None:
+            real = ModelOptions(str(cached), model.dtype)
+            pictures += _show_photos(real, DEFAULT_MODEL, replace(chosen, preset="balanced"), device, out)
+    elif image is not None:
+        pictures = [_show_photo(image, model, chosen, device, out, classes)]
+    else:
+        pictures = _show_photos(model, model.model, chosen, device, out, classes)
+    typer.echo(f"\nPictures: {', '.join(map(str, pictures))}")
+    if model.model == DEMO_MODEL:
+        typer.echo(
+            "\nA photograph of your own, with real CLIP weights (600 MB, downloaded once):\n"
+            f'  make demo IMAGE=photo.jpg MODEL={DEFAULT_MODEL} CLASSES="cat; sofa; wall"\n'
+            f'  itaclip segment photo.jpg --model {DEFAULT_MODEL} --classes "cat" --background "sofa, wall, floor"'
+        )
+
+
+def _load(model: ModelOptions, settings: SettingOptions, device: str, words: "Vocabulary | None" = None) -> "Loaded":
+    loaded = model.load(settings, device, words)
+    if settings.method is not None:
+        typer.echo(f"Method: {_describe_method(loaded)}")
+    return loaded
+
+
+def _name_scene_classes() -> "Vocabulary":
+    """Names alone: with synonyms the labels are the same, but the confidence is shared among them."""
     from ..processing import Vocabulary
-    from ..samples import SAMPLE_PHOTOS, load_demo_scene_labels
+    from ..samples import load_demo_scene_labels
+
+    return Vocabulary(load_demo_scene_labels())
+
+
+def _find_cached(checkpoint: str) -> Path | None:
+    """The folder of a hub checkpoint that is on this machine already, with its weights."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(checkpoint, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError):
+        return None
+    has_weights = any((folder / name).exists() for name in ("model.safetensors", "pytorch_model.bin"))
+    return folder if has_weights and (folder / "tokenizer_config.json").exists() else None
+
+
+def _show_scenes(loaded: "Loaded", out: Path) -> Path:
+    from ..files import write_png
+
+    names = list(loaded.model.config.id2label.values())
+    typer.echo(ABOUT_DEMO_CHECKPOINT.format(count=len(names)))
+    typer.echo("\nDrawn scenes, in a style that the embedded checkpoint never saw:")
+    write_png(out / "scenes.png", _segment_scenes(loaded, names))
+    return out / "scenes.png"
+
+
+def _show_photos(
+    model: ModelOptions, title: str, settings: SettingOptions, device: str, out: Path, classes: str | None = None
+) -> list[Path]:
+    """The photographs that ship with the package, each with its own words unless classes are given."""
+    from ..samples import SAMPLE_PHOTOS
+
+    loaded = _load(model, settings, device)
+    pictures = []
+    for name, (own, background) in PHOTOS.items():
+        words = ClassOptions(classes) if classes else ClassOptions(own, background)
+        pictures.append(_segment_photo(SAMPLE_PHOTOS[name], loaded, words, title, out / f"{name}.png"))
+    return pictures
+
+
+def _show_photo(
+    image: Path, model: ModelOptions, settings: SettingOptions, device: str, out: Path, classes: str | None
+) -> Path:
+    return _segment_photo(image, _load(model, settings, device), ClassOptions(classes), model.model, out / "image.png")
+
+
+def _segment_photo(image: Path, loaded: "Loaded", words: ClassOptions, title: str, target: Path) -> Path:
+    """Segment an image and write its picture, which says what made it."""
+    from ..drawing import draw_gallery
+    from ..files import write_png
     from ..text_cache import TextCache
     from .images import read_image_file, segment_image
 
-    words = ClassOptions(classes).read()
-    names = load_demo_scene_labels()
-    if settings.preset is None and settings.method is None:
-        settings = replace(settings, preset="balanced")
-    # Names alone: with synonyms the labels are the same, but the confidence is shared among them.
-    loaded = model.load(settings, device, Vocabulary(names))
-    if model.model == DEMO_MODEL:
-        typer.echo(ABOUT_DEMO_CHECKPOINT.format(count=len(names)))
-    if settings.method is not None:
-        typer.echo(f"Method: {_describe_method(loaded)}")
-    typer.echo("\nDrawn scenes, in a style that the embedded checkpoint never saw:")
-    write_png(out / "scenes.png", _segment_scenes(loaded, names))
-
-    if image is None and words is None and model.model != DEMO_MODEL:
-        words = ClassOptions(PHOTO_CLASSES, PHOTO_BACKGROUND).read()
-    if words is not None:
-        loaded.model.set_vocabulary(loaded.processor, words, TextCache())
-    path = image or SAMPLE_PHOTOS[PHOTO]
-    result = segment_image(read_image_file(path), *loaded)
-    typer.echo(f"\n{path.name}: {result.summarize()}")
-    write_png(out / "image.png", result.draw())
-    typer.echo(f"\nPictures: {out / 'scenes.png'} and {out / 'image.png'}")
-    if model.model == DEMO_MODEL:
-        _explain_photographs(path)
+    pixels = read_image_file(image)
+    loaded.model.set_vocabulary(loaded.processor, words.read() or _name_scene_classes(), TextCache())
+    result = segment_image(pixels, *loaded)
+    typer.echo(f"\n{image.name}, by {title}: {result.summarize()}")
+    picture = result.draw()
+    write_png(target, draw_gallery([[picture]], (), [f"{image.name}, segmented by {title}"], picture.width))
+    return target
 
 
 def _describe_method(loaded: "Loaded") -> str:
@@ -107,12 +176,12 @@ def _segment_scenes(loaded: "Loaded", names: Sequence[str]) -> "Image.Image":
         result = segment_image(scene, *loaded)
         scene_confusion = _count_confusion(truth, result.labels, len(names))
         confusion += scene_confusion
-        titles.append(f"scene {index + 1}: mIoU {_mean_iou(scene_confusion):.1%}, found {result.summarize()}")
+        titles.append(f"scene {index + 1}: {_format_scores(scene_confusion)}; found {result.summarize()}")
         typer.echo(f"  {titles[-1]}")
         rows.append(_draw_row(result, truth))
     seconds = time.perf_counter() - start
     typer.echo(
-        f"  all {len(rows)} scenes: mIoU {_mean_iou(confusion):.1%}, "
+        f"  all {len(rows)} scenes: {_format_scores(confusion)}; "
         f"pixels right {np.trace(confusion) / confusion.sum():.1%}, {seconds / len(rows):.1f} s a scene"
     )
     return draw_gallery(rows, ("scene", "truth", "prediction", "confidence (dark 0, bright 1)"), titles)
@@ -127,11 +196,18 @@ def _count_confusion(truth: "np.ndarray", labels: "np.ndarray", count: int) -> "
     )
 
 
-def _mean_iou(confusion: "np.ndarray") -> float:
-    """Intersection over union, mean over the labels that occur in truth or prediction."""
+def _format_scores(confusion: "np.ndarray") -> str:
+    """MIoU over all labels that occur in truth or prediction, and over those of the truth alone.
+
+    In the first, every sliver of a class that is not there counts as a zero.
+    """
+    import numpy as np
+
     from ..evaluation.metrics.confusion_matrix import compute_segmentation_scores
 
-    return compute_segmentation_scores(confusion)["mean_iou"]
+    scores = compute_segmentation_scores(confusion)
+    of_truth = np.nanmean(scores["per_category_iou"][confusion.sum(axis=1) > 0])
+    return f"mIoU {scores['mean_iou']:.1%} ({of_truth:.1%} over the classes that are there)"
 
 
 def _draw_row(result: "SegmentedImage", truth: "np.ndarray") -> list["Image.Image"]:
@@ -142,11 +218,3 @@ def _draw_row(result: "SegmentedImage", truth: "np.ndarray") -> list["Image.Imag
         draw_named_regions(draw_label_map(labels, palette), labels, result.names) for labels in (truth, result.labels)
     ]
     return [result.image, *maps, draw_confidence(result.confidence)]
-
-
-def _explain_photographs(path: Path) -> None:
-    typer.echo(
-        "\nOn photographs this checkpoint means nothing. Real CLIP weights do it (600 MB, downloaded once):\n"
-        f"  itaclip segment {path} --model {DEFAULT_MODEL} "
-        f'--classes "{PHOTO_CLASSES}" --background "{PHOTO_BACKGROUND}"'
-    )

@@ -1,12 +1,11 @@
 """`itaclip demo-scenes` and the pictures that ship with the package."""
 
+import re
 import shutil
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from itaclip_hf.cli.demo_scenes import _mean_iou
 from itaclip_hf.files import write_json
 from itaclip_hf.loading import DEMO_CHECKPOINT
 from itaclip_hf.processing import Vocabulary
@@ -26,34 +25,41 @@ def small_demo_checkpoint(monkeypatch, checkpoint, tmp_path):
     monkeypatch.setattr("itaclip_hf.loading.DEMO_CHECKPOINT", folder)
 
 
-def test_demo_writes_its_pictures_and_says_what_it_cannot_do(itaclip, one_scene, small_demo_checkpoint, tmp_path):
+def test_demo_writes_its_picture_and_says_how_to_do_photographs(itaclip, one_scene, small_demo_checkpoint, tmp_path):
     out = tmp_path / "out"
     result = itaclip("demo-scenes", "--out", out, "--preset", "fast")
     assert result.exit_code == 0, result.output
-    assert sorted(path.name for path in out.iterdir()) == ["image.png", "scenes.png"]
-    assert "mIoU" in result.stdout
+    assert [path.name for path in out.iterdir()] == ["scenes.png"]
+    assert re.search(r"scene 1: mIoU [\d.]+% \([\d.]+% over the classes that are there\); found", result.stdout)
     assert "does not understand photographs" in result.stdout
-    assert "--model openai/clip-vit-base-patch16" in result.stdout
+    assert "make demo IMAGE=photo.jpg MODEL=openai/clip-vit-base-patch16" in result.stdout
     assert str(out / "scenes.png") in result.stdout
 
 
-def test_demo_takes_any_model_image_and_classes(itaclip, one_scene, checkpoint, photo, tmp_path):
-    options = ["--image", photo, "--model", checkpoint, "--classes", "cat; sky", "--preset", "fast"]
-    result = itaclip("demo-scenes", "--out", tmp_path, *options)
+def test_photographs_are_shown_where_a_real_clip_is_on_the_machine(
+    itaclip, one_scene, small_demo_checkpoint, checkpoint, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, local_files_only: str(checkpoint))
+    monkeypatch.setattr("itaclip_hf.cli.demo_scenes.PHOTOS", {"cat": ("cat", "wall")})
+    result = itaclip("demo-scenes", "--out", tmp_path / "out", "--shortest-edge", 32)
     assert result.exit_code == 0, result.output
-    assert "photo.png: " in result.stdout
+    assert "cat.jpg, by openai/clip-vit-base-patch16: " in result.stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cat.png", "scenes.png"]
+
+
+def test_demo_takes_any_model_image_and_classes(itaclip, checkpoint, photo, tmp_path):
+    options = ["--image", photo, "--model", checkpoint, "--classes", "cat; sky", "--preset", "fast"]
+    result = itaclip("demo-scenes", "--out", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    assert f"photo.png, by {checkpoint}: " in result.stdout
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["image.png"]
     assert "does not understand photographs" not in result.stdout
 
 
-def test_an_image_that_is_none_is_an_error_of_use(itaclip, one_scene, checkpoint, tmp_path):
+def test_an_image_that_is_none_is_an_error_of_use(itaclip, checkpoint, tmp_path):
     result = itaclip("demo-scenes", "--image", tmp_path / "none.jpg", "--model", checkpoint, "--out", tmp_path)
     assert result.exit_code == 2
     assert "none.jpg" in result.stderr
-
-
-def test_mean_iou_of_a_hand_made_confusion():
-    # label 2 occurs nowhere; label 0: 3 of 3 + 1 pixels, label 1: 4 of 4 + 1
-    assert _mean_iou(np.array([[3, 0, 0], [1, 4, 0], [0, 0, 0]])) == pytest.approx((3 / 4 + 4 / 5) / 2)
 
 
 def test_scenes_have_exact_truth_in_the_order_of_the_checkpoints_vocabulary():

@@ -128,9 +128,9 @@ def test_a_published_figure_is_only_comparable_with_a_run_like_the_published_one
 
 
 def test_presets_are_changes_of_settings():
-    assert preset_names() == ("paper", "balanced", "fast")
-    assert [Settings().replace(**get_preset(name)).window_stride for name in preset_names()] == [28, 56, 112]
-    with pytest.raises(ValueError, match="Expected a preset out of paper, balanced, fast, but got 'slow'"):
+    assert preset_names() == ("paper", "balanced", "fast", "demo")
+    assert [Settings().replace(**get_preset(name)).window_stride for name in preset_names()] == [28, 56, 112, 56]
+    with pytest.raises(ValueError, match="Expected a preset out of paper, balanced, fast, demo, but got 'slow'"):
         get_preset("slow")
 
 

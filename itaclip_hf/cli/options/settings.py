@@ -46,7 +46,7 @@ class _MethodOptions:
     preset: Annotated[
         str | None,
         typer.Option(
-            metavar="paper|balanced|fast",
+            metavar="paper|balanced|fast|demo",
             help="How finely windows are moved over the image; by default as the method does (ITACLIP: paper).",
         ),
     ] = None
