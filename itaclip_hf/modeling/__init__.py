@@ -7,7 +7,7 @@ from ..lazy_names import load_lazily
 if TYPE_CHECKING:
     from .attention_maps import register_attention_map
     from .configuration_itaclip import ITACLIPConfig
-    from .model_outputs import ITACLIPLabelMapsOutput, ITACLIPSemanticSegmenterOutput
+    from .data_contract import ITACLIPLabelMapsOutput, ITACLIPSemanticSegmenterOutput
     from .modeling_itaclip import ITACLIPForSemanticSegmentation
 
 __all__ = [
@@ -24,7 +24,7 @@ __getattr__, __dir__ = load_lazily(
     {
         "attention_maps": ["register_attention_map"],
         "configuration_itaclip": ["ITACLIPConfig"],
-        "model_outputs": ["ITACLIPLabelMapsOutput", "ITACLIPSemanticSegmenterOutput"],
+        "data_contract": ["ITACLIPLabelMapsOutput", "ITACLIPSemanticSegmenterOutput"],
         "modeling_itaclip": ["ITACLIPForSemanticSegmentation"],
     },
 )

@@ -17,26 +17,32 @@ from transformers.utils.generic import can_return_tuple
 
 from .class_scores import BestClasses, Queries, score_classes
 from .configuration_itaclip import ITACLIPConfig
-from .encoder_batches import choose_tokens_per_batch, choose_views_per_batch, group_prompts
-from .model_inputs import (
+from .data_contract import (
     ImageInputs,
+    ITACLIPLabelMapsOutput,
+    ITACLIPSemanticSegmenterOutput,
     TextInputs,
     check_labels,
+    compute_loss,
     expect_shape,
+    group_prompts,
+    merge_hidden_states,
     pack_inputs,
     read_images,
     read_prompts,
-)
-from .model_outputs import (
-    ITACLIPLabelMapsOutput,
-    ITACLIPSemanticSegmenterOutput,
-    compute_loss,
-    merge_hidden_states,
     stack_logits,
 )
 from .query_maps import QueryMaps
 from .vision_itaclip import ITACLIPVisionModel
-from .windows import DenseFeatures, WindowBatch, WindowedImage, WindowFeatures, make_batches
+from .windows import (
+    DenseFeatures,
+    WindowBatch,
+    WindowedImage,
+    WindowFeatures,
+    choose_tokens_per_batch,
+    choose_views_per_batch,
+    make_batches,
+)
 
 __all__ = ["ITACLIPForSemanticSegmentation"]
 

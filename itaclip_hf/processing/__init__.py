@@ -7,11 +7,10 @@ from ..lazy_names import load_lazily
 if TYPE_CHECKING:
     from .augmentation import View, compute_views, stack_views
     from .image_processing_itaclip import ITACLIPImageProcessor, ITACLIPImageProcessorKwargs
-    from .image_reading import open_image, read_image, read_rgb_image
+    from .pixels import open_image, read_image, read_rgb_image
     from .processing_itaclip import ITACLIPProcessor
-    from .prompt_templates import IMAGENET_TEMPLATES
     from .segmentation_maps import assign_labels, close_label_map, drop_small_classes_, find_small_classes
-    from .vocabulary import BACKGROUND_LABEL, Vocabulary, VocabularyClass, load_auxiliary_texts
+    from .vocabulary import BACKGROUND_LABEL, IMAGENET_TEMPLATES, Vocabulary, VocabularyClass, load_auxiliary_texts
 
 __all__ = [
     "BACKGROUND_LABEL",
@@ -40,10 +39,15 @@ __getattr__, __dir__ = load_lazily(
     {
         "augmentation": ["View", "compute_views", "stack_views"],
         "image_processing_itaclip": ["ITACLIPImageProcessor", "ITACLIPImageProcessorKwargs"],
-        "image_reading": ["open_image", "read_image", "read_rgb_image"],
+        "pixels": ["open_image", "read_image", "read_rgb_image"],
         "processing_itaclip": ["ITACLIPProcessor"],
-        "prompt_templates": ["IMAGENET_TEMPLATES"],
         "segmentation_maps": ["assign_labels", "close_label_map", "drop_small_classes_", "find_small_classes"],
-        "vocabulary": ["BACKGROUND_LABEL", "Vocabulary", "VocabularyClass", "load_auxiliary_texts"],
+        "vocabulary": [
+            "BACKGROUND_LABEL",
+            "IMAGENET_TEMPLATES",
+            "Vocabulary",
+            "VocabularyClass",
+            "load_auxiliary_texts",
+        ],
     },
 )
