@@ -81,9 +81,9 @@ class ITACLIPLabelMapsOutput(NamedTuple):
     """Output of [`~ITACLIPForSemanticSegmentation.predict_labels`], one entry for each image.
 
     Attributes:
-        labels: (H₀, W₀) int64, final class ids, after thresholds and closing.
-        confidence: (H₀, W₀) float32, highest score of the classes that the area threshold leaves, between 0 and 1,
-            before the score threshold and closing.
+        labels: (H₀, W₀) int64, final class ids, as the processor finishes them.
+        confidence: (H₀, W₀) float32, highest score of the classes that the area threshold leaves, between 0 and 1;
+            nothing that comes after that threshold changes it.
     """
 
     labels: list[torch.Tensor]
@@ -240,7 +240,7 @@ def _crop_images(inputs: ImageInputs, smallest: int) -> list[torch.Tensor]:
             raise ValueError(
                 f"Expected image {index} to be between one patch ({smallest} x {smallest}) and `pixel_values` "
                 f"({full[0]} x {full[1]}), but got {height} x {width}. Cut or pad a very long strip before the "
-                "processor, or raise the `longest_edge` of its `size`."
+                "processor, or raise the longest edge of its `size`."
             )
     return [image[:, :height, :width] for image, (height, width) in zip(pixel_values, sizes, strict=True)]
 

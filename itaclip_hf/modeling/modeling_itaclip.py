@@ -273,8 +273,8 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         second look at tiles with classes that it drops.
 
         Args:
-            processor: The [`ITACLIPProcessor`] that made the inputs, or its image processor; it says which thresholds
-                and closing finish the maps.
+            processor: The [`ITACLIPProcessor`] that made the inputs, or its image processor; it says how label
+                maps are finished.
             **inputs: Images, views and texts (or none of these, for the baked vocabulary), as for `forward`.
 
         Returns:
