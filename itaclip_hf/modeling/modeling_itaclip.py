@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPModel
-from transformers import initialization as init
+from transformers import CLIPModel, initialization as init
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple
 

@@ -34,8 +34,7 @@ def test_a_setting_is_named_where_it_is_said_held_and_used_and_nowhere_else(name
         for path in sorted(package.rglob("*.py"))
         if re.search(rf"\b{name}\b", path.read_text(encoding="utf-8"))
     ]
-    # One more where a module has the same name, for its package to offer.
-    assert len(named) <= (5 if name == "attention_maps" else 4), named
+    assert len(named) <= 4, named
 
 
 @pytest.mark.parametrize(
