@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from itaclip_hf import ITACLIPForSemanticSegmentation
-from itaclip_hf.modeling.encoder_batches import choose_views_per_batch
+from itaclip_hf.modeling.windows import choose_views_per_batch
 
 from .arithmetic import count_last_attentions, split_view_flops
 from .measuring import median_seconds

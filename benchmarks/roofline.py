@@ -14,7 +14,7 @@ import torch
 
 from itaclip_hf import ITACLIPConfig
 from itaclip_hf.methods import get_method
-from itaclip_hf.modeling.encoder_batches import choose_views_per_batch
+from itaclip_hf.modeling.windows import choose_views_per_batch
 
 from .arithmetic import compute_resized_size, count_encoder_work, split_view_flops
 from .measuring import median_seconds

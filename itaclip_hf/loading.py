@@ -134,7 +134,7 @@ def load_method(
         benchmark: A benchmark whose settings to take, such as "voc21"; the method's general ones if left out.
         dtype: Number format.
         device: Where it shall run.
-        **settings: Settings (`pamr_steps`, `shortest_edge`, …) that win over the method's.
+        **settings: Settings by name that win over the method's; see [`Settings`].
 
     Raises:
         TypeError: If a setting is of another type than expected.

@@ -21,7 +21,7 @@ def read_floors(root: Path) -> dict[str, int]:
 
 def find_room(path: str, rooms: dict[str, int]) -> str | None:
     """The narrowest room of a file, such as "evaluation/data" for "evaluation/data/benchmarks.py"."""
-    parts = path.removesuffix(".py").split("/")
+    parts = path.rpartition(".")[0].split("/")
     candidates = ("/".join(parts[:count]) for count in range(len(parts), 0, -1))
     return next((candidate for candidate in candidates if candidate in rooms), None)
 
@@ -55,7 +55,9 @@ def find_file(target: list[str], files: set[str]) -> str:
 
 
 def list_files(root: Path) -> list[str]:
-    return sorted(path.relative_to(root / PACKAGE).as_posix() for path in (root / PACKAGE).rglob("*.py"))
+    # A stub of a package, with the names that it loads when they are asked for, imports as its code would.
+    paths = (path for suffix in ("py", "pyi") for path in (root / PACKAGE).rglob(f"*.{suffix}"))
+    return sorted(path.relative_to(root / PACKAGE).as_posix() for path in paths)
 
 
 def list_violations(root: Path) -> list[str]:
@@ -94,7 +96,7 @@ def test_exported_files_import_siblings_by_name_alone(part):
 
 def test_imports_of_every_kind_are_found(tmp_path):
     package = tmp_path / PACKAGE
-    for path in ("__init__.py", "low.py", "high/__init__.py", "high/part.py", "side.py"):
+    for path in ("__init__.py", "low.py", "high/__init__.py", "high/part.py", "side.py", "side.pyi"):
         (package / path).parent.mkdir(parents=True, exist_ok=True)
         (package / path).touch()
     (tmp_path / "CONTRIBUTING.md").write_text("```rooms\nlow  side  absent\nhigh\n__init__\n```\n")
@@ -103,6 +105,7 @@ def test_imports_of_every_kind_are_found(tmp_path):
     )
     (package / "__init__.py").write_text("from .high import part\n")
     (package / "side.py").write_text("from .low import x\n")
+    (package / "side.pyi").write_text("from .high import part as part\n")
     (package / "stray.py").touch()
     (package / "low.py").write_text(
         "from typing import TYPE_CHECKING\n"
@@ -116,5 +119,6 @@ def test_imports_of_every_kind_are_found(tmp_path):
         "low.py:5: low imports high/__init__.py, which is no lower",
         "low.py:6: low imports __init__.py, which is no lower",
         "side.py:1: side imports low.py, which is no lower",
+        "side.pyi:1: side imports high/part.py, which is no lower",
         "stray.py: stands in no room",
     ]

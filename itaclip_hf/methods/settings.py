@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 __all__ = [
     "SETTING_NAMES",
+    "SIZE_NAMES",
     "Holder",
     "Settings",
     "TuningGrid",
@@ -303,7 +304,7 @@ class Settings:
         }
         size = dict(processor.image_processor.size)
         values: dict[str, Any] = {
-            name: size.get(name) if name in _EDGES else getattr(parts[held.metadata["holder"]], name)
+            name: size.get(name) if name in SIZE_NAMES else getattr(parts[held.metadata["holder"]], name)
             for name, held in setting_fields().items()
         }
         return cls(**values)
@@ -325,7 +326,7 @@ class Settings:
         for name, value in self.held_by("processor").items():
             setattr(processor, name, value)
         values = self.held_by("image_processor")
-        edges = {name: values.pop(name) for name in _EDGES}
+        edges = {name: values.pop(name) for name in SIZE_NAMES}
         image_processor = processor.image_processor
         if any(edges.values()):  # none of both says nothing about a fixed height and width
             values["size"] = {name: edge for name, edge in edges.items() if edge is not None}
@@ -388,7 +389,7 @@ class Settings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-_EDGES = ("shortest_edge", "longest_edge")
+SIZE_NAMES = ("shortest_edge", "longest_edge")  # which an image processor holds in its `size`
 
 
 def setting_fields() -> dict[str, Any]:

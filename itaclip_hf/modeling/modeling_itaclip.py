@@ -10,33 +10,38 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPModel
-from transformers import initialization as init
+from transformers import CLIPModel, initialization as init
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple
 
 from .class_scores import BestClasses, Queries, score_classes
 from .configuration_itaclip import ITACLIPConfig
-from .encoder_batches import choose_tokens_per_batch, choose_views_per_batch, group_prompts
-from .model_inputs import (
+from .data_contract import (
     ImageInputs,
+    ITACLIPLabelMapsOutput,
+    ITACLIPSemanticSegmenterOutput,
     TextInputs,
     check_labels,
+    compute_loss,
     expect_shape,
+    group_prompts,
+    merge_hidden_states,
     pack_inputs,
     read_images,
     read_prompts,
-)
-from .model_outputs import (
-    ITACLIPLabelMapsOutput,
-    ITACLIPSemanticSegmenterOutput,
-    compute_loss,
-    merge_hidden_states,
     stack_logits,
 )
 from .query_maps import QueryMaps
 from .vision_itaclip import ITACLIPVisionModel
-from .windows import DenseFeatures, WindowBatch, WindowedImage, WindowFeatures, make_batches
+from .windows import (
+    DenseFeatures,
+    WindowBatch,
+    WindowedImage,
+    WindowFeatures,
+    choose_tokens_per_batch,
+    choose_views_per_batch,
+    make_batches,
+)
 
 __all__ = ["ITACLIPForSemanticSegmentation"]
 
@@ -267,8 +272,8 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         second look at tiles with classes that it drops.
 
         Args:
-            processor: The [`ITACLIPProcessor`] that made the inputs, or its image processor; it says which thresholds
-                and closing finish the maps.
+            processor: The [`ITACLIPProcessor`] that made the inputs, or its image processor; it says how label
+                maps are finished.
             **inputs: Images, views and texts (or none of these, for the baked vocabulary), as for `forward`.
 
         Returns:

@@ -8,9 +8,10 @@ All views of all windows of all images share encoder batches; what comes out lie
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
+from transformers.models.clip.configuration_clip import CLIPTextConfig, CLIPVisionConfig
 
 __all__ = [
     "PLAIN_VIEW",
@@ -21,6 +22,8 @@ __all__ = [
     "WindowLayout",
     "WindowView",
     "WindowedImage",
+    "choose_tokens_per_batch",
+    "choose_views_per_batch",
     "combine_views",
     "make_batches",
     "make_views",
@@ -28,6 +31,16 @@ __all__ = [
     "read_views",
     "share_windows",
 ]
+
+# The widest activation of a batch on a CPU. Allocators soon give large blocks back (glibc at once from 32 MiB on,
+# smaller ones when a few lie free), and the next one is mapped anew, page by page: with activations of 75 MiB that
+# took ViT-B/16 up to a third of its time. Products are as fast in small batches.
+CPU_ACTIVATION_BYTES = 12 * 2**20
+GPU_MEMORY_SHARE = 0.2  # of all there is, free or not: the same batches, and with them the same rounding, in every run
+# Vectors of a token alive at once: the widened half of a feed-forward twice, projections of a block and of the
+# intermediate ones, residuals and the float32 result.
+VECTORS_PER_TOKEN = 40
+MOST_WINDOW_VIEWS = 1024
 
 
 class WindowView(NamedTuple):
@@ -177,6 +190,38 @@ def plan_windows(image_size: tuple[int, int], side: int, stride: int) -> WindowL
 def _window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
     count = max(length - window + stride - 1, 0) // stride + 1
     return tuple(min(index * stride, length - window) for index in range(count))
+
+
+def choose_tokens_per_batch(
+    config: CLIPVisionConfig | CLIPTextConfig, dtype: torch.dtype, device: torch.device
+) -> int:
+    """Number of tokens, of all window views or prompts, that go through a tower at once.
+
+    Args:
+        config: Dimensions of the tower.
+        dtype: Its number format.
+        device: Where it runs.
+    """
+    if device.type != "cuda":
+        return CPU_ACTIVATION_BYTES // (config.intermediate_size * dtype.itemsize)
+    _, total = torch.cuda.mem_get_info(device)
+    return int(GPU_MEMORY_SHARE * total) // (config.hidden_size * dtype.itemsize * VECTORS_PER_TOKEN)
+
+
+def choose_views_per_batch(
+    config: CLIPVisionConfig, window_size: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> int:
+    """Number of window views, at least 1, that go through the vision tower at once.
+
+    Args:
+        config: Dimensions of the tower.
+        window_size: (height, width) of a window in pixels.
+        dtype: Its number format.
+        device: Where it runs.
+    """
+    patch_size = cast(int, config.patch_size)
+    tokens = 1 + (window_size[0] // patch_size) * (window_size[1] // patch_size)
+    return max(1, min(choose_tokens_per_batch(config, dtype, device) // tokens, MOST_WINDOW_VIEWS))
 
 
 def make_batches(images: Sequence[WindowedImage], batch_size: int) -> Iterator[WindowBatch]:

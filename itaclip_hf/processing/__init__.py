@@ -1,49 +1,6 @@
 """What stands before and after the model: vocabulary, prompts, image processing and label maps."""
 
-from typing import TYPE_CHECKING
-
 from ..lazy_names import load_lazily
 
-if TYPE_CHECKING:
-    from .augmentation import View, compute_views, stack_views
-    from .image_processing_itaclip import ITACLIPImageProcessor, ITACLIPImageProcessorKwargs
-    from .image_reading import open_image, read_image, read_rgb_image
-    from .processing_itaclip import ITACLIPProcessor
-    from .prompt_templates import IMAGENET_TEMPLATES
-    from .segmentation_maps import assign_labels, close_label_map, drop_small_classes_, find_small_classes
-    from .vocabulary import BACKGROUND_LABEL, Vocabulary, VocabularyClass, load_auxiliary_texts
-
-__all__ = [
-    "BACKGROUND_LABEL",
-    "IMAGENET_TEMPLATES",
-    "ITACLIPImageProcessor",
-    "ITACLIPImageProcessorKwargs",
-    "ITACLIPProcessor",
-    "View",
-    "Vocabulary",
-    "VocabularyClass",
-    "assign_labels",
-    "close_label_map",
-    "compute_views",
-    "drop_small_classes_",
-    "find_small_classes",
-    "load_auxiliary_texts",
-    "open_image",
-    "read_image",
-    "read_rgb_image",
-    "stack_views",
-]
-
 # Vocabularies and templates need neither torch nor Transformers.
-__getattr__, __dir__ = load_lazily(
-    __name__,
-    {
-        "augmentation": ["View", "compute_views", "stack_views"],
-        "image_processing_itaclip": ["ITACLIPImageProcessor", "ITACLIPImageProcessorKwargs"],
-        "image_reading": ["open_image", "read_image", "read_rgb_image"],
-        "processing_itaclip": ["ITACLIPProcessor"],
-        "prompt_templates": ["IMAGENET_TEMPLATES"],
-        "segmentation_maps": ["assign_labels", "close_label_map", "drop_small_classes_", "find_small_classes"],
-        "vocabulary": ["BACKGROUND_LABEL", "Vocabulary", "VocabularyClass", "load_auxiliary_texts"],
-    },
-)
+__getattr__, __dir__, __all__ = load_lazily(__name__, __file__)

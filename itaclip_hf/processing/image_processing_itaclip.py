@@ -25,8 +25,7 @@ from transformers.processing_utils import ImagesKwargs
 from transformers.utils.generic import TensorType
 
 from .augmentation import View, compute_views, stack_views
-from .image_reading import open_image, read_image
-from .resizing import compute_resized_size, resize_image
+from .pixels import compute_resized_size, open_image, read_image, resize_image
 from .segmentation_maps import (
     assign_labels,
     close_label_map,

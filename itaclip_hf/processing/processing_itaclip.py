@@ -16,8 +16,7 @@ from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 
 from .image_processing_itaclip import ITACLIPImageProcessor
-from .prompt_templates import IMAGENET_TEMPLATES
-from .vocabulary import Vocabulary, straighten_text
+from .vocabulary import IMAGENET_TEMPLATES, Vocabulary, straighten_text
 
 try:  # types and ranges of settings are said there; code that was loaded from the Hub does without the package
     from itaclip_hf.methods.settings import SETTING_NAMES, check_setting

@@ -402,7 +402,7 @@ def test_samples_that_cannot_be_scored_set_the_exit_code(root: Path, checkpoint:
     ("arguments", "message"),
     [
         (("nothing",), "Expected a table out of attention (2)"),
-        (("pamr", "--set", "pamr_steps"), "Expected a setting like pamr_steps=0"),
+        (("pamr", "--set", "pamr_steps"), "Expected a setting as NAME=VALUE"),
         (("pamr", "--set", "steps=0"), "Expected settings out of attention_maps"),
         (("pamr", "--models", "a,b"), "Expected the table backbones with `--models`"),
         (("pamr", "pamr"), "Expected tables of different names, but got pamr, pamr"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from itaclip_hf.evaluation.ablation.dense_variants import DenseVariant, encode_variants
-from itaclip_hf.modeling.model_inputs import ImageInputs, read_images
+from itaclip_hf.modeling.data_contract import ImageInputs, read_images
 from tests.modeling.conftest import make_tiny_config
 
 METHODS = (

@@ -1,9 +1,13 @@
 """The one home of settings: types and ranges, holders, and that defaults of the holders are the same."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from itaclip_hf import ITACLIPConfig, ITACLIPImageProcessor, ITACLIPProcessor, load_demo
+from itaclip_hf.methods import settings as home
 from itaclip_hf.methods.settings import SETTING_NAMES, Settings, check_setting, describe_setting, setting_fields
 
 
@@ -20,6 +24,17 @@ def test_defaults_of_the_holders_are_those_of_the_settings(demo):
 def test_the_configuration_has_no_other_fields_of_its_own():
     held = {name for name, field in setting_fields().items() if field.metadata["holder"] == "config"}
     assert {*ITACLIPConfig.__annotations__} - {"query_classes"} == held
+
+
+@pytest.mark.parametrize("name", SETTING_NAMES)
+def test_a_setting_is_named_where_it_is_said_held_and_used_and_nowhere_else(name):
+    package = Path(home.__file__).parents[1]
+    named = [
+        path.relative_to(package).as_posix()
+        for path in sorted(package.rglob("*.py"))
+        if re.search(rf"\b{name}\b", path.read_text(encoding="utf-8"))
+    ]
+    assert len(named) <= 4, named
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from transformers import CLIPVisionConfig
 
 from itaclip_hf import ITACLIPImageProcessor
 from itaclip_hf.modeling.class_scores import Queries
-from itaclip_hf.modeling.encoder_batches import choose_views_per_batch, group_prompts
-from itaclip_hf.modeling.model_inputs import ImageInputs
+from itaclip_hf.modeling.data_contract import ImageInputs, group_prompts
+from itaclip_hf.modeling.windows import choose_views_per_batch
 from tests.modeling.conftest import make_tiny_config
 
 

@@ -23,7 +23,7 @@ from ...loading import Loaded, load
 from ...methods.settings import SETTING_NAMES, Settings, setting_fields
 from ...modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from ...modeling.class_scores import BestClasses, Queries
-from ...modeling.model_inputs import ImageInputs, read_images
+from ...modeling.data_contract import ImageInputs, read_images
 from ...modeling.windows import WindowedImage
 from ...processing import ITACLIPImageProcessor, ITACLIPProcessor
 from ...text_cache import TextCache

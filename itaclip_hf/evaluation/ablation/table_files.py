@@ -2,11 +2,11 @@
 
 A table has `rows`, or a `grid` whose settings are all combined:
 
-    title: Scale and refinement        |  title: My rows
-    reference: similarity_scale 40, …  |  base: {pamr_steps: 0}
+    title: My grid                     |  title: My rows
+    reference: What the default is     |  base: {SETTING: VALUE}
     grid:                              |  rows:
-      similarity_scale: [20, 40]       |    - {name: q-q, settings: {attention_maps: [qq]}, published: {voc21: 58.9}}
-      pamr_steps: [0, 10]              |    - {name: k-k, settings: {attention_maps: [kk]}}
+      SETTING: [VALUE, VALUE]          |    - {name: First, settings: {SETTING: VALUE}, published: {voc21: 58.9}}
+      OTHER_SETTING: [VALUE, VALUE]    |    - {name: Second, settings: {SETTING: VALUE}}
 """
 
 import itertools
@@ -46,18 +46,18 @@ def load_table_file(path: str | os.PathLike[str]) -> AblationTable:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Split a setting like `pamr_steps=0` or `attention_maps=[qq, kk]`; the value is YAML.
+    """Split `NAME=VALUE`; the value is YAML, so that `[8, 16]` is a list.
 
     Raises:
         ValueError: If there is no `=` or the value is no YAML.
     """
     name, separator, value = text.partition("=")
     if not separator:
-        raise ValueError(f"Expected a setting like pamr_steps=0, but got {text!r}.")
+        raise ValueError(f"Expected a setting as NAME=VALUE, but got {text!r}.")
     try:
         return name.strip(), yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ValueError(f"Expected a setting like pamr_steps=0, but got {text!r}: {error}") from error
+        raise ValueError(f"Expected a setting as NAME=VALUE, but got {text!r}: {error}") from error
 
 
 def _read_table(content: Any, default_name: str) -> AblationTable:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from ...methods import Settings, identify_method
+from ...methods.settings import SIZE_NAMES
 from ...modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from ...processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
 from ...text_cache import TextCache
@@ -156,8 +157,7 @@ def _prepare_images(image_processor: ITACLIPImageProcessor, images: list[Image.I
 
 
 def _describe_image_processor(image_processor: ITACLIPImageProcessor, settings: Settings) -> dict[str, Any]:
-    edges = ("shortest_edge", "longest_edge")  # `size` says more
-    held = {name: value for name, value in settings.to_json("image_processor").items() if name not in edges}
+    held = {name: value for name, value in settings.to_json("image_processor").items() if name not in SIZE_NAMES}
     return {
         "size": dict(image_processor.size),
         "resample": int(image_processor.resample),

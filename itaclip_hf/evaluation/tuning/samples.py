@@ -20,7 +20,7 @@ from PIL import Image
 
 from ...methods import Settings
 from ...modeling import ITACLIPForSemanticSegmentation
-from ...modeling.model_inputs import ImageInputs, read_images
+from ...modeling.data_contract import ImageInputs, read_images
 from ...modeling.query_maps import QueryMaps
 from ...modeling.windows import DenseFeatures
 from ...processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary

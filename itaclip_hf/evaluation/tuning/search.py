@@ -95,7 +95,7 @@ class SearchStep(NamedTuple):
     """A move of the search.
 
     Attributes:
-        changed: What was moved, as "similarity_scale, score_threshold"; "start" at first.
+        changed: Names of what was moved, between commas; "start" at first.
         settings: Where it led.
         mean_iou: mIoU there, on the sampled pixels, over the classes labelled among them.
     """

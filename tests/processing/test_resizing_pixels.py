@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.image_utils import PILImageResampling
 
-from itaclip_hf.processing.resizing import resize_image
+from itaclip_hf.processing.pixels import resize_image
 
 GRAY = np.array([[[207, 21, 45, 60], [46, 205, 222, 149], [10, 24, 85, 110]]], dtype=np.uint8)
 COLOR = np.array(

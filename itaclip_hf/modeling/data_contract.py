@@ -1,28 +1,39 @@
-"""The model's door: what the processor made, packed once, checked and taken apart into one entry for each image.
+"""The model's door: what goes in, checked and taken apart into one entry for each image, and what comes out.
 
-Keys, shapes and meanings are the data contract between processor and model; see [`ITACLIPForSemanticSegmentation`].
+Keys, shapes and meanings of the inputs are the data contract between processor and model; see
+[`ITACLIPForSemanticSegmentation`].
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
+from torch import nn
+from transformers.utils.generic import ModelOutput
 
 from .configuration_itaclip import ITACLIPConfig
 from .windows import PLAIN_VIEW, WindowedImage, WindowView, plan_windows, read_views
 
 __all__ = [
     "IGNORE_INDEX",
+    "ITACLIPLabelMapsOutput",
+    "ITACLIPSemanticSegmenterOutput",
     "ImageInputs",
     "TextInputs",
     "check_labels",
+    "compute_loss",
     "expect_shape",
+    "group_prompts",
+    "merge_hidden_states",
     "pack_inputs",
     "read_images",
     "read_prompts",
+    "stack_logits",
 ]
 
 IGNORE_INDEX = 255
+MOST_PROMPTS = 1024  # that are encoded at once
 
 Size = tuple[int, int]
 
@@ -47,6 +58,36 @@ class TextInputs(NamedTuple):
     text_weight: torch.Tensor | None = None
     query_embeddings: torch.Tensor | None = None
     query_classes: torch.Tensor | None = None
+
+
+@dataclass
+class ITACLIPSemanticSegmenterOutput(ModelOutput):
+    """Output of [`ITACLIPForSemanticSegmentation`].
+
+    Attributes:
+        loss: Mean negative log class score over labelled pixels, returned when `labels` are given.
+        logits: (batch, classes, H₀, W₀) float32, log class scores at the original size; a list of (classes, H₀, W₀)
+            where the sizes of a batch differ.
+        hidden_states: Before the first vision block and after each one, (window views, tokens, dim), images in order,
+            windows row by row, then views; a list of such tensors, one per encoder batch, where window sizes differ.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | list[torch.Tensor] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | tuple[list[torch.Tensor], ...] | None = None
+
+
+class ITACLIPLabelMapsOutput(NamedTuple):
+    """Output of [`~ITACLIPForSemanticSegmentation.predict_labels`], one entry for each image.
+
+    Attributes:
+        labels: (H₀, W₀) int64, final class ids, as the processor finishes them.
+        confidence: (H₀, W₀) float32, highest score of the classes that the area threshold leaves, between 0 and 1;
+            nothing that comes after that threshold changes it.
+    """
+
+    labels: list[torch.Tensor]
+    confidence: list[torch.Tensor]
 
 
 def pack_inputs(inputs: Mapping[str, Any]) -> tuple[ImageInputs, TextInputs]:
@@ -107,6 +148,31 @@ def read_prompts(
     return input_ids, attention_mask
 
 
+def group_prompts(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, tokens_per_batch: int
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Share out prompts among encoder batches: equal ones once, those of similar length together, padding cut off.
+
+    CLIP's text tower is causal and reads its result at the end token, so what stands after that changes nothing.
+
+    Args:
+        input_ids: (prompts, tokens)
+        attention_mask: Same shape, 1 for tokens and 0 for padding at the end; all tokens if `None`.
+        tokens_per_batch: Largest batch in tokens, padding to its longest prompt counted; a longer prompt is alone.
+
+    Returns:
+        Token ids of each batch, (n, length of its longest prompt); and for each prompt its row in all batches one
+        after the other.
+    """
+    lengths = torch.full_like(input_ids[:, 0], input_ids.shape[1]) if attention_mask is None else attention_mask.sum(1)
+    # The length comes first, so that the sorted unique rows are sorted by length.
+    rows, places = torch.cat([lengths[:, None].to(input_ids.dtype), input_ids], dim=1).unique(
+        dim=0, return_inverse=True
+    )
+    counts = list(_count_rows_of_batches(rows[:, 0].tolist(), tokens_per_batch))
+    return [batch[:, 1 : 1 + int(batch[-1, 0])] for batch in rows.split(counts)], places
+
+
 def check_labels(labels: torch.Tensor, images: Sequence[WindowedImage], num_classes: int) -> torch.Tensor:
     """Labels for the loss, (batch, H₀, W₀) int64.
 
@@ -138,6 +204,25 @@ def expect_shape(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> Non
         )
 
 
+def stack_logits(logits: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+    """One tensor where sizes are equal; a batch of one is not copied."""
+    if len({of_image.shape for of_image in logits}) > 1:
+        return logits
+    return torch.stack(logits) if len(logits) > 1 else logits[0][None]
+
+
+def compute_loss(logits: torch.Tensor | list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    """Mean negative log score of the labels of [`check_labels`], which sees to it that the logits are one tensor."""
+    return nn.functional.nll_loss(cast(torch.Tensor, logits), labels, ignore_index=IGNORE_INDEX)
+
+
+def merge_hidden_states(batches: Sequence[tuple[torch.Tensor | None, ...] | None]) -> tuple | None:
+    """One entry for each layer, over all encoder batches; `None` where a layer was not asked for, or none was."""
+    if len(batches) == 1 or batches[0] is None:
+        return batches[0]  # as they are, so that gradients can be asked of them
+    return tuple(_merge_layer(layer) for layer in zip(*filter(None, batches), strict=True))
+
+
 def _crop_images(inputs: ImageInputs, smallest: int) -> list[torch.Tensor]:
     """The valid part of each image, (3, height, width), as a view of it."""
     pixel_values = inputs.pixel_values
@@ -155,7 +240,7 @@ def _crop_images(inputs: ImageInputs, smallest: int) -> list[torch.Tensor]:
             raise ValueError(
                 f"Expected image {index} to be between one patch ({smallest} x {smallest}) and `pixel_values` "
                 f"({full[0]} x {full[1]}), but got {height} x {width}. Cut or pad a very long strip before the "
-                "processor, or raise the `longest_edge` of its `size`."
+                "processor, or raise the longest edge of its `size`."
             )
     return [image[:, :height, :width] for image, (height, width) in zip(pixel_values, sizes, strict=True)]
 
@@ -198,3 +283,21 @@ def _read_sizes(name: str, sizes: torch.Tensor | Sequence[Sequence[int]], batch:
 
 def _size(pixels: torch.Tensor) -> Size:
     return pixels.shape[-2], pixels.shape[-1]
+
+
+def _count_rows_of_batches(lengths: list[int], tokens_per_batch: int) -> Iterator[int]:
+    """Fill one batch after the other with rows of increasing length."""
+    count = 0
+    for length in lengths:
+        if count == MOST_PROMPTS or (count and (count + 1) * length > tokens_per_batch):
+            yield count
+            count = 0
+        count += 1
+    yield count
+
+
+def _merge_layer(batches: Sequence[torch.Tensor | None]) -> torch.Tensor | list[torch.Tensor] | None:
+    kept = [batch for batch in batches if batch is not None]
+    if not kept:
+        return None
+    return torch.cat(kept) if len({batch.shape[1] for batch in kept}) == 1 else kept

@@ -1,0 +1,11 @@
+from . import evaluation as evaluation
+from .hub_export import save_with_code as save_with_code
+from .loading import load as load, load_demo as load_demo, load_method as load_method
+from .methods import Settings as Settings
+from .modeling import ITACLIPConfig as ITACLIPConfig, ITACLIPForSemanticSegmentation as ITACLIPForSemanticSegmentation
+from .processing import (
+    ITACLIPImageProcessor as ITACLIPImageProcessor,
+    ITACLIPProcessor as ITACLIPProcessor,
+    Vocabulary as Vocabulary,
+)
+from .version import __version__ as __version__
