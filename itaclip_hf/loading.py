@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 
 from .dtypes import choose_dtype
-from .methods import get_method, get_preset, identify_method
-from .methods.settings import Settings, check_setting, setting_fields
+from .methods import Settings, check_setting, get_method, get_preset, identify_method
+from .methods.settings import setting_fields
 from .modeling import ITACLIPForSemanticSegmentation
 from .processing import ITACLIPProcessor, Vocabulary
 from .text_cache import TextCache
