@@ -20,9 +20,8 @@ from typing import Any, NamedTuple
 import torch
 
 from itaclip_hf import Vocabulary
-from itaclip_hf.dtypes import NumberFormat, choose_dtype
 from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS
-from itaclip_hf.loading import load
+from itaclip_hf.loading import NUMBER_FORMATS, choose_dtype, load
 from itaclip_hf.text_cache import TextCache
 
 from .measuring import PROJECT
@@ -112,9 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=main.__doc__)
     parser.add_argument("--model", default="demo", help="CLIP checkpoint whose texts are encoded (%(default)s)")
     parser.add_argument("--device", default="cpu", help="where (%(default)s)")
-    parser.add_argument(
-        "--dtype", choices=[entry.value for entry in NumberFormat], default="float32", help="format (%(default)s)"
-    )
+    parser.add_argument("--dtype", choices=NUMBER_FORMATS, default="float32", help="format (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="processes of each kind (%(default)s)")
     add_output_arguments(parser)
     options = parser.parse_args(arguments)

@@ -1,25 +1,13 @@
 """Whatever is wrong with one image of a user is its own error, and no reason to leave others undone."""
 
-import contextlib
-from collections.abc import Iterator
-
-__all__ = ["ImageError", "name_image_errors"]
+__all__ = ["find_image_error"]
 
 
-class ImageError(ValueError):
-    """What is wrong with one image; the message does not say with which."""
-
-
-@contextlib.contextmanager
-def name_image_errors() -> Iterator[None]:
-    """What is raised while one image is worked on, as an [`ImageError`]; faults of the program stay what they are."""
-    try:
-        yield
-    except ImageError:
-        raise
-    except (MemoryError, TypeError, ValueError) as error:
-        raise ImageError(str(error) or type(error).__name__) from error
-    except RuntimeError as error:  # torch has no one error for too little memory
-        if "memory" not in str(error):
-            raise
-        raise ImageError(str(error)) from error
+def find_image_error(error: Exception) -> str | None:
+    """What is wrong with the image that was worked on; `None` for faults of the program, which are to be raised."""
+    # Of the runtime errors one kind alone: torch has no own one for too little memory.
+    if isinstance(error, MemoryError | TypeError | ValueError) or (
+        isinstance(error, RuntimeError) and "memory" in str(error)
+    ):
+        return str(error) or type(error).__name__
+    return None

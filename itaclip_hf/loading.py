@@ -3,6 +3,7 @@
 Commands, evaluations, benchmarks and the demo all load here, so that what is wrong with a checkpoint is found here.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .dtypes import choose_dtype
-from .methods import get_method, get_preset, identify_method
-from .methods.settings import Settings, check_setting, setting_fields
+from .methods import Settings, check_setting, get_method, get_preset, identify_method
+from .methods.settings import setting_fields
 from .modeling import ITACLIPForSemanticSegmentation
 from .processing import ITACLIPProcessor, Vocabulary
 from .text_cache import TextCache
@@ -20,8 +20,11 @@ from .text_cache import TextCache
 __all__ = [
     "DEFAULT_CHECKPOINT",
     "DEMO_CHECKPOINT",
+    "NUMBER_FORMATS",
     "Loaded",
     "choose_device",
+    "choose_dtype",
+    "computes_fast_in_bfloat16",
     "load",
     "load_demo",
     "load_demo_vocabulary",
@@ -31,6 +34,10 @@ __all__ = [
 
 DEFAULT_CHECKPOINT = "openai/clip-vit-base-patch16"
 DEMO_CHECKPOINT = Path(__file__).parent / "assets" / "demo_checkpoint"
+NUMBER_FORMATS = ("auto", "float32", "bfloat16", "float16")
+FAST_CPU_FEATURES = ("amx_bf16", "avx512_bf16")
+
+logger = logging.getLogger(__name__)
 
 Checkpoint = str | os.PathLike[str]
 
@@ -212,6 +219,44 @@ def choose_device(name: torch.device | str) -> torch.device:
 def _name_gpus() -> str:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return "".join(f" or 'cuda:{index}'" for index in range(count))
+
+
+def choose_dtype(name: torch.dtype | str, device: torch.device | str) -> torch.dtype:
+    """The number format of that name.
+
+    Args:
+        name: "float32", "bfloat16", "float16", or "auto": bfloat16 where the device is fast in it, else float32; or a
+            number format of torch, which is taken as it is.
+        device: Where the model shall run.
+
+    Raises:
+        ValueError: If there is no such format.
+    """
+    if isinstance(name, torch.dtype):
+        return name
+    if name not in NUMBER_FORMATS:
+        raise ValueError(f"Expected a dtype out of {', '.join(NUMBER_FORMATS)}, but got {name!r}. Use 'auto'.")
+    if name != "auto":
+        return getattr(torch, name)
+    device = torch.device(device)
+    dtype = torch.bfloat16 if computes_fast_in_bfloat16(device) else torch.float32
+    logger.info("Number format %s, chosen for %s.", str(dtype).removeprefix("torch."), device)
+    return dtype
+
+
+def computes_fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is computed by the device itself: by GPUs with such units, by CPUs with AMX or AVX-512 BF16.
+
+    Elsewhere it is emulated, often many times slower than float32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_available() and _is_fast_gpu(device)
+    return device.type == "cpu" and any(map(torch.cpu.get_capabilities().get, FAST_CPU_FEATURES))
+
+
+def _is_fast_gpu(device: torch.device) -> bool:
+    with torch.cuda.device(device):  # asks for the current one
+        return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _load_model(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from itaclip_hf import dtypes
+from itaclip_hf import loading
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -15,5 +15,5 @@ def _text_cache_of_this_run(tmp_path_factory):
 @pytest.fixture(scope="session", autouse=True)
 def _float32_wherever_the_device_chooses():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dtypes, "computes_fast_in_bfloat16", lambda device: False)
+        patch.setattr(loading, "computes_fast_in_bfloat16", lambda device: False)
         yield

@@ -60,13 +60,13 @@ def ablate(
     that was stopped goes on where it was; another table in the same folder computes only what is new. Many processes
     as for `itaclip evaluate`.
     """
-    from ..dtypes import choose_dtype
     from ..evaluation.ablation.report import format_ablation
     from ..evaluation.ablation.run import run_ablations
     from ..evaluation.ablation.table_files import parse_setting
     from ..evaluation.ablation.tables import check_settings
     from ..evaluation.ablation.variants import AblationBase
     from ..evaluation.data.benchmarks import get_benchmark
+    from ..loading import choose_dtype
 
     quiet_libraries()
     settings = dict(parse_setting(setting) for setting in set_ or [])

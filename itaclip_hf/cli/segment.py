@@ -172,7 +172,7 @@ def _segment_files(files: Sequence["ImageFile"], out: Path, request: dict[str, A
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    from ..image_errors import ImageError, name_image_errors
+    from ..image_errors import find_image_error
 
     done, failed = 0, 0
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -180,12 +180,14 @@ def _segment_files(files: Sequence["ImageFile"], out: Path, request: dict[str, A
         try:
             for file in progress.track(files, description="Segmenting"):
                 try:
-                    with name_image_errors():
-                        results = _check_names(ResultFiles.of(file, out))
-                        result, seconds = _segment_file(file.path, loaded)
-                except (OSError, ImageError) as error:
+                    results = _check_names(ResultFiles.of(file, out))
+                    result, seconds = _segment_file(file.path, loaded)
+                except Exception as error:
+                    reason = str(error) if isinstance(error, OSError) else find_image_error(error)
+                    if reason is None:
+                        raise
                     failed += 1
-                    typer.secho(f"{file.path}: {' '.join(str(error).split())}", fg="red", err=True)
+                    typer.secho(f"{file.path}: {' '.join(reason.split())}", fg="red", err=True)
                     continue
                 _write_result(results, result, {"image": str(file.path), "settings": request, "seconds": seconds})
                 done += 1

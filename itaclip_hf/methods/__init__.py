@@ -5,15 +5,14 @@ from .registry import (
     Published,
     find_published,
     get_method,
-    get_preset,
     identify_method,
     method_names,
-    preset_names,
     register_method,
 )
-from .settings import Settings, check_setting
+from .settings import PRESETS, Settings, check_setting, get_preset
 
 __all__ = [
+    "PRESETS",
     "Method",
     "Published",
     "Settings",
@@ -23,6 +22,5 @@ __all__ = [
     "get_preset",
     "identify_method",
     "method_names",
-    "preset_names",
     "register_method",
 ]

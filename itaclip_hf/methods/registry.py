@@ -16,10 +16,8 @@ __all__ = [
     "Published",
     "find_published",
     "get_method",
-    "get_preset",
     "identify_method",
     "method_names",
-    "preset_names",
     "register_method",
 ]
 
@@ -190,22 +188,6 @@ def find_published(settings: Settings, benchmark: str, backbone: str = PUBLISHED
     if backbone != PUBLISHED_BACKBONE:
         differences["backbone"] = (backbone, PUBLISHED_BACKBONE)
     return Published(method.published[benchmark], method.title, differences)
-
-
-def preset_names() -> tuple[str, ...]:
-    """Names of the presets, the most thorough first."""
-    return tuple(_read_published()["presets"])
-
-
-def get_preset(name: str) -> dict[str, Any]:
-    """What a preset changes of the settings.
-
-    Raises:
-        ValueError: If there is none of that name; the message lists those that there are.
-    """
-    if name not in preset_names():
-        raise ValueError(f"Expected a preset out of {', '.join(preset_names())}, but got {name!r}.")
-    return dict(_read_published()["presets"][name])
 
 
 @cache

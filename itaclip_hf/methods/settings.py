@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 __all__ = [
+    "PRESETS",
     "SETTING_NAMES",
     "SIZE_NAMES",
     "Holder",
@@ -20,6 +21,7 @@ __all__ = [
     "ValueRange",
     "check_setting",
     "describe_setting",
+    "get_preset",
     "setting_fields",
     "stage_setting_names",
 ]
@@ -406,6 +408,26 @@ def stage_setting_names(*stages: Stage) -> tuple[str, ...]:
 
 _FIELDS = {each.name: each for each in fields(Settings)}
 SETTING_NAMES = tuple(_FIELDS)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"window_stride": 28},
+    "balanced": {"window_stride": 56},
+    "fast": {"window_stride": 112},
+    "demo": {"window_stride": 56, "area_threshold": 0.01},  # the smallest thing in the drawn scenes covers 1 %
+}
+"""What each preset changes of the settings: the most thorough first, at last that of the embedded checkpoint."""
+
+
+def get_preset(name: str) -> dict[str, Any]:
+    """What a preset changes of the settings.
+
+    Raises:
+        ValueError: If there is none of that name; the message lists those that there are.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"Expected a preset out of {', '.join(PRESETS)}, but got {name!r}.")
+    return dict(PRESETS[name])
 
 
 def describe_setting(name: str) -> str:

@@ -6,8 +6,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from itaclip_hf import dtypes
-from itaclip_hf.dtypes import NumberFormat, choose_dtype, computes_fast_in_bfloat16
+from itaclip_hf import loading
+from itaclip_hf.cli.options.model import NumberFormat
+from itaclip_hf.loading import NUMBER_FORMATS, choose_dtype, computes_fast_in_bfloat16
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def device_chooses(monkeypatch):
     """Takes back what the tests' conftest does, and sets what the CPU can do."""
 
     def set_features(**features: bool) -> None:
-        monkeypatch.setattr(dtypes, "computes_fast_in_bfloat16", computes_fast_in_bfloat16)
+        monkeypatch.setattr(loading, "computes_fast_in_bfloat16", computes_fast_in_bfloat16)
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
 
     return set_features
@@ -84,5 +85,6 @@ def test_commands_say_their_format_and_device(itaclip, checkpoint, photo, tmp_pa
 
 
 def test_every_format_is_an_option(itaclip):
+    assert tuple(number_format.value for number_format in NumberFormat) == NUMBER_FORMATS
     help_text = itaclip("segment", "--help").output
     assert all(number_format.value in help_text for number_format in NumberFormat)

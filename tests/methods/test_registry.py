@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from itaclip_hf.methods import (
+    PRESETS,
     Method,
     Settings,
     find_published,
@@ -12,7 +13,6 @@ from itaclip_hf.methods import (
     get_preset,
     identify_method,
     method_names,
-    preset_names,
     register_method,
 )
 
@@ -128,8 +128,8 @@ def test_a_published_figure_is_only_comparable_with_a_run_like_the_published_one
 
 
 def test_presets_are_changes_of_settings():
-    assert preset_names() == ("paper", "balanced", "fast", "demo")
-    assert [Settings().replace(**get_preset(name)).window_stride for name in preset_names()] == [28, 56, 112, 56]
+    assert tuple(PRESETS) == ("paper", "balanced", "fast", "demo")
+    assert [Settings().replace(**get_preset(name)).window_stride for name in PRESETS] == [28, 56, 112, 56]
     with pytest.raises(ValueError, match="Expected a preset out of paper, balanced, fast, demo, but got 'slow'"):
         get_preset("slow")
 

@@ -1,11 +1,11 @@
 """Options that name a checkpoint, and loading it with what other options say."""
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...dtypes import NumberFormat
 from .settings import SettingOptions, name_option
 
 if TYPE_CHECKING:
@@ -16,10 +16,19 @@ if TYPE_CHECKING:
     from ...loading import Loaded
     from ...processing import Vocabulary
 
-__all__ = ["DEFAULT_MODEL", "DEMO_MODEL", "ModelOptions", "quiet_libraries"]
+__all__ = ["DEFAULT_MODEL", "DEMO_MODEL", "ModelOptions", "NumberFormat", "quiet_libraries"]
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch16"  # as in `loading`, which needs torch
 DEMO_MODEL = "demo"
+
+
+class NumberFormat(str, Enum):
+    """Number format of the model; `auto` leaves the choice to the device. As in `loading`, which needs torch."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
 
 
 @dataclass(frozen=True)
@@ -50,8 +59,7 @@ class ModelOptions:
         benchmark: str | None = None,
     ) -> "Loaded":
         """Load the checkpoint and say so, without Transformers' chatter; see [`itaclip_hf.loading.load`]."""
-        from ...dtypes import choose_dtype
-        from ...loading import choose_device, load
+        from ...loading import choose_device, choose_dtype, load
         from ...methods import Settings
 
         quiet_libraries()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...methods.settings import SETTING_NAMES, check_setting, describe_setting, setting_fields
+from ...methods.settings import PRESETS, SETTING_NAMES, check_setting, describe_setting, get_preset, setting_fields
 
 if TYPE_CHECKING:
     from ...methods import Settings
@@ -46,14 +46,12 @@ class _MethodOptions:
     preset: Annotated[
         str | None,
         typer.Option(
-            metavar="paper|balanced|fast|demo",
+            metavar="|".join(PRESETS),
             help="How finely windows are moved over the image; by default as the method does (ITACLIP: paper).",
         ),
     ] = None
 
     def __post_init__(self) -> None:
-        from ...methods import get_preset
-
         self.changes()  # a wrong value is told at once
         if self.preset is not None:
             get_preset(self.preset)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
-from ...image_errors import ImageError, name_image_errors
+from ...image_errors import find_image_error
 from ..data.segmentation_datasets import SampleError, SegmentationDataset, StreamedDataset
 from ..metrics.confusion_matrix import compute_segmentation_scores, decode_pair_counts, encode_pair_counts
 from ..metrics.image_counts import ImageCounts
@@ -373,10 +373,12 @@ class _Share:
         wanted = [position for position, done in enumerate(self._done) if not done.issuperset(batch.indices)]
         predicted = self._family.predict_each(batch.inputs, wanted)
         try:
-            with name_image_errors():
-                first = list(itertools.islice(predicted, 1))  # what is wrong with an image, the first method meets
-        except ImageError as error:
-            unusable = [SampleError("unusable image", name, str(error)) for name in batch.names]
+            first = list(itertools.islice(predicted, 1))  # what is wrong with an image, the first method meets
+        except Exception as error:
+            reason = find_image_error(error)
+            if reason is None:
+                raise
+            unusable = [SampleError("unusable image", name, reason) for name in batch.names]
             self._note_problems(list(zip(batch.indices, unusable, strict=True)))
             return
         for position, predictions in itertools.chain(first, predicted):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from ...image_errors import ImageError, name_image_errors
+from ...image_errors import find_image_error
 from ..data.segmentation_datasets import Sample, SampleError, SegmentationDataset, StreamedDataset
 
 __all__ = ["PreparedBatch", "batch_source"]
@@ -190,7 +190,9 @@ def _part_unusable(
 
 def _prepare(samples: Sequence[Sample], prepare_images: PrepareImages) -> Mapping[str, Any] | None:
     try:
-        with name_image_errors():
-            return prepare_images([sample.image for sample in samples]) if samples else None
-    except ImageError as error:
-        raise SampleError("unusable image", samples[0].name, str(error)) from None
+        return prepare_images([sample.image for sample in samples]) if samples else None
+    except Exception as error:
+        reason = find_image_error(error)
+        if reason is None:
+            raise
+        raise SampleError("unusable image", samples[0].name, reason) from None

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, GroupViTModel
 
-from ....dtypes import choose_dtype
+from ....loading import choose_dtype
 from ....processing import BACKGROUND_LABEL, Vocabulary, VocabularyClass, read_image
 from ..predictor import Prediction, hash_weights
 
