@@ -170,7 +170,7 @@ def context_tree(root: Path) -> None:
 
 def coco_raw_tree(root: Path) -> None:
     write_image(root / "val2017" / "000000000139.jpg", seed=1)
-    path = root / "stuffthingmaps_trainvaltest2017/val2017/000000000139.png"
+    path = root / "stuffthingmaps_trainval2017/val2017/000000000139.png"
     write_labels(path, np.array([[0, 89, 91, 255]] * 6).repeat(2, axis=1), palette=False)
 
 

@@ -157,7 +157,7 @@ _COCO_IMAGES = ("images/{split}2017", "{split}2017")
 _COCO_LABELS = (
     "annotations/{split}2017",
     "stuffthingmaps/{split}2017",
-    "stuffthingmaps_trainvaltest2017/{split}2017",
+    "stuffthingmaps_trainval2017/{split}2017",
     "labels/{split}2017",
 )
 
