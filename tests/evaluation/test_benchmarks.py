@@ -241,10 +241,54 @@ def test_a_miniature_tree_is_found_and_its_ids_are_mapped(
     assert len({pair.name for pair in dataset.pairs}) == size
 
 
-def test_a_tree_is_found_from_any_of_its_levels(tmp_path: Path) -> None:
+# Benchmark, tree, and the folder that holds it where the dataset preparation of mmsegmentation (or of COCO-Stuff's
+# authors) puts it; above that, any names.
+PLACES = [
+    ("voc21", voc_tree, "data"),
+    ("context60", context_tree, "data/VOCdevkit"),
+    ("coco_stuff", coco_raw_tree, "data/coco_stuff164k"),
+    ("coco_stuff", coco_converted_tree, "data/coco_stuff164k"),
+    ("coco_stuff", coco_raw_tree, "coco-stuff/dataset"),
+    ("coco_stuff", coco_raw_tree, "dataset"),
+    ("coco_object", coco_object_tree, "data/coco_object"),
+    ("cityscapes", cityscapes_tree, "data/cityscapes"),
+    ("cityscapes", cityscapes_raw_tree, "dataset/cityscapes"),
+    ("ade20k", ade_tree, "data/ade"),
+    ("ade20k", ade_tree, "dataset"),
+]
+
+
+@pytest.mark.parametrize(("name", "build", "place"), PLACES)
+def test_a_tree_is_found_from_each_of_its_levels_and_two_above(
+    tmp_path: Path, name: str, build: Callable[[Path], None], place: str
+) -> None:
+    folder = tmp_path / "work/mmsegmentation" / place
+    build(folder)
+    levels = [tmp_path / "work", *(above for above in (folder, *folder.parents) if "mmsegmentation" in above.parts)]
+    (size,) = {len(load_benchmark_dataset(get_benchmark(name), level)) for level in levels}
+    assert size > 0
+
+
+def test_a_tree_is_found_from_its_own_folders(tmp_path: Path) -> None:
     voc_tree(tmp_path)
     for level in (tmp_path, tmp_path / "VOCdevkit", tmp_path / "VOCdevkit/VOC2012"):
         assert len(load_benchmark_dataset(get_benchmark("voc21"), level)) == 2
+
+
+def test_another_year_is_not_taken_for_the_benchmark(tmp_path: Path) -> None:
+    voc_tree(tmp_path)
+    (tmp_path / "VOCdevkit/VOC2012").rename(tmp_path / "VOCdevkit/VOC2007")
+    with pytest.raises(FileNotFoundError, match="VOC2012"):
+        load_benchmark_dataset(get_benchmark("voc21"), tmp_path)
+
+
+def test_of_two_places_alike_one_is_to_be_named(tmp_path: Path) -> None:
+    for copy in ("new", "old"):
+        voc_tree(tmp_path / copy)
+    (tmp_path / "linked").symlink_to(tmp_path / "new")  # the same place twice is one place
+    with pytest.raises(ValueError, match=r"in one place, but found it in\n  .*new.*\n  .*old.*\nGive one of them"):
+        load_benchmark_dataset(get_benchmark("voc21"), tmp_path)
+    assert len(load_benchmark_dataset(get_benchmark("voc21"), tmp_path / "old")) == 2
 
 
 def test_a_listed_image_without_label_file_stays_in_the_dataset(tmp_path: Path) -> None:
@@ -261,6 +305,47 @@ def test_a_missing_tree_says_what_was_looked_for(tmp_path: Path) -> None:
         load_benchmark_dataset(get_benchmark("voc21"), tmp_path)
     with pytest.raises(FileNotFoundError, match="Check `--data`"):
         load_benchmark_dataset(get_benchmark("voc21"), tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("SegmentationClass", r"\n  images in \S+/JPEGImages, but no folder of labels"),
+        ("JPEGImages", r"\n  labels in \S+/SegmentationClass, but no folder of images"),
+        ("ImageSets", r"\n  images and labels in \S+, but not the list of names \S+/Segmentation/val\.txt"),
+        ("SegmentationClass/*.png", r"but no label file NAME\.png of one of them in \S+/SegmentationClass"),
+    ],
+)
+def test_a_half_of_a_tree_is_said_to_be_there(tmp_path: Path, missing: str, message: str) -> None:
+    voc_tree(tmp_path)
+    for path in (tmp_path / "VOCdevkit/VOC2012").glob(missing):
+        path.rename(tmp_path / path.name)
+    with pytest.raises(FileNotFoundError, match=message):
+        load_benchmark_dataset(get_benchmark("voc21"), tmp_path)
+
+
+def test_annotations_of_context_that_are_not_converted_name_the_command(tmp_path: Path) -> None:
+    context_tree(tmp_path)
+    (tmp_path / "VOC2010/SegmentationClassContext").rename(tmp_path / "VOC2010/trainval")
+    with pytest.raises(FileNotFoundError, match=r"images in \S+/JPEGImages, but no .*(?s:.*)`itaclip convert context"):
+        load_benchmark_dataset(get_benchmark("context59"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("2007_000001", r"val\.txt:3: Expected every name once, but got '2007_000001' as on line 1"),
+        ("../../secret", r"val\.txt:3: Expected the name of an image in its folder, but got '\.\./\.\./secret'"),
+        ("/etc/secret", r"val\.txt:3: Expected the name of an image in its folder"),
+        ("\udcff", r"val\.txt: Expected UTF-8 text"),
+    ],
+)
+def test_lists_of_names_name_each_image_once_and_inside(tmp_path: Path, line: str, message: str) -> None:
+    voc_tree(tmp_path)
+    with (tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").open("ab") as names:
+        names.write(line.encode("utf-8", "surrogateescape") + b"\n")
+    with pytest.raises(ValueError, match=message):
+        load_benchmark_dataset(get_benchmark("voc21"), tmp_path)
 
 
 def test_the_description_does_not_depend_on_the_place(tmp_path: Path) -> None:

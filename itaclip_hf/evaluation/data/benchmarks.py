@@ -121,6 +121,10 @@ def _read_vocabulary(name: str) -> dict[str, Any]:
     return content
 
 
+# Folders that a dataset's own files are often put into.
+_PLAIN_ROOTS = ("data", "dataset", "datasets")
+
+
 def _voc_layouts(mapping: LabelMapping) -> tuple[Layout, ...]:
     return tuple(
         Layout(
@@ -130,7 +134,7 @@ def _voc_layouts(mapping: LabelMapping) -> tuple[Layout, ...]:
             ".png",
             mapping,
             list_file="ImageSets/Segmentation/{split}.txt",
-            roots=("", "VOC2012", "VOCdevkit/VOC2012", "TrainVal/VOCdevkit/VOC2012"),
+            roots=("", "VOC2012", "VOCdevkit/VOC2012", "TrainVal/VOCdevkit/VOC2012", *_PLAIN_ROOTS),
         )
         for labels in ("SegmentationClass", "SegmentationClassRaw")
     )
@@ -146,13 +150,26 @@ def _context_layouts(mapping: LabelMapping) -> tuple[Layout, ...]:
             ".png",
             mapping,
             list_file=list_file,
-            roots=("", "VOC2010", "VOCdevkit/VOC2010"),
+            roots=("", "VOC2010", "VOCdevkit/VOC2010", *_PLAIN_ROOTS),
+            advice="Label files are made of the annotations, one .mat file an image, by `itaclip convert context "
+            "--data VOC2010 --annotations FOLDER`; trainval_merged.json is not read.",
         )
         for list_file in ("ImageSets/SegmentationContext/{split}.txt", "ImageSets/Main/{split}.txt")
     )
 
 
-_COCO_ROOTS = ("", "coco", "coco2017", "coco_stuff164k")
+_COCO_ROOTS = (
+    "",
+    "coco_stuff164k",
+    "coco_object",
+    "coco",
+    "coco2017",
+    "coco-stuff",
+    "coco-stuff/dataset",
+    "cocostuff",
+    "cocostuff/dataset",
+    *_PLAIN_ROOTS,
+)
 _COCO_IMAGES = ("images/{split}2017", "{split}2017")
 _COCO_LABELS = (
     "annotations/{split}2017",
@@ -183,7 +200,7 @@ def _cityscapes_layouts() -> tuple[Layout, ...]:
             "gtFine/{split}",
             suffix,
             mapping,
-            roots=("", "cityscapes"),
+            roots=("", "cityscapes", *_PLAIN_ROOTS),
         )
         for suffix, mapping in mappings.items()
     )
@@ -192,7 +209,7 @@ def _cityscapes_layouts() -> tuple[Layout, ...]:
 def _ade20k_layouts() -> tuple[Layout, ...]:
     mapping = LabelMapping.shifted(150, first=1, ignored=(0,))
     splits = {"val": "validation", "train": "training"}
-    roots = ("", "ADEChallengeData2016", "ade/ADEChallengeData2016")
+    roots = ("", "ADEChallengeData2016", "ade/ADEChallengeData2016", *_PLAIN_ROOTS)
     return (
         Layout("images/{split}", ".jpg", "annotations/{split}", ".png", mapping, splits=splits, roots=roots),
         Layout("images/{split}", ".jpg", "annotations/{split}", ".png", mapping, roots=roots),
