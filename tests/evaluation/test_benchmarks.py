@@ -8,6 +8,7 @@ import pytest
 from scripted_evaluation import write_image, write_labels
 from transformers import AutoTokenizer
 
+from itaclip_hf.cli.options.vocabulary import Texts, VocabularyOptions
 from itaclip_hf.evaluation.data.benchmarks import (
     BENCHMARKS,
     COCO_STUFF_UNUSED_IDS,
@@ -353,3 +354,67 @@ def test_the_description_does_not_depend_on_the_place(tmp_path: Path) -> None:
         ade_tree(tmp_path / place)
     first, second = (load_benchmark_dataset(get_benchmark("ade20k"), tmp_path / place) for place in ("a", "b"))
     assert first.describe() == second.describe()
+
+
+# The authors' files by their shape: numbers of background words, of classes and of synonyms, in the published lines.
+AUTHORS_FILES = {"voc21": (44, 20, 16), "context60": (1, 59, 15), "coco_object": (26, 80, 13)}
+AUTHORS_FILES |= {"coco_stuff": (0, 171, 12), "cityscapes": (0, 19, 7)}
+
+
+def write_authors_files(root: Path, name: str) -> VocabularyOptions:
+    """A class file and a text file in the authors' form: names without spaces, a background word that is a class."""
+    background, classes, synonyms = AUTHORS_FILES[name]
+    names = [label.replace(" ", "") for label in get_benchmark(name).vocabulary("none").labels[-classes:]]
+    names = names if name != "coco_object" else get_benchmark(name).vocabulary("none").labels[-classes:]
+    words = [f"thing{index}" for index in range(background - 1)]
+    lines = [", ".join([*words, "bed" if name == "coco_object" else "background"])] * bool(background)
+    lines += [", ".join([names[0], *(f"{names[0]} in a coat{index}" for index in range(synonyms))]), *names[1:]]
+    (root / "classes.txt").write_text("\n".join(lines) + " ")  # neither file ends as the other
+    (root / "texts.txt").write_text("".join(f"{label} >=Something, called so.\n" for label in names))
+    return VocabularyOptions(vocabulary=root / "classes.txt", definitions=root / "texts.txt")
+
+
+@pytest.mark.parametrize("name", AUTHORS_FILES)
+def test_files_of_the_authors_shape_give_the_published_numbers_of_queries(tmp_path: Path, name: str) -> None:
+    vocabulary = write_authors_files(tmp_path, name).read(get_benchmark(name))
+    assert (len(vocabulary.query_names), len(vocabulary.labels)) == PUBLISHED[name][7:9]
+    assert len(vocabulary.background) == AUTHORS_FILES[name][0]
+    assert all(entry.auxiliary_texts == ("Something, called so.",) for entry in vocabulary.classes)
+
+
+def test_a_background_word_that_is_a_class_keeps_both_queries(tmp_path: Path) -> None:
+    vocabulary = write_authors_files(tmp_path, "coco_object").read(get_benchmark("coco_object"))
+    bed = [query for query, word in enumerate(vocabulary.query_names) if word == "bed"]
+    assert [vocabulary.labels[vocabulary.query_classes[query]] for query in bed] == ["background", "bed"]
+
+
+@pytest.mark.parametrize("name", AUTHORS_FILES)
+def test_texts_on_the_datasets_own_names_go_to_the_classes_that_are_called_otherwise_here(
+    tmp_path: Path, name: str
+) -> None:
+    write_authors_files(tmp_path, name)
+    own = get_benchmark(name)
+    vocabulary = VocabularyOptions(definitions=tmp_path / "texts.txt").read(own)
+    assert vocabulary.query_names == own.vocabulary().query_names
+    assert all(entry.auxiliary_texts == ("Something, called so.",) for entry in vocabulary.classes)
+    assert vocabulary.metadata is not None and vocabulary.metadata["auxiliary_texts"] == "texts.txt"
+
+
+def test_texts_on_the_datasets_own_names_are_no_second_texts() -> None:
+    stuff = get_benchmark("coco_stuff")
+    words = stuff.vocabulary_with({"Wall-Brick": "rows of blocks", "playingfield": "a lawn"}, "mine")
+    texts = {entry.label: entry.auxiliary_texts for entry in words.classes if entry.auxiliary_texts}
+    assert texts == {"brick wall": ("rows of blocks",), "playing field": ("a lawn",)}
+    with pytest.raises(ValueError, match="one text for each class, but got two for 'wall-brick'"):
+        stuff.vocabulary_with({"wall-brick": "one", "brick wall": "two"}, "mine")
+    with pytest.raises(ValueError, match="but got 'wall-bricks'"):
+        stuff.vocabulary_with({"wall-bricks": "one"}, "mine")
+    with pytest.raises(ValueError, match="`--definitions` or `--texts`, but got both"):
+        VocabularyOptions(definitions=Path("texts.txt"), texts=Texts.synonyms).read(stuff)
+    voc = get_benchmark("voc21").vocabulary("none")
+    # Names of the published files that are no name of the dataset.
+    assert [voc.labels[voc.class_id(name)] for name in ("ship", "table", "television monitor")] == [
+        "boat",
+        "dining table",
+        "tv monitor",
+    ]

@@ -7,7 +7,7 @@ in their place.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -81,6 +81,29 @@ class Benchmark:
                 "auxiliary_texts": kind,
             },
         )
+
+    def vocabulary_with(self, texts: Mapping[str, str], source: str) -> Vocabulary:
+        """The benchmark's names with texts of a file in place of its own.
+
+        Args:
+            texts: By class, under any of its names or the dataset's own, such as "wall-brick" for "brick wall".
+            source: What reports call the file.
+
+        Raises:
+            ValueError: A class is unknown, or comes twice.
+        """
+        names = self.vocabulary("none")
+        labels = {
+            e["dataset_name"]: e["names"][0]
+            for e in _read_vocabulary(self.vocabulary_file)["classes"]
+            if "dataset_name" in e
+        }
+        by_label = {labels.get(name.lower(), name): text for name, text in texts.items()}
+        if len(by_label) < len(texts):
+            twice = sorted(name for name in texts if labels.get(name.lower(), name) in texts.keys() - {name})
+            raise ValueError(f"Expected one text for each class, but got two for {twice[0]!r}. Remove one of them.")
+        words = names.with_auxiliary_texts(by_label)
+        return replace(words, metadata={**(names.metadata or {}), "auxiliary_texts": source})
 
 
 def get_benchmark(name: str) -> Benchmark:
