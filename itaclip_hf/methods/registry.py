@@ -39,6 +39,7 @@ class Method:
         benchmarks: By benchmark, what differs there on top of `changes`.
         published: By benchmark, the published mIoU in percent (CLIP ViT-B/16).
         published_with: What those runs had beside the method's own settings, such as pixel refinement.
+        published_queries: By benchmark, the number of names and background words of those runs, where it is known.
 
     Raises:
         TypeError: If a value is of another type than its setting's.
@@ -52,6 +53,7 @@ class Method:
     benchmarks: Mapping[str, Changes] = field(default_factory=dict)
     published: Mapping[str, float] = field(default_factory=dict)
     published_with: Changes = field(default_factory=dict)
+    published_queries: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for benchmark in (None, *self.benchmarks):
@@ -166,11 +168,15 @@ class Published(NamedTuple):
         miou: In percent (CLIP ViT-B/16).
         title: Of the method.
         differences: By setting, the run's value and that of the published run; none where both are alike.
+        queries: Number of names and background words of the published run, where it is known.
+        uses_texts: Whether the published run had texts about every class.
     """
 
     miou: float
     title: str
     differences: Mapping[str, tuple[Any, Any]]
+    queries: int | None = None
+    uses_texts: bool = False
 
 
 def find_published(settings: Settings, benchmark: str, backbone: str = PUBLISHED_BACKBONE) -> Published | None:
@@ -184,10 +190,12 @@ def find_published(settings: Settings, benchmark: str, backbone: str = PUBLISHED
     method = identify_method(settings)
     if method is None or benchmark not in method.published:
         return None
-    differences = settings.differences(method.published_settings(benchmark))
+    theirs = method.published_settings(benchmark)
+    differences = settings.differences(theirs)
     if backbone != PUBLISHED_BACKBONE:
         differences["backbone"] = (backbone, PUBLISHED_BACKBONE)
-    return Published(method.published[benchmark], method.title, differences)
+    words = method.published_queries.get(benchmark), theirs.uses_texts
+    return Published(method.published[benchmark], method.title, differences, *words)
 
 
 @cache

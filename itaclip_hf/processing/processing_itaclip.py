@@ -142,7 +142,7 @@ class ITACLIPProcessor(ProcessorMixin):
         texts = [straighten_text(text) for text in texts]
         prompts = [template.format(text) for text in texts for template in self.templates]
         tokens = self._tokenize(prompts, owners, text_kwargs)
-        _check_names_differ(vocabulary.query_names, tokens["input_ids"], len(self.templates))
+        _check_names_differ(vocabulary, tokens["input_ids"].reshape(len(texts), -1), text_weight)
         shape = (len(texts), len(self.templates), -1)
         return {
             "input_ids": tokens["input_ids"].reshape(shape),
@@ -253,16 +253,29 @@ def _choose_vocabulary(
     return made.with_auxiliary_texts([auxiliary_text] if isinstance(auxiliary_text, str) else auxiliary_text)
 
 
-def _check_names_differ(names: Sequence[str], input_ids: np.ndarray, templates: int) -> None:
-    """Refuse names that are the same to the text encoder, as long ones may be after they were cut."""
-    first_names: dict[bytes, str] = {}
-    for name, prompts in zip(names, input_ids.reshape(-1, templates, input_ids.shape[-1]), strict=False):
-        other = first_names.setdefault(prompts.tobytes(), name)
+def _check_names_differ(vocabulary: Vocabulary, tokens: np.ndarray, text_weight: np.ndarray) -> None:
+    """Refuse names that are the same to the text encoder, as long ones may be after they were cut.
+
+    A class's name may be a background word; one that no auxiliary text sets apart is warned about.
+    """
+    first_names: dict[tuple[bool, bytes], str] = {}
+    in_vain = []
+    for query, name in enumerate(vocabulary.query_names):
+        is_background, key = query < len(vocabulary.background), tokens[query].tobytes()
+        other = first_names.setdefault((is_background, key), name)
         if other is not name:
             raise ValueError(
                 f"Expected names that differ in their tokens, but got {_enumerate_names([other, name])} with the same "
                 "ones. Shorten or rename one of them."
             )
+        if not is_background and (True, key) in first_names and text_weight[query, query] == 1:
+            in_vain.append(name)
+    if in_vain:
+        warnings.warn(
+            f"Expected classes other than the background, but got {_enumerate_names(in_vain)} in both without an "
+            "auxiliary text, so that the background takes the pixels. Remove it there, or give the class a text.",
+            stacklevel=4,
+        )
 
 
 def _mix_texts(vocabulary: Vocabulary, share: float) -> tuple[list[str], list[str], np.ndarray]:

@@ -78,7 +78,9 @@ class Vocabulary:
     """Classes in label order and, optionally, the words that make up the background (then class 0).
 
     Names are compared the way CLIP's tokenizer sees them: upper and lower case, typography and the amount of white
-    space do not matter. Two queries that the text encoder cannot tell apart are refused.
+    space do not matter. Two names of classes, or two background words, that the text encoder cannot tell apart are
+    refused. A name of a class may be a background word, too, as in published class files: both are looked for, and
+    the class's auxiliary texts tell them apart.
 
     Args:
         classes: The classes; each a `VocabularyClass`, a name, or a list of names (label first, then synonyms).
@@ -89,7 +91,7 @@ class Vocabulary:
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If there is no class, or a name is blank or used twice.
+        ValueError: If there is no class, or a name is blank, or used twice in classes or background.
 
     Example:
         >>> vocabulary = Vocabulary(["cat", ["dog", "puppy"]], background=["sky", "wall"])
@@ -123,15 +125,16 @@ class Vocabulary:
                 "Expected no class called 'background' beside a list of background words, but got both. "
                 "The words already form the class 'background'; leave one of the two out."
             )
-        seen: dict[str, str] = {}
-        for name in (*self.background, *class_names):
-            key = _normalize_name(name)
-            if key in seen:
-                raise ValueError(
-                    f"Expected every name once over all classes and the background, but got {seen[key]!r} and "
-                    f"{name!r}. Remove or rename one of them."
-                )
-            seen[key] = name
+        for what, names in (("background words", self.background), ("classes", class_names)):
+            seen: dict[str, str] = {}
+            for name in names:
+                key = _normalize_name(name)
+                if key in seen:
+                    raise ValueError(
+                        f"Expected every name once over all {what}, but got {seen[key]!r} and {name!r}. Remove or "
+                        "rename one of them."
+                    )
+                seen[key] = name
 
     @property
     def labels(self) -> list[str]:
@@ -172,10 +175,11 @@ class Vocabulary:
         """Find the class that a label, synonym or background word belongs to.
 
         Args:
-            name: The name; case and the amount of white space do not matter.
+            name: The name; case and white space do not matter, so that "pottedplant" is found as "potted plant" where
+                no other class is called so.
 
         Returns:
-            The class id.
+            The class id; of a name that is a background word, too, that of its class.
 
         Raises:
             ValueError: If nothing in the vocabulary has that name; the message lists similar ones.
@@ -184,10 +188,13 @@ class Vocabulary:
         if self.background:
             ids[BACKGROUND_LABEL] = 0
         key = _normalize_name(name)
-        if key not in ids:
-            suggestion = _suggest(key, [*self.labels, *self.query_names])
-            raise ValueError(f"Expected a class of the vocabulary, but got {name!r}. {suggestion}")
-        return ids[key]
+        if key in ids:
+            return ids[key]
+        alike = {index for other, index in ids.items() if other.replace(" ", "") == key.replace(" ", "")}
+        if len(alike) == 1:
+            return alike.pop()
+        suggestion = _suggest(key, [*self.labels, *self.query_names])
+        raise ValueError(f"Expected a class of the vocabulary, but got {name!r}. {suggestion}")
 
     def with_auxiliary_texts(
         self, auxiliary_texts: Mapping[str, str | Iterable[str] | None] | Sequence[str | Iterable[str] | None]
@@ -331,7 +338,7 @@ class Vocabulary:
             return cls._from_json(path, text)
         if AUXILIARY_TEXT_SEPARATOR in text:
             return cls([VocabularyClass(name, entry) for name, entry in load_auxiliary_texts(path).items()])
-        names = _parse_class_lines(path, text)
+        names = _parse_class_lines(path, text, background_first_line)
         background = names.pop(0) if background_first_line else ()
         try:
             return cls(names, background)
@@ -366,8 +373,8 @@ def load_auxiliary_texts(path: str | os.PathLike[str]) -> dict[str, str]:
     return texts
 
 
-def _parse_class_lines(path: str | os.PathLike[str], text: str) -> list[list[str]]:
-    """The names on each line of a class file."""
+def _parse_class_lines(path: str | os.PathLike[str], text: str, background_first_line: bool) -> list[list[str]]:
+    """The names on each line of a class file; those of a background line may come again as classes."""
     first_lines: dict[str, int] = {}
     names_by_line = []
     for number, line in _numbered_lines(path, text):
@@ -379,6 +386,8 @@ def _parse_class_lines(path: str | os.PathLike[str], text: str) -> list[list[str
             )
         for name in names:
             _check_name_is_new(path, number, name, first_lines)
+        if background_first_line and not names_by_line:
+            first_lines.clear()
         names_by_line.append(names)
     return names_by_line
 

@@ -8,6 +8,7 @@ import pytest
 from scripted_evaluation import write_image, write_labels
 from transformers import AutoTokenizer
 
+from itaclip_hf.cli.options.vocabulary import Texts, VocabularyOptions
 from itaclip_hf.evaluation.data.benchmarks import (
     BENCHMARKS,
     COCO_STUFF_UNUSED_IDS,
@@ -170,7 +171,7 @@ def context_tree(root: Path) -> None:
 
 def coco_raw_tree(root: Path) -> None:
     write_image(root / "val2017" / "000000000139.jpg", seed=1)
-    path = root / "stuffthingmaps_trainvaltest2017/val2017/000000000139.png"
+    path = root / "stuffthingmaps_trainval2017/val2017/000000000139.png"
     write_labels(path, np.array([[0, 89, 91, 255]] * 6).repeat(2, axis=1), palette=False)
 
 
@@ -241,10 +242,54 @@ def test_a_miniature_tree_is_found_and_its_ids_are_mapped(
     assert len({pair.name for pair in dataset.pairs}) == size
 
 
-def test_a_tree_is_found_from_any_of_its_levels(tmp_path: Path) -> None:
+# Benchmark, tree, and the folder that holds it where the dataset preparation of mmsegmentation (or of COCO-Stuff's
+# authors) puts it; above that, any names.
+PLACES = [
+    ("voc21", voc_tree, "data"),
+    ("context60", context_tree, "data/VOCdevkit"),
+    ("coco_stuff", coco_raw_tree, "data/coco_stuff164k"),
+    ("coco_stuff", coco_converted_tree, "data/coco_stuff164k"),
+    ("coco_stuff", coco_raw_tree, "coco-stuff/dataset"),
+    ("coco_stuff", coco_raw_tree, "dataset"),
+    ("coco_object", coco_object_tree, "data/coco_object"),
+    ("cityscapes", cityscapes_tree, "data/cityscapes"),
+    ("cityscapes", cityscapes_raw_tree, "dataset/cityscapes"),
+    ("ade20k", ade_tree, "data/ade"),
+    ("ade20k", ade_tree, "dataset"),
+]
+
+
+@pytest.mark.parametrize(("name", "build", "place"), PLACES)
+def test_a_tree_is_found_from_each_of_its_levels_and_two_above(
+    tmp_path: Path, name: str, build: Callable[[Path], None], place: str
+) -> None:
+    folder = tmp_path / "work/mmsegmentation" / place
+    build(folder)
+    levels = [tmp_path / "work", *(above for above in (folder, *folder.parents) if "mmsegmentation" in above.parts)]
+    (size,) = {len(load_benchmark_dataset(get_benchmark(name), level)) for level in levels}
+    assert size > 0
+
+
+def test_a_tree_is_found_from_its_own_folders(tmp_path: Path) -> None:
     voc_tree(tmp_path)
     for level in (tmp_path, tmp_path / "VOCdevkit", tmp_path / "VOCdevkit/VOC2012"):
         assert len(load_benchmark_dataset(get_benchmark("voc21"), level)) == 2
+
+
+def test_another_year_is_not_taken_for_the_benchmark(tmp_path: Path) -> None:
+    voc_tree(tmp_path)
+    (tmp_path / "VOCdevkit/VOC2012").rename(tmp_path / "VOCdevkit/VOC2007")
+    with pytest.raises(FileNotFoundError, match="VOC2012"):
+        load_benchmark_dataset(get_benchmark("voc21"), tmp_path)
+
+
+def test_of_two_places_alike_one_is_to_be_named(tmp_path: Path) -> None:
+    for copy in ("new", "old"):
+        voc_tree(tmp_path / copy)
+    (tmp_path / "linked").symlink_to(tmp_path / "new")  # the same place twice is one place
+    with pytest.raises(ValueError, match=r"in one place, but found it in\n  .*new.*\n  .*old.*\nGive one of them"):
+        load_benchmark_dataset(get_benchmark("voc21"), tmp_path)
+    assert len(load_benchmark_dataset(get_benchmark("voc21"), tmp_path / "old")) == 2
 
 
 def test_a_listed_image_without_label_file_stays_in_the_dataset(tmp_path: Path) -> None:
@@ -263,8 +308,113 @@ def test_a_missing_tree_says_what_was_looked_for(tmp_path: Path) -> None:
         load_benchmark_dataset(get_benchmark("voc21"), tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("SegmentationClass", r"\n  images in \S+/JPEGImages, but no folder of labels"),
+        ("JPEGImages", r"\n  labels in \S+/SegmentationClass, but no folder of images"),
+        ("ImageSets", r"\n  images and labels in \S+, but not the list of names \S+/Segmentation/val\.txt"),
+        ("SegmentationClass/*.png", r"but no label file NAME\.png of one of them in \S+/SegmentationClass"),
+    ],
+)
+def test_a_half_of_a_tree_is_said_to_be_there(tmp_path: Path, missing: str, message: str) -> None:
+    voc_tree(tmp_path)
+    for path in (tmp_path / "VOCdevkit/VOC2012").glob(missing):
+        path.rename(tmp_path / path.name)
+    with pytest.raises(FileNotFoundError, match=message):
+        load_benchmark_dataset(get_benchmark("voc21"), tmp_path)
+
+
+def test_annotations_of_context_that_are_not_converted_name_the_command(tmp_path: Path) -> None:
+    context_tree(tmp_path)
+    (tmp_path / "VOC2010/SegmentationClassContext").rename(tmp_path / "VOC2010/trainval")
+    with pytest.raises(FileNotFoundError, match=r"images in \S+/JPEGImages, but no .*(?s:.*)`itaclip convert context"):
+        load_benchmark_dataset(get_benchmark("context59"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("2007_000001", r"val\.txt:3: Expected every name once, but got '2007_000001' as on line 1"),
+        ("../../secret", r"val\.txt:3: Expected the name of an image in its folder, but got '\.\./\.\./secret'"),
+        ("/etc/secret", r"val\.txt:3: Expected the name of an image in its folder"),
+        ("\udcff", r"val\.txt: Expected UTF-8 text"),
+    ],
+)
+def test_lists_of_names_name_each_image_once_and_inside(tmp_path: Path, line: str, message: str) -> None:
+    voc_tree(tmp_path)
+    with (tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").open("ab") as names:
+        names.write(line.encode("utf-8", "surrogateescape") + b"\n")
+    with pytest.raises(ValueError, match=message):
+        load_benchmark_dataset(get_benchmark("voc21"), tmp_path)
+
+
 def test_the_description_does_not_depend_on_the_place(tmp_path: Path) -> None:
     for place in ("a", "b"):
         ade_tree(tmp_path / place)
     first, second = (load_benchmark_dataset(get_benchmark("ade20k"), tmp_path / place) for place in ("a", "b"))
     assert first.describe() == second.describe()
+
+
+# The authors' files by their shape: numbers of background words, of classes and of synonyms, in the published lines.
+AUTHORS_FILES = {"voc21": (44, 20, 16), "context60": (1, 59, 15), "coco_object": (26, 80, 13)}
+AUTHORS_FILES |= {"coco_stuff": (0, 171, 12), "cityscapes": (0, 19, 7)}
+
+
+def write_authors_files(root: Path, name: str) -> VocabularyOptions:
+    """A class file and a text file in the authors' form: names without spaces, a background word that is a class."""
+    background, classes, synonyms = AUTHORS_FILES[name]
+    names = [label.replace(" ", "") for label in get_benchmark(name).vocabulary("none").labels[-classes:]]
+    names = names if name != "coco_object" else get_benchmark(name).vocabulary("none").labels[-classes:]
+    words = [f"thing{index}" for index in range(background - 1)]
+    lines = [", ".join([*words, "bed" if name == "coco_object" else "background"])] * bool(background)
+    lines += [", ".join([names[0], *(f"{names[0]} in a coat{index}" for index in range(synonyms))]), *names[1:]]
+    (root / "classes.txt").write_text("\n".join(lines) + " ")  # neither file ends as the other
+    (root / "texts.txt").write_text("".join(f"{label} >=Something, called so.\n" for label in names))
+    return VocabularyOptions(vocabulary=root / "classes.txt", definitions=root / "texts.txt")
+
+
+@pytest.mark.parametrize("name", AUTHORS_FILES)
+def test_files_of_the_authors_shape_give_the_published_numbers_of_queries(tmp_path: Path, name: str) -> None:
+    vocabulary = write_authors_files(tmp_path, name).read(get_benchmark(name))
+    assert (len(vocabulary.query_names), len(vocabulary.labels)) == PUBLISHED[name][7:9]
+    assert len(vocabulary.background) == AUTHORS_FILES[name][0]
+    assert all(entry.auxiliary_texts == ("Something, called so.",) for entry in vocabulary.classes)
+
+
+def test_a_background_word_that_is_a_class_keeps_both_queries(tmp_path: Path) -> None:
+    vocabulary = write_authors_files(tmp_path, "coco_object").read(get_benchmark("coco_object"))
+    bed = [query for query, word in enumerate(vocabulary.query_names) if word == "bed"]
+    assert [vocabulary.labels[vocabulary.query_classes[query]] for query in bed] == ["background", "bed"]
+
+
+@pytest.mark.parametrize("name", AUTHORS_FILES)
+def test_texts_on_the_datasets_own_names_go_to_the_classes_that_are_called_otherwise_here(
+    tmp_path: Path, name: str
+) -> None:
+    write_authors_files(tmp_path, name)
+    own = get_benchmark(name)
+    vocabulary = VocabularyOptions(definitions=tmp_path / "texts.txt").read(own)
+    assert vocabulary.query_names == own.vocabulary().query_names
+    assert all(entry.auxiliary_texts == ("Something, called so.",) for entry in vocabulary.classes)
+    assert vocabulary.metadata is not None and vocabulary.metadata["auxiliary_texts"] == "texts.txt"
+
+
+def test_texts_on_the_datasets_own_names_are_no_second_texts() -> None:
+    stuff = get_benchmark("coco_stuff")
+    words = stuff.vocabulary_with({"Wall-Brick": "rows of blocks", "playingfield": "a lawn"}, "mine")
+    texts = {entry.label: entry.auxiliary_texts for entry in words.classes if entry.auxiliary_texts}
+    assert texts == {"brick wall": ("rows of blocks",), "playing field": ("a lawn",)}
+    with pytest.raises(ValueError, match="one text for each class, but got two for 'wall-brick'"):
+        stuff.vocabulary_with({"wall-brick": "one", "brick wall": "two"}, "mine")
+    with pytest.raises(ValueError, match="but got 'wall-bricks'"):
+        stuff.vocabulary_with({"wall-bricks": "one"}, "mine")
+    with pytest.raises(ValueError, match="`--definitions` or `--texts`, but got both"):
+        VocabularyOptions(definitions=Path("texts.txt"), texts=Texts.synonyms).read(stuff)
+    voc = get_benchmark("voc21").vocabulary("none")
+    # Names of the published files that are no name of the dataset.
+    assert [voc.labels[voc.class_id(name)] for name in ("ship", "table", "television monitor")] == [
+        "boat",
+        "dining table",
+        "tv monitor",
+    ]

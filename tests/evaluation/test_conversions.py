@@ -1,5 +1,6 @@
 """Conversions: Pascal Context from its annotations."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,4 +60,22 @@ def test_annotations_that_are_missing_or_of_another_kind_are_named(tmp_path: Pat
         convert_pascal_context(tmp_path, tmp_path)
     annotations = context_tree(tmp_path, np.zeros((6, 8)), name="Other")
     with pytest.raises(ValueError, match=r"`LabelMap` in .*2008_000002\.mat, but it holds \['Other'\]"):
+        convert_pascal_context(annotations, tmp_path / "VOC2010", show_progress=False)
+
+
+def test_without_scipy_it_stops_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations = context_tree(tmp_path, np.zeros((6, 8)))
+    for name in ("scipy", "scipy.io"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"with SciPy, which is not installed\. Run `pip install scipy`"):
+        convert_pascal_context(annotations, tmp_path / "VOC2010")
+    assert capsys.readouterr().out == ""  # no progress bar either
+
+
+def test_a_broken_source_file_is_named(tmp_path: Path) -> None:
+    annotations = context_tree(tmp_path, np.zeros((6, 8)))
+    (annotations / "2008_000003.mat").write_bytes(b"no MATLAB")
+    with pytest.raises(ValueError, match=r"2008_000003\.mat: Expected a file of MATLAB"):
         convert_pascal_context(annotations, tmp_path / "VOC2010", show_progress=False)

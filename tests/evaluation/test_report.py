@@ -7,15 +7,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scripted_evaluation import PixelPredictor, expected_confusion, load_folders, write_folders
+from scripted_evaluation import (
+    PixelPredictor,
+    expected_confusion,
+    load_folders,
+    write_folders,
+    write_image,
+    write_labels,
+)
 
+from itaclip_hf import Vocabulary
+from itaclip_hf.evaluation.data.benchmarks import get_benchmark
+from itaclip_hf.evaluation.data.segmentation_datasets import load_benchmark_dataset
 from itaclip_hf.evaluation.metrics.comparison import bootstrap_mean_iou_difference
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.reporting.full_evaluation import evaluate_and_report
+from itaclip_hf.evaluation.reporting.markdown import escape
 from itaclip_hf.evaluation.reporting.plots import check_plotting, choose_gallery_images
-from itaclip_hf.evaluation.reporting.report import load_report
+from itaclip_hf.evaluation.reporting.report import format_markdown, load_report
 from itaclip_hf.evaluation.reporting.report_comparison import compare_reports, format_comparison
 from itaclip_hf.evaluation.running.runner import RunOptions
+from itaclip_hf.methods import find_published, get_method
+from itaclip_hf.processing import VocabularyClass
 
 NAMES = [f"{index:03d}" for index in range(12)]
 QUIET = RunOptions(num_workers=0, show_progress=False)
@@ -175,3 +188,70 @@ def test_reports_that_cannot_be_compared_say_why(root: Path, tmp_path: Path) -> 
     (tmp_path / "report.json").write_text(json.dumps(report))
     with pytest.raises(ValueError, match="'class 2' and 'something'"):
         compare_reports(root / "a", tmp_path)
+
+
+CITYSCAPES = get_benchmark("cityscapes")
+AUTHORS_WORDS = Vocabulary(  # of the authors' numbers
+    [
+        VocabularyClass([f"thing {index}", *(f"being {number}" for number in range(7 * (index == 3)))], "something")
+        for index in range(19)
+    ],
+)
+
+
+def report_cityscapes(
+    folder: Path, vocabulary: Vocabulary, limit: int | None = None, split: str = "val", **settings: object
+) -> dict:
+    """The report of a run of ITACLIP's settings for Cityscapes, apart from some, on two images."""
+    for number in range(2):
+        name = f"{split}/lindau/lindau_{number}"
+        write_image(folder / "leftImg8bit" / f"{name}_leftImg8bit.png", seed=number)
+        write_labels(folder / "gtFine" / f"{name}_gtFine_labelTrainIds.png", np.full((6, 8), number))
+    published = find_published(get_method("itaclip").settings("cityscapes").replace(**settings), "cityscapes")
+    assert published is not None
+    predictor = PixelPredictor()
+    predictor.vocabulary = vocabulary
+    dataset = load_benchmark_dataset(CITYSCAPES, folder, split)
+    options = RunOptions(num_workers=0, show_progress=False, limit=limit)
+    arguments = (predictor, folder / "out", "run", CITYSCAPES, options)
+    return evaluate_and_report(dataset, *arguments, plots=False, published=published)[1]
+
+
+def test_the_published_figure_stands_beside_a_run_like_the_published_one(tmp_path: Path) -> None:
+    report = report_cityscapes(tmp_path, AUTHORS_WORDS)
+    assert (report["published_mean_iou"], report["published_differences"]) == (0.402, [])
+    assert "\nPublished with CLIP ViT-B/16 and the authors' texts: 40.20 mIoU.\n" in format_markdown(report)
+
+
+@pytest.mark.parametrize(
+    ("run", "difference"),
+    [
+        ({"limit": 1}, "images 1 instead of all 2"),
+        ({"split": "train"}, "dataset Cityscapes (19), train instead of Cityscapes (19), val"),
+        ({"window_stride": 112}, "window_stride 112 instead of 28"),
+        ({"pamr_steps": 0}, "pamr_steps 0 instead of 10"),
+        ({"vocabulary": CITYSCAPES.vocabulary()}, "words of this package instead of the authors'"),
+        (
+            {"vocabulary": CITYSCAPES.vocabulary_with({"trafficsign": "a plate", "road": "a way"}, "mine")},
+            "texts about all but 17 classes instead of about each class",
+        ),
+        (
+            {"vocabulary": Vocabulary([str(index) for index in range(19)])},
+            "words for 19 queries instead of the authors' for 26",
+        ),
+    ],
+)
+def test_a_run_unlike_the_published_one_says_in_a_line_what_differs(
+    tmp_path: Path, run: dict, difference: str
+) -> None:
+    report = report_cityscapes(tmp_path, **{"vocabulary": AUTHORS_WORDS, **run})
+    assert report["published_mean_iou"] is None
+    assert difference in report["published_differences"]
+    text = format_markdown(report)
+    assert "40.2" not in text
+    assert f"\n- {escape(difference)}\n" in text
+
+
+def test_an_image_that_cannot_be_scored_keeps_the_figure_away(tmp_path: Path) -> None:
+    write_image(tmp_path / "leftImg8bit/val/lindau/lindau_2_leftImg8bit.png", seed=2)
+    assert report_cityscapes(tmp_path, AUTHORS_WORDS)["published_differences"] == ["images 2 instead of all 3"]

@@ -119,7 +119,9 @@ def test_a_benchmark_decides_what_the_method_changes_from_one_to_another():
 
 def test_a_published_figure_is_only_comparable_with_a_run_like_the_published_one():
     alike = get_method("naclip").settings("voc21").replace(pamr_steps=10)
-    assert find_published(alike, "voc21") == (64.1, "NACLIP", {})
+    assert find_published(alike, "voc21") == (64.1, "NACLIP", {}, None, False)
+    of_itaclip = find_published(get_method("itaclip").settings("voc21"), "voc21")
+    assert of_itaclip == (67.9, "ITACLIP", {}, 80, True)
     other = find_published(alike.replace(pamr_steps=0, score_threshold=0.2), "voc21")
     assert other.differences == {"pamr_steps": (0, 10), "score_threshold": (0.2, 0.1)}
     assert find_published(alike.replace(window_batch_size=2), "voc21").differences == {}  # changes no result

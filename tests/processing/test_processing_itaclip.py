@@ -136,7 +136,7 @@ class TestTexts:
             ({"text": TEXT, "auxiliary_text": ["a pet"]}, r"one auxiliary text per class \(2\), but got 1"),
             ({"text": TEXT, "auxiliary_text": {"dgo": "a pet"}}, "Did you mean 'dog'"),
             ({"text": ["cat", "cat"]}, "every name once"),
-            ({"text": ["cat"], "background": ["Cat"]}, "every name once"),
+            ({"text": ["cat"], "background": ["sky", "Sky"]}, "every name once"),
             ({"text": ["cat", ""]}, "no empty class name"),
             ({"text": []}, "at least one class"),
             ({"text": TEXT, "vocabulary": {"classes": ["cat"]}}, "`vocabulary` alone"),
@@ -277,3 +277,14 @@ def test_typography_does_not_change_the_tokens(processor):
 def test_names_that_are_cut_to_the_same_tokens_are_refused(processor):
     with pytest.raises(ValueError, match="differ in their tokens, but got 'cat cat cat"):
         processor(text=["cat " * 30 + "one", "cat " * 30 + "two"], max_length=20)
+
+
+def test_a_class_that_is_a_background_word_keeps_both_queries(processor):
+    words = {"text": ["bed", "dog"], "background": ["sky", "bed"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inputs = processor(**words, auxiliary_text={"bed": "a place to sleep"})
+    assert inputs["query_classes"].tolist() == [0, 0, 1, 2]
+    assert torch.equal(inputs["input_ids"][1], inputs["input_ids"][2])
+    with pytest.warns(UserWarning, match="got 'bed' in both without an auxiliary text"):
+        assert processor(**words)["query_classes"].tolist() == [0, 0, 1, 2]

@@ -62,7 +62,7 @@ def test_unknown_class_without_similar_names_lists_known_ones(animals):
         (["cat", ["dog", "Cat"]], (), "every name once .* 'cat' and 'Cat'"),
         (["teddy bear", "teddy  bear"], (), "every name once"),
         ([["cat", "cat"]], (), "every name once"),
-        (["sky"], ["sky"], "every name once"),
+        (["dog"], ["sky", "Sky"], "every name once over all background words, but got 'sky' and 'Sky'"),
         (["background"], ["sky"], "no class called 'background'"),
         (["café", "cafe\u0301"], (), "every name once"),
         (["dog's bed", "dog’s bed"], (), "every name once"),
@@ -203,6 +203,25 @@ def test_class_file_of_the_published_code(tmp_path):
     vocabulary = Vocabulary.from_file(path, background_first_line=True)
     assert vocabulary == Vocabulary(["aeroplane", ["television monitor", "tv monitor", "screen"]], ["sky", "wall"])
     assert Vocabulary.from_file(path).labels == ["sky", "aeroplane", "television monitor"]
+
+
+def test_a_class_may_be_a_background_word_and_both_are_looked_for(tmp_path):
+    (tmp_path / "words.txt").write_text("sky, bed, wall\ndog, puppy\nBed\n")
+    vocabulary = Vocabulary.from_file(tmp_path / "words.txt", background_first_line=True)
+    assert vocabulary.query_names == ("sky", "bed", "wall", "dog", "puppy", "Bed")
+    assert vocabulary.query_classes == (0, 0, 0, 1, 1, 2)
+    assert (vocabulary.class_id("bed"), vocabulary.class_id("wall")) == (2, 0)
+    assert vocabulary.with_auxiliary_texts({"bed": "a place to sleep"}).classes[1].auxiliary_texts != ()
+    assert Vocabulary.from_dict(vocabulary.to_dict()) == vocabulary
+
+
+def test_names_that_differ_in_spaces_alone_are_found_where_only_one_is_meant():
+    vocabulary = Vocabulary(["potted plant", "hot dog", "tvmonitor"])
+    assert [vocabulary.class_id(name) for name in ("PottedPlant", "hotdog", "tv monitor")] == [0, 1, 2]
+    vocabulary = Vocabulary(["hot dog", "hotdog"])
+    assert (vocabulary.class_id("hotdog"), vocabulary.class_id("hot dog")) == (1, 0)
+    with pytest.raises(ValueError, match=r"but got 'hotd og'\. Did you mean"):
+        vocabulary.class_id("hotd og")
 
 
 def test_auxiliary_text_file_of_the_published_code(tmp_path):

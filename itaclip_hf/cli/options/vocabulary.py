@@ -54,10 +54,15 @@ class VocabularyOptions:
         """
         from ...processing import load_auxiliary_texts
 
+        if self.definitions is not None and self.texts is not None:
+            raise ValueError("Expected `--definitions` or `--texts`, but got both. Leave one of them out.")
         words = self._read_names(benchmark, method)
         if self.definitions is None:
             return words
-        return words.with_auxiliary_texts(load_auxiliary_texts(self.definitions))
+        texts = load_auxiliary_texts(self.definitions)
+        if self.vocabulary is None and benchmark is not None:
+            return benchmark.vocabulary_with(texts, self.definitions.name)
+        return words.with_auxiliary_texts(texts)
 
     def refuse_texts(self, reason: str) -> None:
         """Refuse options that ask for texts about the classes, as they would be ignored.

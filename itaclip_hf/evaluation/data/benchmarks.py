@@ -7,7 +7,7 @@ in their place.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -82,6 +82,29 @@ class Benchmark:
             },
         )
 
+    def vocabulary_with(self, texts: Mapping[str, str], source: str) -> Vocabulary:
+        """The benchmark's names with texts of a file in place of its own.
+
+        Args:
+            texts: By class, under any of its names or the dataset's own, such as "wall-brick" for "brick wall".
+            source: What reports call the file.
+
+        Raises:
+            ValueError: A class is unknown, or comes twice.
+        """
+        names = self.vocabulary("none")
+        labels = {
+            e["dataset_name"]: e["names"][0]
+            for e in _read_vocabulary(self.vocabulary_file)["classes"]
+            if "dataset_name" in e
+        }
+        by_label = {labels.get(name.lower(), name): text for name, text in texts.items()}
+        if len(by_label) < len(texts):
+            twice = sorted(name for name in texts if labels.get(name.lower(), name) in texts.keys() - {name})
+            raise ValueError(f"Expected one text for each class, but got two for {twice[0]!r}. Remove one of them.")
+        words = names.with_auxiliary_texts(by_label)
+        return replace(words, metadata={**(names.metadata or {}), "auxiliary_texts": source})
+
 
 def get_benchmark(name: str) -> Benchmark:
     """A benchmark by name.
@@ -121,6 +144,10 @@ def _read_vocabulary(name: str) -> dict[str, Any]:
     return content
 
 
+# Folders that a dataset's own files are often put into.
+_PLAIN_ROOTS = ("data", "dataset", "datasets")
+
+
 def _voc_layouts(mapping: LabelMapping) -> tuple[Layout, ...]:
     return tuple(
         Layout(
@@ -130,7 +157,7 @@ def _voc_layouts(mapping: LabelMapping) -> tuple[Layout, ...]:
             ".png",
             mapping,
             list_file="ImageSets/Segmentation/{split}.txt",
-            roots=("", "VOC2012", "VOCdevkit/VOC2012", "TrainVal/VOCdevkit/VOC2012"),
+            roots=("", "VOC2012", "VOCdevkit/VOC2012", "TrainVal/VOCdevkit/VOC2012", *_PLAIN_ROOTS),
         )
         for labels in ("SegmentationClass", "SegmentationClassRaw")
     )
@@ -146,18 +173,31 @@ def _context_layouts(mapping: LabelMapping) -> tuple[Layout, ...]:
             ".png",
             mapping,
             list_file=list_file,
-            roots=("", "VOC2010", "VOCdevkit/VOC2010"),
+            roots=("", "VOC2010", "VOCdevkit/VOC2010", *_PLAIN_ROOTS),
+            advice="Label files are made of the annotations, one .mat file an image, by `itaclip convert context "
+            "--data VOC2010 --annotations FOLDER`; trainval_merged.json is not read.",
         )
         for list_file in ("ImageSets/SegmentationContext/{split}.txt", "ImageSets/Main/{split}.txt")
     )
 
 
-_COCO_ROOTS = ("", "coco", "coco2017", "coco_stuff164k")
+_COCO_ROOTS = (
+    "",
+    "coco_stuff164k",
+    "coco_object",
+    "coco",
+    "coco2017",
+    "coco-stuff",
+    "coco-stuff/dataset",
+    "cocostuff",
+    "cocostuff/dataset",
+    *_PLAIN_ROOTS,
+)
 _COCO_IMAGES = ("images/{split}2017", "{split}2017")
 _COCO_LABELS = (
     "annotations/{split}2017",
     "stuffthingmaps/{split}2017",
-    "stuffthingmaps_trainvaltest2017/{split}2017",
+    "stuffthingmaps_trainval2017/{split}2017",
     "labels/{split}2017",
 )
 
@@ -183,7 +223,7 @@ def _cityscapes_layouts() -> tuple[Layout, ...]:
             "gtFine/{split}",
             suffix,
             mapping,
-            roots=("", "cityscapes"),
+            roots=("", "cityscapes", *_PLAIN_ROOTS),
         )
         for suffix, mapping in mappings.items()
     )
@@ -192,7 +232,7 @@ def _cityscapes_layouts() -> tuple[Layout, ...]:
 def _ade20k_layouts() -> tuple[Layout, ...]:
     mapping = LabelMapping.shifted(150, first=1, ignored=(0,))
     splits = {"val": "validation", "train": "training"}
-    roots = ("", "ADEChallengeData2016", "ade/ADEChallengeData2016")
+    roots = ("", "ADEChallengeData2016", "ade/ADEChallengeData2016", *_PLAIN_ROOTS)
     return (
         Layout("images/{split}", ".jpg", "annotations/{split}", ".png", mapping, splits=splits, roots=roots),
         Layout("images/{split}", ".jpg", "annotations/{split}", ".png", mapping, roots=roots),

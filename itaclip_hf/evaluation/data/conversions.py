@@ -4,7 +4,9 @@ Files take their place whole or not at all, so a stopped conversion is simply st
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,9 +57,9 @@ def convert_pascal_context(
         raise FileNotFoundError(f"Expected annotations (*.mat) in {annotations}, but there are none.")
     if names_file is not None:
         _check_context_names(Path(names_file))
-    mapping = _context_mapping()
+    read, mapping = _find_reader(), _context_mapping()
     for path in track(paths, description="Pascal Context", disable=not show_progress):
-        ids = _apply(mapping, _read_label_map(path), path)
+        ids = _apply(mapping, _read_label_map(path, read), path)
         _write(Path(folder) / "SegmentationClassContext" / f"{path.stem}.png", ids)
     return len(paths)
 
@@ -81,14 +83,23 @@ def _check_context_names(path: Path) -> None:
             raise ValueError(f"Expected id {raw} to be {name!r} in {path}, but it is {found.get(raw)!r}.")
 
 
-def _read_label_map(path: Path) -> NDArray[np.integer]:
+def _find_reader() -> Callable[[Path], dict[str, Any]]:
     try:
         from scipy.io import loadmat  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError(
             "The annotations of Pascal Context are read with SciPy, which is not installed. Run `pip install scipy`."
         ) from error
-    content = loadmat(path)
+    return loadmat
+
+
+def _read_label_map(path: Path, read: Callable[[Path], dict[str, Any]]) -> NDArray[np.integer]:
+    try:
+        content = read(path)
+    except Exception as error:  # a broken file raises what it likes
+        raise ValueError(
+            f"{path}: Expected a file of MATLAB, but got: {error}. Unpack the annotations anew."
+        ) from error
     if "LabelMap" not in content:
         raise ValueError(f"Expected `LabelMap` in {path}, but it holds {sorted(k for k in content if k[0] != '_')}.")
     label_map: NDArray[np.integer] = content["LabelMap"]

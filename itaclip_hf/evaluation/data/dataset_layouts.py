@@ -1,17 +1,21 @@
 """How published datasets lie on disk: which image belongs to which label file, and what the ids in it mean.
 
 A layout is data: folders, suffixes, an optional list file, a label mapping. The first layout of a benchmark that is
-found under the given folder is used; where none is, the error lists what was looked for.
+found in the given folder, or up to two levels below it, is used; where none is, the error lists what was looked for
+and which half of it is there.
 """
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from .label_mapping import LabelMapping
 
 __all__ = ["FoundLayout", "ImageLabelPair", "Layout", "find_layout", "pair_folders"]
+
+LEVELS = 2
+"""A dataset is found from so many folders above those that hold it by one of its names."""
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -38,7 +42,8 @@ class Layout:
         mapping: What the ids in the label files mean.
         list_file: Text file with one name per line; without it every image is taken.
         splits: The dataset's own word for a split ("validation" for "val").
-        roots: Folders below the given one in which the layout may start.
+        roots: Names of the folder in which the layout starts; "" is the given folder itself, whatever it is called.
+        advice: What to do where the labels are missing, if there is something.
     """
 
     image_folder: str
@@ -49,10 +54,15 @@ class Layout:
     list_file: str | None = None
     splits: Mapping[str, str] = field(default_factory=dict)
     roots: Sequence[str] = ("",)
+    advice: str = ""
 
     def resolve(self, pattern: str, split: str) -> str:
         """A folder or file of the layout with the split's own word filled in."""
         return pattern.format(split=self.splits.get(split, split))
+
+    def folders(self, root: Path, split: str) -> tuple[Path, Path]:
+        """Folders of the images and of the label files."""
+        return root / self.resolve(self.image_folder, split), root / self.resolve(self.label_folder, split)
 
     def describe(self, split: str) -> str:
         """One line that shows a user what to look for."""
@@ -72,23 +82,29 @@ class FoundLayout:
 
 
 def find_layout(folder: str | os.PathLike[str], layouts: Sequence[Layout], split: str, title: str) -> FoundLayout:
-    """Finds the first layout under a folder.
+    """Finds the first layout in a folder, or in the folders of its names up to two levels below.
 
     Raises:
         FileNotFoundError: The folder does not exist, or none of the layouts is there.
+        ValueError: A layout is in several places alike, or a list of names is not as expected.
     """
     start = Path(folder)
     if not start.is_dir():
         raise FileNotFoundError(f"Expected a folder with {title}, but {start} is none. Check `--data`.")
-    for layout in layouts:
-        for root in (start / below for below in layout.roots):
-            if _is_present(layout, root, split):
-                return FoundLayout(layout, root, tuple(_iterate_pairs(layout, root, split)))
-    wanted = "\n".join(f"  {layout.describe(split)}" for layout in layouts)
-    raise FileNotFoundError(
-        f"Found no {title} (split {split!r}) under {start}. Looked for any of\n{wanted}\n"
-        f"there or in its subfolders {sorted({below for layout in layouts for below in layout.roots if below})}."
-    )
+    searched, level = [], [start]
+    for depth in range(LEVELS + 1):
+        for layout in layouts:
+            # Further down only by name: one year of a challenge must not be taken for another.
+            for below in layout.roots if depth == 0 else filter(None, layout.roots):
+                places = [place / below for place in level]
+                searched += places
+                found = {root.resolve(): root for root in places if _is_present(layout, root, split)}
+                if len(found) > 1:
+                    raise ValueError(_format_choice(title, list(found.values())))
+                for root in found.values():
+                    return FoundLayout(layout, root, tuple(_iterate_pairs(layout, root, split)))
+        level = [below for above in level for below in _subfolders(above)] if depth < LEVELS else []
+    raise FileNotFoundError(_format_search(start, searched, layouts, split, title))
 
 
 def pair_folders(images: str | os.PathLike[str], labels: str | os.PathLike[str]) -> tuple[ImageLabelPair, ...]:
@@ -111,26 +127,100 @@ def pair_folders(images: str | os.PathLike[str], labels: str | os.PathLike[str])
     )
 
 
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:  # what cannot be read holds no dataset; the given folder was read before
+        return []
+    return [folder / name for name in names]
+
+
 def _is_present(layout: Layout, root: Path, split: str) -> bool:
-    folders = [root / layout.resolve(folder, split) for folder in (layout.image_folder, layout.label_folder)]
     return (
-        all(folder.is_dir() for folder in folders)
+        all(folder.is_dir() for folder in layout.folders(root, split))
         and (layout.list_file is None or (root / layout.resolve(layout.list_file, split)).is_file())
         # Several kinds of label files may share a folder: one of this kind must belong to an image.
         and any(pair.label.is_file() for pair in _iterate_pairs(layout, root, split))
     )
 
 
+def _format_choice(title: str, places: Sequence[Path]) -> str:
+    listed = "\n".join(f"  {place}" for place in places)
+    return f"Expected {title} in one place, but found it in\n{listed}\nGive one of them as `--data`."
+
+
+def _format_search(start: Path, searched: Sequence[Path], layouts: Sequence[Layout], split: str, title: str) -> str:
+    """What was looked for, where, and which half of it is there."""
+    wanted = dict.fromkeys(f"  {layout.describe(split)}" for layout in layouts)
+    names = dict.fromkeys(name for layout in layouts for name in layout.roots if name)
+    halves = [half for root in dict.fromkeys(searched) for half in _describe_halves(root, layouts, split)]
+    parts = [
+        f"Found no {title} (split {split!r}) under {start}. Looked for any of",
+        *wanted,
+        "there, and there or up to two levels below in the folders",
+        *(f"  {name}" for name in names),
+    ]
+    if halves:
+        parts += ["but found only", *(f"  {half}" for half in dict.fromkeys(halves))]
+    parts.append(layouts[0].advice or "Check `--data` and `--split`.")
+    return "\n".join(parts)
+
+
+def _describe_halves(root: Path, layouts: Sequence[Layout], split: str) -> Iterator[str]:
+    """Images without labels and the other way round, and what keeps both from being pairs."""
+    if not root.is_dir():
+        return
+    folders = [layout.folders(root, split) for layout in layouts]
+    images, labels = (
+        [*dict.fromkeys(path for path in paths if path.is_dir())] for paths in zip(*folders, strict=True)
+    )
+    for path in () if labels else images:
+        yield f"images in {path}, but no folder of labels beside them"
+    for path in () if images else labels:
+        yield f"labels in {path}, but no folder of images beside them"
+    for layout, both in zip(layouts, folders, strict=True):
+        if not all(path.is_dir() for path in both):
+            continue
+        listed = layout.list_file and root / layout.resolve(layout.list_file, split)
+        if listed and not listed.is_file():
+            yield f"images and labels in {root}, but not the list of names {listed}"
+        else:
+            yield f"images in {both[0]}, but no label file NAME{layout.label_suffix} of one of them in {both[1]}"
+
+
 def _iterate_pairs(layout: Layout, root: Path, split: str) -> Iterator[ImageLabelPair]:
-    images = root / layout.resolve(layout.image_folder, split)
-    labels = root / layout.resolve(layout.label_folder, split)
+    images, labels = layout.folders(root, split)
     for name in _names(layout, root, images, split):
         yield ImageLabelPair(name, images / (name + layout.image_suffix), labels / (name + layout.label_suffix))
 
 
 def _names(layout: Layout, root: Path, images: Path, split: str) -> list[str]:
     if layout.list_file is not None:
-        lines = (root / layout.resolve(layout.list_file, split)).read_text(encoding="utf-8").splitlines()
-        return [line.split()[0] for line in lines if line.strip()]
+        return _read_names(root / layout.resolve(layout.list_file, split))
     found = (path.relative_to(images).as_posix() for path in images.rglob(f"*{layout.image_suffix}"))
     return sorted(name.removesuffix(layout.image_suffix) for name in found)
+
+
+def _read_names(path: Path) -> list[str]:
+    """The first word of each line; each once, and none leads out of the folders that it is looked for in."""
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: Expected UTF-8 text, but got other bytes ({error}). Convert the file.") from error
+    first_lines: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name = line.split()[0]
+        if PurePath(name).anchor or PurePath(name).drive or ".." in PurePath(name).parts:
+            raise ValueError(
+                f"{path}:{number}: Expected the name of an image in its folder, but got {name!r}. Remove it."
+            )
+        if name in first_lines:
+            raise ValueError(
+                f"{path}:{number}: Expected every name once, but got {name!r} as on line {first_lines[name]}. Remove "
+                "one of them; it would be counted twice."
+            )
+        first_lines[name] = number
+    return list(first_lines)

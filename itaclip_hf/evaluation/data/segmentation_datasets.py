@@ -120,11 +120,7 @@ class FolderDataset:
     def load(self, index: int) -> Sample:
         """One sample; raises `SampleError`."""
         pair = self.pairs[index]
-        for kind, path in (("missing image", pair.image), ("missing label", pair.label)):
-            if not path.is_file():
-                raise SampleError(kind, path, "expected a file, but there is none")
-        raw = np.asarray(_read_file("label", pair.label, pair.label))
-        labels = _map_labels(raw, self.mapping, pair.label)
+        labels = _read_labels(pair.label, self.mapping, pair.label)
         image = _fit_orientation(_read_file("image", pair.image, pair.image), labels.shape, pair.image)
         return Sample(index, pair.name, image, labels)
 
@@ -295,11 +291,9 @@ def _sample_from_row(
     ):
         if value is None:
             raise SampleError(kind, path, "expected a value, but there is none")
-    if isinstance(label_value, Mapping):
-        raw = np.asarray(_read_file("label", _value_source(label_value), label_path))
-    else:
-        raw = np.asarray(label_value)
-    labels = _map_labels(raw, mapping, label_path)
+    labels = _read_labels(
+        _value_source(label_value) if isinstance(label_value, Mapping) else label_value, mapping, label_path
+    )
     if isinstance(image_value, Mapping):
         image = _read_file("image", _value_source(image_value), image_path)
     else:
@@ -332,11 +326,17 @@ def _read_file(what: str, source: Any, path: str | os.PathLike[str]) -> Image.Im
         raise SampleError(f"unreadable {what}", path, str(error)) from None
 
 
-def _map_labels(raw: NDArray[Any], mapping: LabelMapping, path: str | os.PathLike[str]) -> NDArray[np.int32]:
+def _read_labels(source: Any, mapping: LabelMapping, path: str | os.PathLike[str]) -> NDArray[np.int32]:
+    """Class ids of a label map: of a file in any of its formats, or of integers as they are."""
+    is_file = isinstance(source, Path | io.BytesIO)
     try:
-        return mapping.apply(raw)
+        return mapping.apply(np.asarray(_read_file("label", source, path) if is_file else source))
     except LabelIdError as error:
         raise SampleError("label id", path, str(error)) from None
+    except SampleError:
+        raise
+    except ValueError as error:  # rows of different lengths
+        raise SampleError("unreadable label", path, str(error)) from None
 
 
 def _fit_orientation(image: Image.Image, label_shape: tuple[int, ...], path: str | os.PathLike[str]) -> Image.Image:

@@ -60,8 +60,6 @@ def evaluate_and_report(
     if plots:
         check_plotting()  # before the work, not after it
     options = options or RunOptions()
-    if published is not None and options.limit is not None:
-        published = published._replace(differences={**published.differences, "images": (options.limit, "all")})
     accelerator = accelerator or make_accelerator()
     target = Path(folder)
     result = run_evaluation(dataset, predictor, target / "progress", options, accelerator)

@@ -68,12 +68,17 @@ def build_report(
         benchmark: The benchmark, where it is one.
         command: How to run it again.
         pictures: Files that were drawn.
-        published: The method's published figure there, which is only shown beside a run like the published one.
+        published: The method's published figure there, which is only shown beside a run like the published one: of
+            its settings, on all images of the benchmark, with words that may be the authors'.
 
     Returns:
         JSON values; fractions in [0, 1], null for what does not occur.
     """
     scores = compute_segmentation_scores(result.confusion)
+    if published is not None and benchmark is not None:
+        others = _compare_data(description["dataset"], len(result.counts), benchmark)
+        others |= _compare_words(vocabulary, benchmark, published)
+        published = published._replace(differences={**published.differences, **others})
     return {
         "title": title,
         "benchmark": None if benchmark is None else benchmark.name,
@@ -164,6 +169,27 @@ def format_markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(section for section in sections if section)
 
 
+def _compare_data(dataset: Mapping[str, Any], scored: int, benchmark: Benchmark) -> dict[str, tuple[Any, Any]]:
+    """What keeps a run from having been on the images that figures are published for."""
+    title = f"{benchmark.title}, val"
+    if dataset["title"] != title:
+        return {"dataset": (dataset["title"], title)}
+    return {} if scored == dataset["images"] else {"images": (scored, f"all {dataset['images']}")}
+
+
+def _compare_words(vocabulary: Vocabulary, benchmark: Benchmark, published: Published) -> dict[str, tuple[Any, Any]]:
+    """What tells the words from the authors'; those of a file are known by their numbers alone."""
+    names, without = vocabulary.query_names, sum(not entry.auxiliary_texts for entry in vocabulary.classes)
+    differences: dict[str, tuple[Any, Any]] = {}
+    if names == benchmark.vocabulary("none").query_names:
+        differences["words"] = ("of this package", "the authors'")
+    elif published.queries not in (None, len(names)):
+        differences["words"] = (f"for {len(names)} queries", f"the authors' for {published.queries}")
+    if published.uses_texts and without:
+        differences["texts"] = (f"about all but {without} classes", "about each class")
+    return differences
+
+
 def _describe_differences(published: Published) -> list[str]:
     return [f"{name} {own} instead of {their}" for name, (own, their) in published.differences.items()]
 
@@ -229,7 +255,8 @@ def _format_scores(report: Mapping[str, Any]) -> str:
     table = format_table(header, [(bold(mean_iou), *others, report["images"]["scored"])])
     differences = report.get("published_differences")
     if differences:
-        return f"{table}\nThe published figure is of another run: {'; '.join(map(escape, differences))}.\n"
+        lines = [f"- {escape(difference)}" for difference in differences]
+        return "\n".join([table, "The published figure is of another run; this one has\n", *lines, ""])
     if published is None:
         return table
     return f"{table}\nPublished with CLIP ViT-B/16 and the authors' texts: {percent(published)} mIoU.\n"
