@@ -151,7 +151,7 @@ def compute_affinity(attention: torch.Tensor) -> torch.Tensor:
     return symmetric @ symmetric
 
 
-def mask_boxes(maps: torch.Tensor, threshold: float) -> torch.Tensor:
+def mask_boxes(maps: torch.Tensor, threshold: float | torch.Tensor) -> torch.Tensor:
     """Boxes around the active regions of each map.
 
     Regions are 8-connected patches above `threshold` times the map's maximum, in steps of 1/255. As published, boxes
@@ -159,13 +159,13 @@ def mask_boxes(maps: torch.Tensor, threshold: float) -> torch.Tensor:
 
     Args:
         maps: (maps, rows, columns) from 0 to 1.
-        threshold: Share of the maximum.
+        threshold: Share of the maximum; one for all maps, or (maps,).
 
     Returns:
         (maps, rows, columns) bool.
     """
     levels = (255 * maps).to(torch.uint8).cpu().int()
-    limits = torch.tensor([int(threshold * int(level.max())) for level in levels])
+    limits = (torch.as_tensor(threshold, dtype=torch.float64).cpu() * levels.amax((1, 2))).int()
     masks = torch.zeros_like(levels, dtype=torch.bool)
     for mask, regions in zip(masks, _label_regions(levels > limits[:, None, None]), strict=True):
         for region in regions.unique()[regions.unique() > 0]:
