@@ -15,6 +15,7 @@ from ....loading import resolve_checkpoint
 from ....processing import Vocabulary
 from ..predictor import Predictor
 from .groupvit import GroupViT
+from .tagclip import TagCLIP, TagCLIPWithCRF
 
 __all__ = ["BASELINES", "SYSTEMS", "Baseline", "find_baseline"]
 
@@ -38,7 +39,7 @@ class Baseline(Predictor, Protocol):
 BASELINES: dict[str, type[Baseline]] = {"groupvit": GroupViT}
 """By the model type in a checkpoint's configuration."""
 
-SYSTEMS: dict[str, type[Baseline]] = {}
+SYSTEMS: dict[str, type[Baseline]] = {"tagclip": TagCLIP, "tagclip-crf": TagCLIPWithCRF}
 """By name: methods that run on CLIP checkpoints, but are more than settings of our model."""
 
 
