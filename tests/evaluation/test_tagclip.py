@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from scripted_evaluation import write_folders
-from transformers import CLIPConfig, CLIPModel
+from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 from typer.testing import CliRunner
 
 from itaclip_hf import Vocabulary
@@ -24,11 +24,11 @@ from itaclip_hf.evaluation.running.baselines.activation_maps import (
     refine_maps,
     resize_maps,
 )
-from itaclip_hf.evaluation.running.baselines.dense_crf import has_dense_crf, refine_with_crf, shift_colors
+from itaclip_hf.evaluation.running.baselines.dense_crf import has_dense_crf
 from itaclip_hf.evaluation.running.predictor import Predictor
 from itaclip_hf.files import write_json
-from itaclip_hf.loading import DEMO_CHECKPOINT, load_demo_vocabulary
-from itaclip_hf.samples import load_demo_scene
+from itaclip_hf.loading import DEMO_CHECKPOINT
+from itaclip_hf.samples import load_demo_scene, load_demo_scene_labels
 from tests.goldens.golden_weights import golden_state_dict
 
 CASES = sorted((Path(__file__).parents[1] / "goldens_seed").glob("tagclip_*.npz"))
@@ -155,9 +155,7 @@ def test_classes_that_look_present_are_scored_again(case):
 def test_maps_of_labels_are_refined(case):
     kept = case["labels"]
     texts = torch.cat([case["cam_text_features"][kept], case["cam_text_features"][case.num_classes :]])
-    maps, probabilities = compute_activation_maps(
-        case.model, case.encoded.tokens, texts, len(kept), tagclip.EPSILON
-    )
+    maps, probabilities = compute_activation_maps(case.model, case.encoded.tokens, texts, len(kept), tagclip.EPSILON)
     assert_close(probabilities.expand(len(kept), -1), case["cam_probabilities"])
     assert_close(maps, case["cams"], atol=1e-4)
     refined = refine_maps(maps, compute_affinity(case.encoded.tokens.attention), case.rules.box_threshold)
@@ -202,7 +200,7 @@ def test_label_maps_are_the_published_ones(case, golden_checkpoint, monkeypatch)
     expected = case["label_map"].long()
     assert (prediction.labels == expected).double().mean() >= 0.999
     assert prediction.confidence.shape == expected.shape
-    assert 0 <= prediction.confidence.min() and prediction.confidence.max() <= 1
+    assert prediction.confidence.min() >= 0 and prediction.confidence.max() <= 1
 
 
 @pytest.mark.skipif(not has_dense_crf(), reason="pydensecrf2 is not installed")
@@ -218,31 +216,117 @@ def make_image(height: int, width: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-@pytest.fixture(scope="module")
-def demo() -> tagclip.TagCLIP:
-    words = load_demo_vocabulary()
-    return tagclip.TagCLIP("demo", Vocabulary(words.classes[4:16], ["sky", "wall", "floor"]))
+SCENE = Vocabulary(["sky", "cactus", "grapes", "umbrella", "dog", "car", "house", "book"])
+OBJECTS = Vocabulary(["dog", "cat", "car"], background=["sky", "wall"])
 
 
-@pytest.mark.parametrize("background", [(), ("sky", "wall")])
-def test_any_sizes_in_one_batch_give_what_each_gives_alone(background):
-    predictor = tagclip.TagCLIP("demo", Vocabulary(["dog", "cat", "car"], background), settings={"longest_edge": 96})
-    sizes = [(1, 1), (16, 300), (50, 75), (75, 50), (224, 224), (17, 16)]
+def test_classes_of_a_scene_are_found():
+    image, labels = load_demo_scene(3)
+    labels_of_words = [load_demo_scene_labels().index(label) for label in SCENE.labels]
+    predictor = tagclip.TagCLIP("demo", SCENE)
+    (prediction,) = predictor.predict(predictor.prepare_images([image]))
+    found = np.array(labels_of_words)[prediction.labels.numpy()]
+    assert (found == labels)[labels != 255].mean() > 0.9
+
+
+@pytest.mark.parametrize("words", [OBJECTS, Vocabulary(["dog", "cat", "background"])], ids=["objects", "stuff"])
+def test_any_sizes_in_one_batch_give_what_each_gives_alone(words):
+    predictor = tagclip.TagCLIP("demo", words, settings={"longest_edge": 64})
+    sizes = [(1, 1), (16, 300), (50, 75), (64, 50)]
     images = [make_image(*size, seed) for seed, size in enumerate(sizes)]
-    together = predictor.predict(predictor.prepare_images(images))
-    for image, prediction in zip(images, together, strict=True):
+    prepared = predictor.prepare_images(images)
+    assert [tuple(pixels.shape[1:]) for pixels in prepared["pixel_values"]][:3] == [(16, 16), (16, 64), (48, 64)]
+    for image, prediction in zip(images, predictor.predict(prepared), strict=True):
         (alone,) = predictor.predict(predictor.prepare_images([image]))
         assert prediction.labels.shape == prediction.confidence.shape == (image.height, image.width)
         assert torch.equal(prediction.labels, alone.labels) and torch.equal(prediction.confidence, alone.confidence)
-        assert prediction.labels.max() < 3 + bool(background) and prediction.confidence.isfinite().all()
+        assert prediction.labels.max() < len(words.labels) and prediction.confidence.isfinite().all()
 
 
-def test_classes_of_a_scene_are_found(demo):
-    """A small CLIP for drawn scenes; what matters is that what is there gets the better scores."""
-    image, labels = load_demo_scene(0)[:2]
-    print(image.size, labels)
+def test_scores_of_one_value_have_no_boxes_and_stay_finite():
+    scores, attention = torch.full((12, 3), 0.2), torch.full((12, 12), 1 / 12)
+    spread = tagclip.spread_scores(scores, attention, (3, 4))
+    assert torch.equal(spread, torch.zeros(12, 3))
+    assert tagclip.find_crops(scores, 3, (3, 4), 0.5) == []
+    assert tagclip.choose_labels(spread.amax(0), 0.5).tolist() == [0]
 
 
-def test_the_preparation_travels_to_workers(demo):
-    prepare = pickle.loads(pickle.dumps(demo.prepare_images))
-    assert torch.equal(prepare([make_image(40, 50)])["pixel_values"][0], prepare([make_image(40, 50)])["pixel_values"][0])
+def test_pixel_refinement_is_there_for_the_crf():
+    image = make_image(50, 70)
+    plain, refined = (tagclip.TagCLIP("demo", OBJECTS, settings={"pamr_steps": steps}) for steps in (0, 10))
+    (before,), (after,) = (each.predict(each.prepare_images([image])) for each in (plain, refined))
+    assert (before.confidence - after.confidence).abs().max() > 1e-3
+    assert plain.describe()["refinement"] == "none"
+    assert refined.describe()["refinement"] == {"pamr": {"steps": 10, "dilations": [8, 16]}}
+
+
+def test_published_words_stand_in_for_the_benchmarks_own():
+    own = get_benchmark("voc21").vocabulary("none")
+    words = tagclip.choose_words(own, "voc21")
+    assert len(words.labels) == len(own.labels) and words.background[:2] == ("ground", "land")
+    assert tagclip.list_map_texts(words)[0][14] == "person with clothes,people,human"
+    assert tagclip.list_tag_texts(words)[0][10] == "diningtable"
+    assert not tagclip.choose_words(get_benchmark("voc20").vocabulary("none"), "voc20").background
+    for other, benchmark in ((own, None), (own, "context60"), (OBJECTS, "voc21")):
+        assert tagclip.choose_words(other, benchmark) is other
+    words = Vocabulary(["car", ["dog", "puppy", "hound"]])
+    assert tagclip.list_map_texts(words) == (["car", "puppy,hound"], ["background"])
+
+
+def test_the_description_tells_rules_words_and_settings():
+    predictor = tagclip.TagCLIP("demo", OBJECTS.with_auxiliary_texts(["a", "b", "c"]), settings={"longest_edge": 64})
+    assert predictor.vocabulary == OBJECTS
+    description = predictor.describe()
+    assert json.loads(json.dumps(description)) == description
+    assert (description["method"], description["longest_edge"]) == ("TagCLIP", 64)
+    assert description["words"] == "the vocabulary's" and description["rules"]["box_threshold"] == 0.4
+    objects = tagclip.TagCLIP("demo", OBJECTS, "coco_object").describe()
+    assert objects["rules"]["box_threshold"] == 0.7 and objects["longest_edge"] == 1024
+    prepare = pickle.loads(pickle.dumps(predictor.prepare_images))
+    assert prepare([make_image(40, 50)])["pixel_values"][0].shape == (3, 48, 64)
+
+
+def save_tiny_checkpoint(folder: Path, blocks: int) -> Path:
+    """Random weights with fewer blocks, other patches and another size than those that the method was made for."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_CHECKPOINT)
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": blocks}
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    text = {**tower, **ids, "vocab_size": len(tokenizer)}
+    vision = {**tower, "patch_size": 8, "image_size": 32}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        shutil.copy(DEMO_CHECKPOINT / file, folder)
+    return folder
+
+
+def test_the_command_line_runs_it_by_name(tmp_path):
+    write_folders(tmp_path, num_images=2)
+    write_json(tmp_path / "five.json", Vocabulary(["cat", "dog", "sky", "car"], background=["wall"]).to_dict())
+    save_tiny_checkpoint(tmp_path / "model", blocks=3)
+
+    def evaluate(*more: object):
+        arguments = (
+            "evaluate", "--model", tmp_path / "model", "--images", tmp_path / "images", "--labels",
+            tmp_path / "labels", "--vocabulary", tmp_path / "five.json", "--workers", 0, "--no-plots",
+            "--out", tmp_path / "out", "--batch-size", 2, *more,
+        )  # fmt: skip
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    result = evaluate("--method", "tagclip", "--pamr-steps", 2)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["settings"]["predictor"]["method"] == "TagCLIP"
+    refused = evaluate("--method", "tagclip", "--window-stride", 56)
+    assert refused.exit_code == 2 and "Expected no --window-stride with TagCLIP" in refused.output
+
+
+def test_what_it_cannot_run_is_refused(tmp_path, monkeypatch):
+    assert find_baseline("demo", "tagclip") is tagclip.TagCLIP
+    with pytest.raises(ValueError, match="pamr_steps, longest_edge for TagCLIP, but got window_stride"):
+        tagclip.TagCLIP("demo", OBJECTS, settings={"window_stride": 7})
+    with pytest.raises(ValueError, match="tower of two blocks or more"):
+        tagclip.TagCLIP(save_tiny_checkpoint(tmp_path, blocks=1), OBJECTS)
+    monkeypatch.setattr(tagclip, "has_dense_crf", lambda: False)
+    with pytest.raises(ValueError, match=r"Expected pydensecrf2 .* or refine with PAMR"):
+        find_baseline("demo", "tagclip-crf")("demo", OBJECTS)

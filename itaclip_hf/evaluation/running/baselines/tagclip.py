@@ -137,8 +137,10 @@ def encode_image(model: Any, pixel_values: torch.Tensor, rules: Rules) -> Encode
         hidden_states, attention = run_block(block, last_input)
         of_patches = attention[0, 1:, 1:].float()
         votes += of_patches > of_patches.mean()
-        spread += of_patches * (index in spreading) / max(len(spreading), 1)
-        mapped += of_patches * (index in mapping) / len(mapping)
+        if index in spreading:
+            spread += of_patches / len(spreading)
+        if index in mapping:
+            mapped += of_patches / len(mapping)
     to_itself = torch.full((count + 1, count + 1), OFF_DIAGONAL, dtype=last_input.dtype, device=last_input.device)
     output, _ = run_block(blocks[-1], last_input, to_itself.fill_diagonal_(0)[None, None])
     features = model.visual_projection(vision.post_layernorm(output))[0].float()
@@ -323,6 +325,7 @@ class TagCLIP:
             refinement = {"pamr": {"steps": self._pamr_steps, "dilations": list(PAMR_DILATIONS)}}
         else:
             refinement = "none"
+        rules = asdict(self._rules)
         return {
             "method": "TagCLIP + CRF" if self.has_crf else "TagCLIP",
             "model": self.name,
@@ -333,7 +336,7 @@ class TagCLIP:
             "words": "the vocabulary's" if self._words is self.vocabulary else self._words.to_dict(),
             "synonyms": "in maps, in one prompt",
             "auxiliary_texts": "not used",
-            "rules": asdict(self._rules),
+            "rules": {name: list(value) if isinstance(value, tuple) else value for name, value in rules.items()},
             "refinement": refinement,
             "longest_edge": self._longest_edge,
             **self._pixels,
