@@ -33,7 +33,7 @@ def evaluate(
     Writes report.json, report.md, pictures and per-image counts. A run that was stopped goes on where it was.
     Images that cannot be scored are named and listed, the others are done, and the exit code is 1. With many
     processes: torchrun --nproc_per_node N -m itaclip_hf.cli evaluate … (on CPUs after ACCELERATE_USE_CPU=1).
-    GroupViT checkpoints are recognised and run with the rules of their paper.
+    GroupViT checkpoints, and methods that are more than settings of our model, run with the rules of their papers.
     """
     from ..evaluation.data.benchmarks import get_benchmark
 
@@ -49,9 +49,9 @@ def evaluate(
 
     accelerator = processes.join("evaluate")
     predictor: Predictor
-    baseline = model.find_baseline()
+    baseline = model.find_baseline(method)
     if baseline is not None:
-        words.refuse_texts(f"{model.model} knows no texts about the classes")
+        words.refuse_texts(f"{baseline.__name__} knows no texts about the classes")
         published = None  # that of another system
         predictor = model.load_baseline(baseline, settings, accelerator.device, vocabulary, benchmark)
     else:

@@ -79,12 +79,15 @@ class ModelOptions:
         settings.refuse_idle(Settings.of(*loaded))
         return loaded
 
-    def find_baseline(self) -> "type[Baseline] | None":
-        """The other system that the checkpoint is for; see [`itaclip_hf.evaluation.find_baseline`]."""
+    def find_baseline(self, method: str | None) -> "type[Baseline] | None":
+        """The system beside our model that the method or the checkpoint names, if any.
+
+        See [`itaclip_hf.evaluation.find_baseline`].
+        """
         from ...evaluation.running.baselines import find_baseline
 
         quiet_libraries()
-        return find_baseline(self.model)
+        return find_baseline(self.model, method)
 
     def load_baseline(
         self,
@@ -94,17 +97,20 @@ class ModelOptions:
         vocabulary: "Vocabulary",
         benchmark: str | None = None,
     ) -> "Predictor":
-        """Load a checkpoint of another system.
+        """Load a checkpoint for another system.
 
         Raises:
             ValueError: If options mean nothing to it, and would be ignored in silence.
             OSError: If the checkpoint cannot be loaded.
         """
-        refused = [name_option(name) for name in settings.given() if name not in baseline.accepted]
+        from ...evaluation.running.baselines import SYSTEMS
+
+        known = [*baseline.accepted, *(["method"] if settings.method in SYSTEMS else [])]
+        refused = [name_option(name) for name in settings.given() if name not in known]
         if refused:
             raise ValueError(
-                f"Expected no {', '.join(refused)} with {self.model}, which is no CLIP checkpoint and has no such "
-                f"settings, but got them. Leave them out; it has {' and '.join(map(name_option, baseline.accepted))}."
+                f"Expected no {', '.join(refused)} with {baseline.__name__}, which has no such settings, but got them."
+                f" Leave them out; it has {' and '.join(map(name_option, baseline.accepted))}."
             )
         return baseline(self.model, vocabulary, benchmark, settings.changes(), self.dtype.value, device)
 

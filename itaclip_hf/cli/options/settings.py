@@ -39,8 +39,9 @@ class _MethodOptions:
     method: Annotated[
         str | None,
         typer.Option(
-            help="clip, maskclip, sclip, clearclip, naclip or itaclip; or FILE.py:NAME, where FILE.py registers the "
-            "method NAME. Default: what the checkpoint says, which is ITACLIP for a CLIP checkpoint.",
+            help="clip, maskclip, sclip, clearclip, naclip or itaclip; or "
+            "FILE.py:NAME, where FILE.py registers the method NAME. Default: what the checkpoint says, which is "
+            "ITACLIP for a CLIP checkpoint.",
         ),
     ] = None
     preset: Annotated[
@@ -86,12 +87,12 @@ class _MethodOptions:
             )
 
     def resolve_method(self) -> str | None:
-        """The name of the method, which is known from then on.
+        """The name of the method, which is known from then on: of settings of our model, or of another system.
 
         Raises:
             ValueError: If there is no such method or file.
         """
-        from ...methods import get_method
+        from ...methods import get_method, method_names
 
         if self.method is None:
             return None
@@ -100,6 +101,11 @@ class _MethodOptions:
             _run_file(Path(file).resolve())
         else:
             name = self.method
+        if name not in method_names():
+            from ...evaluation.running.baselines import SYSTEMS  # not before: this takes seconds
+
+            if name in SYSTEMS:
+                return name
         return get_method(name).name
 
 

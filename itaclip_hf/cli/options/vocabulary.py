@@ -74,7 +74,7 @@ class VocabularyOptions:
             raise ValueError(f"Expected no --texts or --definitions, as {reason}, but got them. Leave them out.")
 
     def _read_names(self, benchmark: "Benchmark | None", method: str | None) -> "Vocabulary":
-        from ...methods import get_method
+        from ...methods import get_method, method_names
 
         if self.vocabulary is not None and self.texts is not None:
             raise ValueError(
@@ -89,7 +89,8 @@ class VocabularyOptions:
             raise ValueError("Expected a benchmark or `--vocabulary`, but got neither. Name the classes in a file.")
         if self.texts is not None:
             return benchmark.vocabulary(self.texts.value)
-        return benchmark.vocabulary(None if method is None or get_method(method).settings().uses_texts else "none")
+        uses_texts = method not in method_names() or get_method(method).settings().uses_texts
+        return benchmark.vocabulary(None if uses_texts else "none")
 
 
 def read_class_file(path: Path, background_first_line: bool, has_background: bool = False) -> "Vocabulary":

@@ -15,8 +15,9 @@ from ....loading import resolve_checkpoint
 from ....processing import Vocabulary
 from ..predictor import Predictor
 from .groupvit import GroupViT
+from .tagclip import TagCLIP, TagCLIPWithCRF
 
-__all__ = ["BASELINES", "Baseline", "find_baseline"]
+__all__ = ["BASELINES", "SYSTEMS", "Baseline", "find_baseline"]
 
 
 class Baseline(Predictor, Protocol):
@@ -38,15 +39,30 @@ class Baseline(Predictor, Protocol):
 BASELINES: dict[str, type[Baseline]] = {"groupvit": GroupViT}
 """By the model type in a checkpoint's configuration."""
 
+SYSTEMS: dict[str, type[Baseline]] = {"tagclip": TagCLIP, "tagclip-crf": TagCLIPWithCRF}
+"""By name: methods that run on CLIP checkpoints, but are more than settings of our model."""
 
-def find_baseline(checkpoint: str | os.PathLike[str]) -> type[Baseline] | None:
-    """The system that a checkpoint is for; `None` if it is for none of these.
+
+def find_baseline(checkpoint: str | os.PathLike[str], method: str | None = None) -> type[Baseline] | None:
+    """The system that is named, or else the one that a checkpoint is for; `None` if it is none of these.
 
     Args:
         checkpoint: Folder or hub id, or "demo".
+        method: Name of a method.
 
     Raises:
         OSError: If there is no such checkpoint.
+
+    Example:
+    ```python
+    >>> from itaclip_hf.evaluation import find_baseline
+
+    >>> find_baseline("demo") is None
+    True
+
+    ```
     """
+    if method in SYSTEMS:
+        return SYSTEMS[method]
     config, _ = PreTrainedConfig.get_config_dict(resolve_checkpoint(checkpoint))
     return BASELINES.get(config.get("model_type", ""))

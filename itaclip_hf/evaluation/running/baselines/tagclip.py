@@ -1,0 +1,476 @@
+"""TagCLIP: first which classes an image shows, then where, for these alone.
+
+Lin et al., "TagCLIP: A Local-to-Global Framework to Enhance Open-Vocabulary Multi-Label Classification of CLIP Without
+Training" (AAAI 2024), with the maps of CLIP-ES that its segmentation figures were made with. The image goes through
+the tower once, at its own size: patches that attend to themselves alone in the last block are scored, scores spread
+along the attention of earlier blocks, and classes that look present are scored again on the crop around them. What
+exceeds a threshold is a label. Grad-CAM of the labels, against the background words, makes the label map.
+
+Block numbers, thresholds and prompts are those of the published program. It takes ViT-B/16; on other towers, blocks
+are counted from the last one and patches and crops have the tower's own size.
+"""
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from ....loading import load
+from ....modeling.pixel_refinement import compute_refinement_matrix, resize_guide
+from ....processing import IMAGENET_TEMPLATES, Vocabulary, VocabularyClass, read_rgb_image
+from ....text_cache import TextCache
+from ...data.benchmarks import get_benchmark
+from ..predictor import Prediction, hash_weights
+from .activation_maps import (
+    Tokens,
+    compute_activation_maps,
+    compute_affinity,
+    embed_patches,
+    mask_boxes,
+    refine_maps,
+    resize_maps,
+    resize_to_patches,
+    run_block,
+)
+from .dense_crf import CRF_SETTINGS, has_dense_crf, refine_with_crf, shift_colors
+
+__all__ = ["Rules", "TagCLIP", "TagCLIPWithCRF"]
+
+TAG_TEMPLATES = (
+    *IMAGENET_TEMPLATES,
+    "there is a {} in the scene.",
+    "there is the {} in the scene.",
+    "this is a {} in the scene.",
+    "this is the {} in the scene.",
+    "this is one {} in the scene.",
+)
+MAP_TEMPLATES = ("a clean origami {}.",)
+OFF_DIAGONAL, OUTSIDE_OF_CROP = -100.0, -1000.0  # added to attention logits
+VOTE_SHARE = 1 / 3  # of all blocks: 4 of 12
+ACTIVE_SHARE = 0.5  # of a class's range of scores: what its crop holds
+EPSILON = 1e-7
+CROPS_AT_ONCE = 16
+LONGEST_EDGE = 1024  # the published figures are of smaller images; attention needs the fourth power of this
+PAMR_DILATIONS = (8, 16)
+VOC_WORDS = Path(__file__).parents[2] / "data" / "vocabularies" / "tagclip_voc.json"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the published program has otherwise for each benchmark.
+
+    Args:
+        spread_blocks: First and end, as in a slice, of the blocks along whose attention patch scores spread.
+        map_blocks: The same for Grad-CAM maps.
+        box_threshold: Share of a map's maximum, above which boxes are drawn around it.
+        label_threshold: Share of the range of scores, above which a class is looked at again and is a label.
+    """
+
+    spread_blocks: tuple[int, int | None] = (-4, -1)
+    map_blocks: tuple[int, int | None] = (-8, -1)
+    box_threshold: float = 0.4
+    label_threshold: float = 0.5
+
+
+RULES = Rules()
+"""Of Pascal VOC; for every vocabulary with a background."""
+
+OBJECT_RULES = Rules(map_blocks=(-8, None), box_threshold=0.7)
+"""Of COCO-Object."""
+
+STUFF_RULES = Rules((0, -1), (-8, None), 0.7, 0.1)
+"""Of COCO-Stuff; for every vocabulary without a background."""
+
+
+class EncodedImage(NamedTuple):
+    """What one pass leaves of an image.
+
+    Attributes:
+        tokens: What Grad-CAM starts from.
+        features: (1 + patches, projection_dim), every token attending to itself alone in the last block.
+        attention: (patches, patches) along which scores spread; 0 where few blocks agree.
+    """
+
+    tokens: Tokens
+    features: torch.Tensor
+    attention: torch.Tensor
+
+
+class Crop(NamedTuple):
+    """Where a class looks present.
+
+    Attributes:
+        class_id: Index of the class.
+        rows: Of the patch grid.
+        columns: Of the patch grid.
+        mask: (rows, columns) bool, its patches in there.
+    """
+
+    class_id: int
+    rows: slice
+    columns: slice
+    mask: torch.Tensor
+
+
+def encode_image(model: Any, pixel_values: torch.Tensor, rules: Rules) -> EncodedImage:
+    """Run the tower once: (1, 3, height, width) whole patches.
+
+    Blocks vote on each pair of patches: a block is for it where its attention exceeds its own mean. The last block's
+    attention is the ordinary one, whatever its output is made with.
+    """
+    vision = model.vision_model
+    blocks = vision.encoder.layers
+    spreading, mapping = (range(len(blocks))[slice(*chosen)] for chosen in (rules.spread_blocks, rules.map_blocks))
+    hidden_states = last_input = embed_patches(vision, pixel_values)
+    count = hidden_states.shape[1] - 1
+    votes = torch.zeros(count, count, dtype=torch.int16, device=pixel_values.device)
+    spread, mapped = (torch.zeros_like(votes, dtype=torch.float32) for _ in range(2))
+    for index, block in enumerate(blocks):
+        last_input = hidden_states
+        hidden_states, attention = run_block(block, last_input)
+        of_patches = attention[0, 1:, 1:].float()
+        votes += of_patches > of_patches.mean()
+        if index in spreading:
+            spread += of_patches / len(spreading)
+        if index in mapping:
+            mapped += of_patches / len(mapping)
+    to_itself = torch.full((count + 1, count + 1), OFF_DIAGONAL, dtype=last_input.dtype, device=last_input.device)
+    output, _ = run_block(blocks[-1], last_input, to_itself.fill_diagonal_(0)[None, None])
+    features = model.visual_projection(vision.post_layernorm(output))[0].float()
+    height, width = (length // vision.config.patch_size for length in pixel_values.shape[-2:])
+    voted = spread * (votes >= max(1, round(VOTE_SHARE * len(blocks))))
+    return EncodedImage(Tokens(last_input[0], mapped, (height, width)), features, voted)
+
+
+def score_texts(model: Any, features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
+    """Probabilities (n, texts) of unit text features (texts, dim) for features (n, dim)."""
+    cosine = F.normalize(features.float(), dim=-1) @ text_features.T
+    return (model.logit_scale.float().exp() * cosine).softmax(-1)
+
+
+def spread_scores(scores: torch.Tensor, attention: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Spread patch scores along attention, for each text from within the boxes where it is then above its mean.
+
+    Args:
+        scores: (patches, texts).
+        attention: (patches, patches).
+        grid: Rows and columns of patches.
+
+    Returns:
+        (patches, texts); 0 for texts whose score is the same everywhere, which have no boxes.
+    """
+    maps = _stretch(attention @ scores).T.unflatten(1, grid)
+    boxes = mask_boxes(maps, maps.mean((1, 2)))
+    return attention @ (scores * boxes.flatten(1).T)
+
+
+def find_crops(scores: torch.Tensor, num_classes: int, grid: tuple[int, int], threshold: float) -> list[Crop]:
+    """Classes that look present, in order, with the box around their patches.
+
+    As published, boxes leave the last row and column of the grid out, and the first one that is empty then ends the
+    search.
+
+    Args:
+        scores: (patches, texts), the classes before the background words.
+        num_classes: How many of the texts are classes.
+        grid: Rows and columns of patches.
+        threshold: Share of the range of all scores.
+    """
+    least = scores.min() + threshold * (scores.max() - scores.min())
+    masks = (_stretch(scores) > ACTIVE_SHARE).T.unflatten(1, grid)
+    crops = []
+    for class_id in torch.where(scores[:, :num_classes].amax(0) > least)[0].tolist():
+        mask = masks[class_id]
+        rows, columns = (_span(mask.any(axis), length) for axis, length in zip((1, 0), grid, strict=True))
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            break
+        crops.append(Crop(class_id, rows, columns, mask[rows, columns]))
+    return crops
+
+
+def cut_crops(
+    pixel_values: torch.Tensor, crops: Sequence[Crop], patch_size: int, side: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Crops at the tower's own size, (crops, 3, side, side), and their masks, (crops, patches) bool.
+
+    Args:
+        pixel_values: (1, 3, height, width), normalised.
+        crops: At least one.
+        patch_size: In pixels.
+        side: In pixels.
+    """
+    pixels, masks = [], []
+    for crop in crops:
+        rows, columns = (slice(part.start * patch_size, part.stop * patch_size) for part in (crop.rows, crop.columns))
+        cut = pixel_values[:, :, rows, columns]
+        pixels.append(F.interpolate(cut, (side, side), mode="bilinear", align_corners=False)[0])
+        patches = side // patch_size
+        masks.append(F.interpolate(crop.mask[None, None].float(), (patches, patches), mode="nearest").flatten() > 0)
+    return torch.stack(pixels), torch.stack(masks)
+
+
+def encode_crops(model: Any, pixel_values: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Class tokens (crops, projection_dim) that see no more than the masks, in all blocks.
+
+    Args:
+        model: The model.
+        pixel_values: (crops, 3, side, side).
+        masks: (crops, patches) bool.
+    """
+    hidden_states = embed_patches(model.vision_model, pixel_values)
+    count, length = hidden_states.shape[:2]
+    bias = torch.zeros(count, 1, length, length, dtype=hidden_states.dtype, device=hidden_states.device)
+    bias[:, 0, 0, 1:].masked_fill_(~masks, OUTSIDE_OF_CROP)
+    for block in model.vision_model.encoder.layers:
+        hidden_states, _ = run_block(block, hidden_states, bias)
+    features: torch.Tensor = model.visual_projection(model.vision_model.post_layernorm(hidden_states[:, 0]))
+    return features.float()
+
+
+def choose_labels(scores: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Ids (labels,) of the classes whose score, of (classes,), exceeds that share of the range; the best if none."""
+    least = scores.min() + threshold * (scores.max() - scores.min())
+    labels = torch.where(scores > least)[0]
+    return labels if len(labels) else scores.argmax()[None]
+
+
+def add_background(maps: torch.Tensor) -> torch.Tensor:
+    """Put what no map claims before the maps: (n, height, width) -> (1 + n, height, width), in their format."""
+    return torch.cat([1 - maps.amax(0, keepdim=True), maps])
+
+
+class TagCLIP:
+    """TagCLIP with CLIP's weights as `Predictor`.
+
+    A class's label is what it is tagged by; its other names, where it has some, are what it is segmented by, all in
+    one prompt. On Pascal VOC with the benchmark's own words these are the published ones instead.
+    The confidence is the best map's value, or that of the background.
+
+    Args:
+        checkpoint: Folder or hub id of a CLIP checkpoint, or "demo".
+        vocabulary: The classes, and the words that make up the background; auxiliary texts are not used.
+        benchmark: Name of the benchmark, for the published rules and words.
+        settings: Steps of pixel refinement, none by default, and the length of the longest side of an image.
+        dtype: Number format, as for `choose_dtype`.
+        device: Where it shall run.
+
+    Raises:
+        ValueError: If the checkpoint lacks weights or has a single block, or a setting does not apply.
+        OSError: If the checkpoint cannot be loaded.
+    """
+
+    accepted: tuple[str, ...] = ("pamr_steps", "longest_edge")
+    has_crf = False
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike[str],
+        vocabulary: Vocabulary,
+        benchmark: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        dtype: str = "auto",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._pamr_steps, self._longest_edge = self._read_settings(settings or {})
+        self.name = os.fspath(checkpoint)
+        self._model, self._processor = load(checkpoint, method="clip", dtype=dtype, device=device)
+        self._model.requires_grad_(False)
+        tower = self._model.config.vision_config
+        if tower.num_hidden_layers < 2:
+            raise ValueError(f"Expected a vision tower of two blocks or more, but {checkpoint} has one. Name another.")
+        self._patch_size, self._side = cast(int, tower.patch_size), cast(int, tower.image_size)
+        self._weights_sha256 = hash_weights(self._model)
+        classes = [VocabularyClass(entry.names) for entry in vocabulary.classes]
+        self.vocabulary = Vocabulary(classes, vocabulary.background, vocabulary.metadata)
+        self._words = choose_words(self.vocabulary, benchmark)
+        self._rules = choose_rules(self.vocabulary, benchmark)
+        self._tag_features = self._encode_texts(*list_tag_texts(self._words), TAG_TEMPLATES)
+        self._map_features = self._encode_texts(*list_map_texts(self._words), MAP_TEMPLATES)
+        # After the texts, which other kernels encode faster.
+        self._model.set_attn_implementation({"vision_config": "eager"})
+        image_processor = self._processor.image_processor
+        self._pixels = {"image_mean": list(image_processor.image_mean), "image_std": list(image_processor.image_std)}
+        self.prepare_images = functools.partial(
+            _prepare_images, self._patch_size, self._longest_edge, self.has_crf, **self._pixels
+        )
+
+    @torch.no_grad()
+    def predict(self, prepared: Mapping[str, Any]) -> list[Prediction]:
+        """Label and confidence maps of a batch, one image after the other: each has labels of its own."""
+        predictions = []
+        for index, size in enumerate(prepared["original_sizes"].tolist()):
+            pixel_values = prepared["pixel_values"][index][None].to(self._model.device)
+            encoded = encode_image(self._model, pixel_values.to(self._model.dtype), self._rules)
+            kept = choose_labels(self._tag(encoded, pixel_values), self._rules.label_threshold)
+            maps = self._refine(self._locate(encoded.tokens, kept, size), pixel_values[0], prepared["guides"][index])
+            confidence, places = maps.max(0)
+            ids = torch.cat([kept.new_zeros(1), kept + 1]) if self.vocabulary.background else kept
+            predictions.append(Prediction(ids[places], confidence))
+        return predictions
+
+    def describe(self) -> dict[str, Any]:
+        """Weights, words, prompts, rules, refinement, number format and device kind."""
+        if self.has_crf:
+            refinement: Any = {"dense_crf": CRF_SETTINGS}
+        elif self._pamr_steps:
+            refinement = {"pamr": {"steps": self._pamr_steps, "dilations": list(PAMR_DILATIONS)}}
+        else:
+            refinement = "none"
+        rules = asdict(self._rules)
+        return {
+            "method": "TagCLIP + CRF" if self.has_crf else "TagCLIP",
+            "model": self.name,
+            "weights_sha256": self._weights_sha256,
+            "backbone": self._model.config.vision_config.to_diff_dict(),
+            "tag_templates": len(TAG_TEMPLATES),
+            "map_template": MAP_TEMPLATES[0],
+            "words": "the vocabulary's" if self._words is self.vocabulary else self._words.to_dict(),
+            "synonyms": "in maps, in one prompt",
+            "auxiliary_texts": "not used",
+            "rules": {name: list(value) if isinstance(value, tuple) else value for name, value in rules.items()},
+            "refinement": refinement,
+            "longest_edge": self._longest_edge,
+            **self._pixels,
+            "resample": int(Image.Resampling.BICUBIC),
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "device": self._model.device.type,
+        }
+
+    def _read_settings(self, settings: Mapping[str, Any]) -> tuple[int, int]:
+        refused = [name for name in settings if name not in self.accepted]
+        if refused:
+            raise ValueError(
+                f"Expected settings out of {', '.join(self.accepted)} for TagCLIP, but got {', '.join(refused)}. "
+                "Leave them out."
+            )
+        steps, edge = (settings.get(name) for name in ("pamr_steps", "longest_edge"))
+        return steps or 0, edge or LONGEST_EDGE
+
+    def _encode_texts(self, names: list[str], background: list[str], templates: Sequence[str]) -> torch.Tensor:
+        """(texts, projection_dim) unit features: classes, then background words."""
+        self._processor.templates = list(templates)
+        inputs = self._processor(text=[*names, *background]).to(self._model.device)
+        return TextCache().encode_texts(self._model, inputs["input_ids"], inputs["attention_mask"])
+
+    def _tag(self, encoded: EncodedImage, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Scores (classes,) of the whole image."""
+        model, grid, num_classes = self._model, encoded.tokens.grid, len(self._words.classes)
+        scores = score_texts(model, encoded.features[1:], self._tag_features)
+        scores = spread_scores(scores, encoded.attention, grid)
+        image_scores = scores[:, :num_classes].amax(0)
+        crops = find_crops(scores, num_classes, grid, self._rules.label_threshold)
+        for start in range(0, len(crops), CROPS_AT_ONCE):
+            part = crops[start : start + CROPS_AT_ONCE]
+            pixels, masks = cut_crops(pixel_values, part, self._patch_size, self._side)
+            again = score_texts(model, encode_crops(model, pixels.to(model.dtype), masks), self._tag_features)
+            for crop, probabilities in zip(part, again, strict=True):
+                image_scores[crop.class_id] = (image_scores[crop.class_id] + probabilities[crop.class_id]) / 2
+        return image_scores
+
+    def _locate(self, tokens: Tokens, kept: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+        """Maps at the image's size, in half precision as published: the background's, if there is one, and labels'."""
+        texts = torch.cat([self._map_features[kept], self._map_features[len(self._words.classes) :]])
+        maps, _ = compute_activation_maps(self._model, tokens, texts, len(kept), EPSILON)
+        maps = refine_maps(maps, compute_affinity(tokens.attention), self._rules.box_threshold)
+        maps = resize_maps(maps, (size[0], size[1]), EPSILON).half()
+        return add_background(maps) if self.vocabulary.background else maps
+
+    def _refine(self, maps: torch.Tensor, pixel_values: torch.Tensor, guide: np.ndarray | None) -> torch.Tensor:
+        """Maps (n, height, width) float32 after the refinement that was chosen, if any."""
+        if guide is not None:
+            return torch.from_numpy(refine_with_crf(guide, maps.cpu().numpy())).to(maps.device)
+        maps = maps.float()
+        if self._pamr_steps:
+            image = resize_guide(pixel_values.float(), (maps.shape[1], maps.shape[2]))
+            matrix = compute_refinement_matrix(image, PAMR_DILATIONS)
+            maps = matrix.refine(maps.permute(1, 2, 0).contiguous(), self._pamr_steps).permute(2, 0, 1)
+        return maps
+
+
+class TagCLIPWithCRF(TagCLIP):
+    """TagCLIP with the dense CRF at the end, as in its best published figures.
+
+    Raises:
+        ValueError: Also if pydensecrf2 is not installed.
+    """
+
+    accepted: tuple[str, ...] = ("longest_edge",)
+    has_crf = True
+
+    def _read_settings(self, settings: Mapping[str, Any]) -> tuple[int, int]:
+        if not has_dense_crf():
+            raise ValueError(
+                "Expected pydensecrf2 for the dense CRF, but it is not installed. Run `pip install itaclip_hf[crf]`, "
+                "or refine with PAMR: the method tagclip with `pamr_steps=10`."
+            )
+        return super()._read_settings(settings)
+
+
+def choose_rules(vocabulary: Vocabulary, benchmark: str | None) -> Rules:
+    """The published rules of that benchmark, or of the one most like the vocabulary."""
+    if not vocabulary.background:
+        return STUFF_RULES
+    return OBJECT_RULES if benchmark == "coco_object" else RULES
+
+
+def choose_words(vocabulary: Vocabulary, benchmark: str | None) -> Vocabulary:
+    """The published words if it is Pascal VOC in the benchmark's own words, else the vocabulary itself."""
+    if benchmark not in ("voc21", "voc20") or vocabulary != get_benchmark(benchmark).vocabulary("none"):
+        return vocabulary
+    published = Vocabulary.from_json_file(VOC_WORDS)
+    return published if vocabulary.background else replace(published, background=())
+
+
+def list_tag_texts(words: Vocabulary) -> tuple[list[str], list[str]]:
+    """What each class and each background word is tagged by."""
+    return words.labels[1 if words.background else 0 :], list(words.background)
+
+
+def list_map_texts(words: Vocabulary) -> tuple[list[str], list[str]]:
+    """What each class and each background word is segmented by; without a background, that very word stands for it."""
+    names = [",".join(entry.names[1:] or entry.names) for entry in words.classes]
+    if words.background:
+        return names, list(words.background)
+    return names, [] if any(name.strip().lower() == "background" for name in names) else ["background"]
+
+
+def _stretch(columns: torch.Tensor) -> torch.Tensor:
+    """Each column of (patches, texts) to 0 ... 1; 0 where it is constant."""
+    low, high = columns.amin(0), columns.amax(0)
+    return ((columns - low) / (high - low)).where(high > low, 0.0)
+
+
+def _span(is_active: torch.Tensor, length: int) -> slice:
+    """From the first active place to the last one, the last place of all left out."""
+    places = torch.where(is_active)[0]
+    return slice(0, 0) if len(places) == 0 else slice(int(places[0]), min(int(places[-1]) + 1, length - 1))
+
+
+def _prepare_images(
+    patch_size: int,
+    longest_edge: int,
+    has_crf: bool,
+    images: list[Image.Image],
+    image_mean: Sequence[float],
+    image_std: Sequence[float],
+) -> dict[str, Any]:
+    """`pixel_values`, a list of (3, height, width); `original_sizes` (batch, 2); `guides` of the CRF, or `None`."""
+    pixel_values, sizes, guides = [], [], []
+    for image in images:
+        colors = read_rgb_image(image)
+        sizes.append((colors.height, colors.width))
+        guides.append(shift_colors(np.asarray(colors)) if has_crf else None)
+        colors.thumbnail((longest_edge, longest_edge), Image.Resampling.BICUBIC, reducing_gap=None)
+        resized = resize_to_patches(np.asarray(colors), patch_size).astype(np.float32)
+        normalized = (resized / 255 - np.asarray(image_mean, np.float32)) / np.asarray(image_std, np.float32)
+        pixel_values.append(torch.from_numpy(np.moveaxis(normalized, -1, 0).copy()))
+    return {"pixel_values": pixel_values, "original_sizes": torch.tensor(sizes), "guides": guides}
