@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from itaclip_hf.modeling.model_inputs import ImageInputs, TextInputs
+from itaclip_hf.modeling.data_contract import ImageInputs, TextInputs
 
 from . import strategies as ours
 from .outcomes import attempt
