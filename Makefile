@@ -4,6 +4,7 @@
 #   make demo IMAGE=cat.jpg MODEL=openai/clip-vit-base-patch16 CLASSES="cat; sofa; wall"
 #   make test                      all tests        (one file: make test TESTS=tests/cli/test_segment.py)
 #   make test-newest               registration and Hub export on the newest Transformers that setup.cfg allows
+#   make fuzz                      thousands of odd inputs and a table of what came of them, about ten minutes
 #   make benchmark                 speed and memory of this machine, about a quarter of an hour; keep it idle
 #   make benchmark-presets         quality against seconds an image on the drawn scenes
 #   make ablations                 tables of docs/ablations/ on held-out scenes, about ten minutes on two cores
@@ -20,6 +21,9 @@ IMAGE       ?=
 MODEL       ?=
 CLASSES     ?=
 OUT         ?= itaclip_demo
+# Cases of each property that `make fuzz` tries, and the seed they are drawn from.
+FUZZ_CASES  ?= 400
+FUZZ_SEED   ?= 0
 # What `make benchmark` measures; the options are those that all of its scripts know, such as "--device cuda".
 BENCHMARK_OUT     ?= itaclip_benchmarks
 BENCHMARK_MODEL   ?= vit-b16
@@ -33,7 +37,7 @@ INSTALLED := $(VENV)/installed-from-$(notdir $(CONSTRAINTS))
 SOURCES   := itaclip_hf demo_world benchmarks tests
 PRESENT    = $(wildcard $(SOURCES))
 
-.PHONY: demo readme-picture test test-fast test-newest benchmark benchmark-presets ablations style quality install clean
+.PHONY: demo readme-picture test test-fast test-newest fuzz benchmark benchmark-presets ablations style quality install clean
 
 demo: $(INSTALLED)
 	$(BIN)/itaclip demo-scenes --out "$(OUT)" $(if $(IMAGE),--image "$(IMAGE)") $(if $(MODEL),--model "$(MODEL)") \
@@ -50,6 +54,10 @@ test-newest:
 	$(MAKE) install VENV=.venv-newest
 	.venv-newest/bin/python -m pip install --quiet --upgrade transformers --editable .
 	$(MAKE) test VENV=.venv-newest TESTS="tests/modeling/test_auto_registration.py tests/modeling/test_hub_export.py"
+
+fuzz: $(INSTALLED)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest --quiet --tb=no \
+		--numprocesses $(JOBS) --hypothesis-profile=fuzz --hypothesis-seed=$(FUZZ_SEED) tests/properties
 
 benchmark: $(INSTALLED)
 	$(BIN)/python -m benchmarks.roofline --model $(BENCHMARK_MODEL) $(BENCHMARK_OPTIONS) --json $(BENCHMARK_OUT)/roofline.json

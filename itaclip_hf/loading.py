@@ -3,9 +3,11 @@
 Commands, evaluations, benchmarks and the demo all load here, so that what is wrong with a checkpoint is found here.
 """
 
+import contextlib
+import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +42,10 @@ FAST_CPU_FEATURES = ("amx_bf16", "avx512_bf16")
 logger = logging.getLogger(__name__)
 
 Checkpoint = str | os.PathLike[str]
+
+POINTER_START = b"version https://git-lfs"
+LARGEST_WEIGHT = 1e6  # those of CLIP stay below 100
+SAMPLED_WEIGHTS = 4096
 
 
 class Loaded(NamedTuple):
@@ -97,7 +103,11 @@ def load(
 
     ```
     """
-    place, changes = resolve_checkpoint(checkpoint), dict(settings or {})
+    place, changes = resolve_checkpoint(checkpoint), _read_changes(settings)
+    if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
+        raise TypeError(
+            f"Expected `vocabulary` to be a Vocabulary, but got {type(vocabulary).__name__}. Make one of its words."
+        )
     if preset is not None:
         changes = {**get_preset(preset), **changes}
     if method is not None:
@@ -108,9 +118,12 @@ def load(
     of_config = {
         name: value for name, value in changes.items() if setting_fields()[name].metadata["holder"] == "config"
     }
-    model = _load_model(place, choose_dtype(dtype, chosen_device), chosen_device, of_config)
-    processor = ITACLIPProcessor.from_pretrained(place)
-    _check_tokenizer(model, processor, checkpoint)
+    _check_folder(place)
+    with _telling_what_is_broken(place, "model"):
+        model = _load_model(place, choose_dtype(dtype, chosen_device), chosen_device, of_config)
+    with _telling_what_is_broken(place, "processor"):
+        processor = ITACLIPProcessor.from_pretrained(place)
+        _fit_tokenizer(model, processor, place)
     own = Settings.of(model, processor)
     if method is None and benchmark is not None:
         known = identify_method(own) or get_method("itaclip")
@@ -194,7 +207,7 @@ def load_demo_vocabulary() -> Vocabulary:
 
 def resolve_checkpoint(name: Checkpoint) -> Checkpoint:
     """Where the checkpoint of that name is: the embedded one for "demo", else the name itself."""
-    return DEMO_CHECKPOINT if name == "demo" else name
+    return DEMO_CHECKPOINT if isinstance(name, str) and name == "demo" else name
 
 
 def choose_device(name: torch.device | str) -> torch.device:
@@ -203,13 +216,13 @@ def choose_device(name: torch.device | str) -> torch.device:
     Raises:
         ValueError: If there is no such device here.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        if name == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         device = torch.device(name)
         if device.type != "cpu":  # the way to find out that works for every kind of device
             torch.empty(1, device=device).cpu()
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
+    except Exception as error:  # kinds of devices fail in kinds of ways
         raise ValueError(
             f"Expected a device of this machine, such as 'cpu'{_name_gpus()}, but got {str(name)!r}. Use 'auto'."
         ) from error
@@ -259,34 +272,119 @@ def _is_fast_gpu(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def _read_changes(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not isinstance(settings, Mapping | None):
+        raise TypeError(f"Expected `settings` by name, but got {type(settings).__name__}. Pass a dictionary.")
+    return dict(settings or {})
+
+
+def _check_folder(place: Checkpoint) -> None:
+    """Find what is broken before Transformers does, which falls back to defaults or names no file."""
+    if not (isinstance(place, str | os.PathLike) and str(place)):
+        raise TypeError(f"Expected a folder or hub id of a checkpoint, but got {place!r}. Name one.")
+    folder = Path(place)
+    if not folder.is_dir():
+        looks_like_a_path = isinstance(place, os.PathLike) or place[0] in "./~" or place.count("/") > 1
+        if looks_like_a_path or os.path.lexists(folder):
+            raise OSError(f"Expected the folder of a checkpoint, but {str(place)!r} is none. Correct the path.")
+        return
+    if not (folder / "config.json").exists():
+        raise OSError(
+            f"Expected a checkpoint in {place}, but it has no config.json. Name its folder, or get the file."
+        )
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".safetensors", ".bin"):
+            _check_file(path)
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise OSError(f"Expected a file, but {path} is none. Replace it, or leave it out.")
+    with path.open("rb") as file:
+        start = file.read(len(POINTER_START))
+    if start == POINTER_START:
+        raise OSError(f"Expected the file itself, but {path} is a Git LFS pointer. Run `git lfs pull` in its folder.")
+    if path.suffix == ".json":
+        try:
+            content = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise OSError(f"Expected JSON, but {path} is none: {error}. Get the file anew.") from error
+        if path.name.endswith("config.json") and not isinstance(content, dict):
+            found = type(content).__name__
+            raise OSError(f"Expected a JSON object, but {path} holds a value of type {found}. Get the file anew.")
+
+
+@contextlib.contextmanager
+def _telling_what_is_broken(place: Checkpoint, part: str) -> Iterator[None]:
+    """Turn whatever the libraries raise over a broken checkpoint into one line; ours says already what to do."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError | TypeError | ValueError) and "Expected " in str(error):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise OSError(
+            f"Expected a CLIP ViT checkpoint in {str(place)!r}, but its {part} cannot be read ({reason:.300}). Check "
+            "the name, or get the files anew."
+        ) from error
+
+
 def _load_model(
     place: Checkpoint, dtype: torch.dtype, device: torch.device, fields: Mapping[str, Any]
 ) -> ITACLIPForSemanticSegmentation:
     """The model, if no weight is missing: Transformers only warns of these, and commands keep its warnings quiet."""
     loaded: Any = ITACLIPForSemanticSegmentation.from_pretrained(
-        place, dtype=dtype, output_loading_info=True, **fields
+        place, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **fields
     )
     model, report = loaded
-    lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-    if lacking:
+    for what, keys in (("lacks", report["missing_keys"]), ("has in other shapes", report["mismatched_keys"])):
+        if keys:
+            first = min(key if isinstance(key, str) else str(key[0]) for key in keys)
+            raise ValueError(
+                f"Expected a CLIP ViT checkpoint, but {place} {what} {len(keys)} weights, among them {first}. "
+                "Name another checkpoint, or get its weights and config.json anew."
+            )
+    model = model.to(device).eval()
+    _check_weights(model, place)
+    return model
+
+
+@torch.no_grad()
+def _check_weights(model: ITACLIPForSemanticSegmentation, place: Checkpoint) -> None:
+    """Refuse weights that no training leaves behind: not finite, huge, or whole numbers alone (zeros, integers)."""
+    names, largest, is_whole = [], [], []
+    for name, weight in model.named_parameters():
+        names.append(name)
+        largest.append(torch.stack(torch.aminmax(weight)).abs().max().float())
+        sample = weight.flatten()[:: max(1, weight.numel() // SAMPLED_WEIGHTS)]
+        # Biases and scales may be zeros and ones.
+        is_whole.append((sample == sample.round()).all() & (weight.ndim > 1))
+    wrong = ~(torch.stack(largest) <= LARGEST_WEIGHT) | torch.stack(is_whole)  # written so that NaN is wrong
+    if wrong.any():
+        name, size = next((name, size) for name, size, bad in zip(names, largest, wrong, strict=True) if bad)
+        found = "whole numbers" if size <= LARGEST_WEIGHT else f"numbers up to {size:g}"
         raise ValueError(
-            f"Expected a CLIP ViT checkpoint, but {place} lacks {len(lacking)} weights, among them {lacking[0]}. "
-            "Name another checkpoint."
+            f"Expected trained weights in {place}, but {name} holds {found}. Get the checkpoint anew, in a floating "
+            "point format."
         )
-    return model.to(device).eval()
 
 
-def _check_tokenizer(
-    model: ITACLIPForSemanticSegmentation, processor: ITACLIPProcessor, checkpoint: Checkpoint
-) -> None:
-    """Make sure that the tokenizer is the text tower's: a foreign or empty one gives every name the wrong tokens."""
-    config = model.config.text_config
-    first, second = processor.tokenizer(["sky", "a dog"]).input_ids
+def _fit_tokenizer(model: ITACLIPForSemanticSegmentation, processor: ITACLIPProcessor, checkpoint: Checkpoint) -> None:
+    """Make sure that the tokenizer is the text tower's: a foreign or empty one gives every name the wrong tokens.
+
+    One that says no length, or one beyond the tower's positions, gets the tower's.
+    """
+    config, tokenizer = model.config.text_config, processor.tokenizer
+    positions = config.max_position_embeddings
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    first, second = tokenizer(["sky", "a dog"]).input_ids
     # OpenAI's configurations say 2 and mean the largest id; see CLIPTextModel.
-    end = max(first) if config.eos_token_id == 2 else config.eos_token_id
-    if first == second or max(*first, *second) >= config.vocab_size or first[-1] != end:
+    end = config.vocab_size - 1 if config.eos_token_id == 2 else config.eos_token_id
+    if first == second or len(tokenizer) > config.vocab_size or first[-1] != end or end in first[:-1]:
         raise ValueError(
             f"Expected the tokenizer that goes with the text tower in {checkpoint} ({config.vocab_size} tokens, the "
-            f"end token {config.eos_token_id}), but got one of {len(processor.tokenizer)} tokens that ends texts with "
-            f"{first[-1]}. Put its tokenizer.json (or vocab.json and merges.txt) into the folder."
+            f"end token {end}), but got one of {len(tokenizer)} tokens that ends texts with {first[-1]}. Put its "
+            "tokenizer.json (or vocab.json and merges.txt) into the folder."
         )

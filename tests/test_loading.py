@@ -139,3 +139,73 @@ def test_missing_weights_are_refused(folder):
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"Expected a CLIP ViT checkpoint, but .* lacks 1 weights"):
         load(folder)
+
+
+def rewrite_weights(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    save_file(change(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("visual_projection.weight", torch.zeros_like, "visual_projection.weight holds whole numbers"),
+        ("visual_projection.weight", lambda weight: (weight * 99).to(torch.int8), "holds whole numbers"),
+        ("visual_projection.weight", lambda weight: weight > 0, "holds whole numbers"),
+        ("text_model.final_layer_norm.bias", lambda weight: weight * torch.nan, "bias holds numbers up to nan"),
+        ("logit_scale", lambda weight: weight + torch.inf, "logit_scale holds numbers up to inf"),
+        ("visual_projection.weight", lambda weight: weight.repeat(2, 1), "has in other shapes 1 weights"),
+    ],
+)
+def test_weights_that_cannot_be_right_are_refused(folder, name, change, message):
+    rewrite_weights(folder, lambda tensors: {**tensors, name: change(tensors[name])})
+    with pytest.raises(ValueError, match=rf"Expected .*{message}.* [Gg]et "):
+        load(folder)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_weights_are_looked_at_in_every_number_format(dtype):
+    assert str(load("demo", dtype=dtype, device="cpu").model.dtype) == f"torch.{dtype}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer. Run"),
+        ("model.safetensors", b"", r"its model cannot be read \(.*\). Check the name, or get the files anew"),
+        ("config.json", b"", "Expected JSON, but .*config.json is none"),
+        ("config.json", b"[]", "Expected a JSON object, but .*config.json holds a value of type list"),
+        ("preprocessor_config.json", b"null", "preprocessor_config.json holds a value of type NoneType"),
+        ("tokenizer.json", b'{"model": 3}', "its processor cannot be read"),
+    ],
+)
+def test_a_broken_file_is_named(folder, name, content, message):
+    (folder / name).write_bytes(content)
+    with pytest.raises(OSError, match=message):
+        load(folder)
+
+
+def test_a_folder_without_its_configuration_is_refused(folder):
+    (folder / "config.json").unlink()
+    with pytest.raises(OSError, match=r"Expected a checkpoint in .*, but it has no config\.json"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./no-such", "models/clip/large", __file__])
+def test_a_path_that_is_no_folder_is_not_taken_for_a_hub_id(name):
+    with pytest.raises(OSError, match=r"Expected the folder of a checkpoint, but '.*' is none"):
+        load(name)
+
+
+def test_texts_are_bounded_by_the_positions_of_the_text_tower(folder):
+    about = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**about, "model_max_length": 512}))
+    model, processor = load(folder)
+    assert processor.tokenizer.model_max_length == model.config.text_config.max_position_embeddings == 77
+
+
+def test_what_is_no_vocabulary_or_no_settings_is_refused():
+    with pytest.raises(TypeError, match="Expected `vocabulary` to be a Vocabulary, but got list"):
+        load("demo", ["dog"])
+    with pytest.raises(TypeError, match="Expected `settings` by name, but got list"):
+        load("demo", settings=[3])

@@ -171,7 +171,9 @@ def mask_boxes(maps: torch.Tensor, threshold: float | torch.Tensor) -> torch.Ten
         for region in regions.unique()[regions.unique() > 0]:
             rows, columns = torch.where(regions == region)
             last_row, last_column = (length - 1 for length in mask.shape)
-            mask[rows.min() : min(rows.max() + 1, last_row), columns.min() : min(columns.max() + 1, last_column)] = True
+            mask[rows.min() : min(rows.max() + 1, last_row), columns.min() : min(columns.max() + 1, last_column)] = (
+                True
+            )
     return masks.to(maps.device)
 
 
