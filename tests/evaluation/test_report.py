@@ -191,11 +191,9 @@ def test_reports_that_cannot_be_compared_say_why(root: Path, tmp_path: Path) -> 
 
 
 CITYSCAPES = get_benchmark("cityscapes")
+BEINGS = [f"being {number}" for number in range(7)]
 AUTHORS_WORDS = Vocabulary(  # of the authors' numbers
-    [
-        VocabularyClass([f"thing {index}", *(f"being {number}" for number in range(7 * (index == 3)))], "something")
-        for index in range(19)
-    ],
+    [VocabularyClass([f"thing {index}", *(BEINGS if index == 3 else ())], "something") for index in range(19)]
 )
 
 
