@@ -247,7 +247,7 @@ def test_a_run_unlike_the_published_one_says_in_a_line_what_differs(
     assert difference in report["published_differences"]
     text = format_markdown(report)
     assert "40.2" not in text
-    assert f"\n- {escape(difference)}\n" in text
+    assert f"\n  - {escape(difference)}\n" in text
 
 
 def test_an_image_that_cannot_be_scored_keeps_the_figure_away(tmp_path: Path) -> None:
