@@ -376,7 +376,7 @@ def load_auxiliary_texts(path: str | os.PathLike[str]) -> dict[str, str]:
 def _parse_class_lines(path: str | os.PathLike[str], text: str, background_first_line: bool) -> list[list[str]]:
     """The names on each line of a class file; those of a background line may come again as classes."""
     first_lines: dict[str, int] = {}
-    names_by_line = []
+    names_by_line: list[list[str]] = []
     for number, line in _numbered_lines(path, text):
         names = [name.strip() for name in line.split(",")]
         if not all(names):

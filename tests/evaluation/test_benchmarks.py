@@ -418,3 +418,28 @@ def test_texts_on_the_datasets_own_names_are_no_second_texts() -> None:
         "dining table",
         "tv monitor",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "meant", "not_meant"),
+    [
+        ("ade20k", "pot", "plant", "cook"),  # a flowerpot
+        ("ade20k", "light", "room", "street"),  # streetlights are another class
+        ("cityscapes", "wall", "street", "room"),
+        ("coco_stuff", "platform", "stage", "wait for trains"),
+        ("context60", "platform", "stage", "wait for trains"),
+        ("ade20k", "tank", "storing", "gun"),
+        ("ade20k", "case", "shown", "suitcase"),
+        ("ade20k", "hood", "stove", "head"),
+        ("context60", "mouse", "computer", "animal"),
+        ("coco_stuff", "mouse", "computer", "animal"),
+    ],
+)
+def test_a_definition_is_of_the_thing_that_the_dataset_labels(
+    name: str, label: str, meant: str, not_meant: str
+) -> None:
+    (text,) = next(
+        e for e in get_benchmark(name).vocabulary("definitions").classes if e.label == label
+    ).auxiliary_texts
+    assert meant in text
+    assert not_meant not in text

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scripted_evaluation import write_image
+from scripted_evaluation import write_image, write_labels
 
 from itaclip_hf.evaluation.data.benchmarks import get_benchmark
 from itaclip_hf.evaluation.data.conversions import CONTEXT_ANNOTATION_IDS, convert_pascal_context
@@ -79,3 +79,15 @@ def test_a_broken_source_file_is_named(tmp_path: Path) -> None:
     (annotations / "2008_000003.mat").write_bytes(b"no MATLAB")
     with pytest.raises(ValueError, match=r"2008_000003\.mat: Expected a file of MATLAB"):
         convert_pascal_context(annotations, tmp_path / "VOC2010", show_progress=False)
+
+
+def test_what_another_tool_converted_is_kept_and_a_stopped_conversion_goes_on(tmp_path: Path) -> None:
+    annotations = context_tree(tmp_path, np.full((6, 8), 2))
+    for _ in range(2):
+        assert convert_pascal_context(annotations, tmp_path / "VOC2010", show_progress=False) == 1
+    path = tmp_path / "VOC2010/SegmentationClassContext/2008_000002.png"
+    write_labels(path, np.zeros((6, 8)))
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match=r"2008_000002\.png to be a label file of this conversion.*Move it away"):
+        convert_pascal_context(annotations, tmp_path / "VOC2010", show_progress=False)
+    assert path.read_bytes() == before

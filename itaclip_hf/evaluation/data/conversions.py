@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from ...files import write_atomically
+from ...files import is_own_png, write_png
 from .benchmarks import get_benchmark
 from .label_mapping import LabelIdError, LabelMapping
 
@@ -49,12 +49,16 @@ def convert_pascal_context(
 
     Raises:
         FileNotFoundError: There are no annotations.
+        FileExistsError: A label file that this function has not written is in the way.
         ValueError: A file holds other ids, or `names_file` other names; it is named.
         ImportError: SciPy, which reads the files, is not installed.
     """
     paths = sorted(Path(annotations).glob("*.mat"))
     if not paths:
-        raise FileNotFoundError(f"Expected annotations (*.mat) in {annotations}, but there are none.")
+        raise FileNotFoundError(
+            f"Expected annotations (*.mat) in {annotations}, but there are none. Unpack their archive; "
+            "trainval_merged.json, which holds the same, is not read."
+        )
     if names_file is not None:
         _check_context_names(Path(names_file))
     read, mapping = _find_reader(), _context_mapping()
@@ -114,5 +118,9 @@ def _apply(mapping: LabelMapping, raw: NDArray[np.integer], path: Path) -> NDArr
 
 
 def _write(path: Path, ids: NDArray[np.uint8]) -> None:
-    with write_atomically(path) as file:
-        Image.fromarray(ids).save(file, format="PNG")
+    if path.exists() and not is_own_png(path):
+        raise FileExistsError(
+            f"Expected {path} to be a label file of this conversion, or none, but it is another. Move it away; label "
+            "files that another tool converted can be evaluated as they are."
+        )
+    write_png(path, Image.fromarray(ids))

@@ -158,7 +158,7 @@ def _format_search(start: Path, searched: Sequence[Path], layouts: Sequence[Layo
     parts = [
         f"Found no {title} (split {split!r}) under {start}. Looked for any of",
         *wanted,
-        "there, and there or up to two levels below in the folders",
+        "in it, or in one of these folders there or up to two levels below",
         *(f"  {name}" for name in names),
     ]
     if halves:

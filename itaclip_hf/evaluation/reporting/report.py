@@ -255,8 +255,8 @@ def _format_scores(report: Mapping[str, Any]) -> str:
     table = format_table(header, [(bold(mean_iou), *others, report["images"]["scored"])])
     differences = report.get("published_differences")
     if differences:
-        lines = [f"- {escape(difference)}" for difference in differences]
-        return "\n".join([table, "The published figure is of another run; this one has\n", *lines, ""])
+        lines = [f"  - {escape(difference)}" for difference in differences]
+        return "\n".join([table, "- The published figure is of another run; this one has", *lines])
     if published is None:
         return table
     return f"{table}\nPublished with CLIP ViT-B/16 and the authors' texts: {percent(published)} mIoU.\n"
