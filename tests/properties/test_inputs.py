@@ -2,10 +2,9 @@
 
 import numpy as np
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from itaclip_hf.modeling.model_inputs import ImageInputs, TextInputs
+from itaclip_hf.modeling.data_contract import ImageInputs, TextInputs
 
 from . import strategies as ours
 from .outcomes import attempt
@@ -88,4 +87,4 @@ def test_labels_for_a_loss(loaded, data):
             valid = labels.long()[labels.long() != 255]
             assert valid.min() >= 0 and valid.max() < 3, "labels that are no classes"
 
-    attempt("labels for a loss", call, check, f"{getattr(labels, 'dtype', labels)!r:.60} {low} {high}")
+    attempt("labels for a loss", call, check, (getattr(labels, "dtype", labels), low, high))

@@ -3,8 +3,7 @@
 import numpy as np
 import PIL.Image
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from itaclip_hf.processing import ITACLIPImageProcessor
 

@@ -5,8 +5,7 @@ import math
 
 import numpy as np
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from itaclip_hf import ITACLIPConfig, ITACLIPImageProcessor, ITACLIPProcessor, Settings, load
 from itaclip_hf.methods import get_method, get_preset
