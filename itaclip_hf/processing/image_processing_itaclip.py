@@ -181,20 +181,10 @@ class ITACLIPImageProcessor(PilBackend):
         images = _add_channel_axis(self.fetch_images(images), input_data_format)
         for index, image in enumerate(self._prepare_images_structure(images, expected_ndims)):
             try:
-                prepared.append(self.process_image(image, do_convert_rgb, input_data_format))
+                prepared.append(read_image(image, bool(do_convert_rgb), input_data_format))
             except ValueError as error:
                 raise ValueError(f"Image {index}: {error}") from error
         return prepared
-
-    def process_image(
-        self,
-        image: ImageInput,
-        do_convert_rgb: bool | None = None,
-        input_data_format: str | ChannelDimension | None = None,
-        **kwargs: Any,
-    ) -> np.ndarray:
-        """Read one image as an array (channels, height, width); see `read_image`."""
-        return read_image(image, bool(do_convert_rgb), input_data_format)
 
     def _preprocess(
         self,
