@@ -110,7 +110,7 @@ class GroupViT:
             "background_words": "not used",
             "background_threshold": self._threshold if self.vocabulary.background else None,
             "shortest_edge": self._shortest_edge,
-            "longest_edge": LONGEST_EDGE,
+            "largest_side": LONGEST_EDGE,
             "classes_per_image": CLASSES_PER_IMAGE,
             **self._pixels,
             "resample": int(Image.Resampling.BILINEAR),
