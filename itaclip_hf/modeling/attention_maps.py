@@ -8,9 +8,9 @@ kernel of Transformers will do. Configurations read names here, so torch is not 
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -38,32 +38,17 @@ class HeadProjections(NamedTuple):
     value: "torch.Tensor"
 
 
-class Attend(Protocol):
-    """Ordinary attention by the configured kernel, with the last block's neighbourhood prior where there is one."""
+Attend = Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+"""Ordinary attention by the configured kernel, `softmax(query keyᵀ / √d + prior) @ value`, with the last block's
+neighbourhood prior where there is one: query, key, value (batch, heads, tokens, head_dim) -> (batch, tokens, heads,
+head_dim)."""
 
-    def __call__(self, query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor", /) -> "torch.Tensor":
-        """`softmax(query keyᵀ / √d + prior) @ value`.
+AttentionMap = Callable[[Attend, HeadProjections, "torch.Tensor"], "torch.Tensor"]
+"""One term: an attention map of a block, already multiplied by the values of the last block.
 
-        Three (batch, heads, tokens, head_dim) -> (batch, tokens, heads, head_dim).
-        """
-        ...
-
-
-class AttentionMap(Protocol):
-    """One term: an attention map of a block, already multiplied by the values of the last block."""
-
-    def __call__(self, attend: Attend, projections: HeadProjections, value: "torch.Tensor", /) -> "torch.Tensor":
-        """Weigh the last block's values by a map of this block.
-
-        Args:
-            attend: Ordinary attention; calling it with other queries and keys is all that most terms need.
-            projections: Of the block whose map takes part: the last one or an intermediate one.
-            value: Values of the last block, (batch, heads, tokens, head_dim), class token first.
-
-        Returns:
-            (batch, tokens, heads, head_dim)
-        """
-        ...
+It gets ordinary attention (calling that with other queries and keys is all that most terms need), the projections of
+the block whose map takes part (the last one or an intermediate one) and the values of the last block, (batch, heads,
+tokens, head_dim), class token first. It returns (batch, tokens, heads, head_dim)."""
 
 
 def register_attention_map(name: str, attention_map: AttentionMap, exist_ok: bool = False) -> None:

@@ -40,7 +40,7 @@ try:  # types and ranges of settings are said there; code that was loaded from t
 except ImportError:
     SETTING_NAMES = ()
 
-__all__ = ["ITACLIPImageProcessor", "ITACLIPImageProcessorKwargs"]
+__all__ = ["ITACLIPImageProcessor", "ITACLIPImageProcessorKwargs", "check_value"]
 
 IMAGE_INPUT_NAMES = ["pixel_values", "image_sizes", "original_sizes"]
 AUGMENTATION_INPUT_NAMES = ["augmentation_color", "augmentation_blur", "augmentation_flip", "augmentation_weight"]
@@ -127,7 +127,7 @@ class ITACLIPImageProcessor(PilBackend):
         _refuse_crop(getattr(self, "do_center_crop", None))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, _check(name, value))
+        super().__setattr__(name, check_value(name, value))
 
     @property
     def model_input_names(self) -> list[str]:  # type: ignore[override]  # the base class has a fixed list
@@ -147,7 +147,7 @@ class ITACLIPImageProcessor(PilBackend):
         super()._validate_preprocess_kwargs(*args, **kwargs)
         _refuse_crop(kwargs.get("do_center_crop"))
         for name in ITACLIPImageProcessorKwargs.__annotations__.keys() & kwargs.keys():
-            _check(name, kwargs[name])
+            check_value(name, kwargs[name])
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         """Open paths and URLs; images pass through. Files keep their mode, so that depth and transparency survive."""
@@ -181,20 +181,10 @@ class ITACLIPImageProcessor(PilBackend):
         images = _add_channel_axis(self.fetch_images(images), input_data_format)
         for index, image in enumerate(self._prepare_images_structure(images, expected_ndims)):
             try:
-                prepared.append(self.process_image(image, do_convert_rgb, input_data_format))
+                prepared.append(read_image(image, bool(do_convert_rgb), input_data_format))
             except ValueError as error:
                 raise ValueError(f"Image {index}: {error}") from error
         return prepared
-
-    def process_image(
-        self,
-        image: ImageInput,
-        do_convert_rgb: bool | None = None,
-        input_data_format: str | ChannelDimension | None = None,
-        **kwargs: Any,
-    ) -> np.ndarray:
-        """Read one image as an array (channels, height, width); see `read_image`."""
-        return read_image(image, bool(do_convert_rgb), input_data_format)
 
     def _preprocess(
         self,
@@ -359,7 +349,9 @@ class ITACLIPImageProcessor(PilBackend):
     ) -> tuple[float, float | None, bool]:
         """What was given for one call, and of the rest the image processor's own."""
         given = {"score_threshold": score_threshold, "area_threshold": area_threshold, "closing": closing}
-        chosen = {name: getattr(self, name) if value is None else _check(name, value) for name, value in given.items()}
+        chosen = {
+            name: getattr(self, name) if value is None else check_value(name, value) for name, value in given.items()
+        }
         return chosen["score_threshold"], chosen["area_threshold"], chosen["closing"]
 
 
@@ -370,7 +362,8 @@ def _select_pixel_fields(values: dict[str, Any]) -> dict[str, Any]:
     return {key: values[key] for key in PIXEL_FIELDS if key in values and not (is_clips and key in rounded)}
 
 
-def _check(name: str, value: Any) -> Any:
+def check_value(name: str, value: Any) -> Any:
+    """The value of an attribute; that of a setting is checked, where the package is there."""
     return check_setting(name, value) if name in SETTING_NAMES else value
 
 

@@ -15,13 +15,8 @@ from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 
-from .image_processing_itaclip import ITACLIPImageProcessor
+from .image_processing_itaclip import ITACLIPImageProcessor, check_value
 from .vocabulary import IMAGENET_TEMPLATES, Vocabulary, straighten_text
-
-try:  # types and ranges of settings are said there; code that was loaded from the Hub does without the package
-    from itaclip_hf.methods.settings import SETTING_NAMES, check_setting
-except ImportError:
-    SETTING_NAMES = ()
 
 __all__ = ["ITACLIPProcessor"]
 
@@ -72,7 +67,7 @@ class ITACLIPProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, check_setting(name, value) if name in SETTING_NAMES else value)
+        super().__setattr__(name, check_value(name, value))
 
     @property
     def model_input_names(self) -> list[str]:

@@ -207,12 +207,14 @@ def search_settings(
     stale = set(gains)
     while len(steps) <= LARGEST_MOVES:
         block = max(gains, key=gains.__getitem__)
-        if (
-            gains[block] < min_gain or gains[block] <= 0
-        ) and stale:  # nothing is known to gain, but something may have changed
+        # Where nothing is known to gain, something may have changed.
+        if stale and (gains[block] < min_gain or gains[block] <= 0):
             block = max(stale, key=gains.__getitem__)
         if block in stale:
-            candidates = _list_candidates(current.settings, start, block, background_candidates)
+            if "background" in block:
+                candidates = _toggle_words(current.settings, background_candidates)
+            else:
+                candidates = _vary(current.settings, start, block)
             moves[block] = _find_best(score_all, candidates, ", ".join(block))
             gain = moves[block].mean_iou - current.mean_iou
             is_kept = gain >= min_gain and is_sure(current.settings, moves[block].settings)
@@ -326,12 +328,6 @@ def _toggle_words(current: TunableSettings, candidates: Sequence[str]) -> list[T
     return [
         replace(current, background=tuple(word for word in candidates if word in words)) for words in toggled if words
     ]
-
-
-def _list_candidates(
-    current: TunableSettings, start: TunableSettings, block: Sequence[str], background_candidates: Sequence[str]
-) -> list[TunableSettings]:
-    return _toggle_words(current, background_candidates) if "background" in block else _vary(current, start, block)
 
 
 def _find_best(score_all: ScoreAll, candidates: Sequence[TunableSettings], changed: str) -> SearchStep:
