@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from ...files import write_atomically
+from ...files import is_own_png, read_text, refuse_others, write_png
 from .benchmarks import get_benchmark
 from .label_mapping import LabelIdError, LabelMapping
 
@@ -49,6 +49,7 @@ def convert_pascal_context(
 
     Raises:
         FileNotFoundError: There are no annotations.
+        FileExistsError: Another file is where one would be written.
         ValueError: A file holds other ids, or `names_file` other names; it is named.
         ImportError: SciPy, which reads the files, is not installed.
     """
@@ -57,10 +58,11 @@ def convert_pascal_context(
         raise FileNotFoundError(f"Expected annotations (*.mat) in {annotations}, but there are none.")
     if names_file is not None:
         _check_context_names(Path(names_file))
-    read, mapping = _find_reader(), _context_mapping()
+    read, mapping, target = _find_reader(), _context_mapping(), Path(folder) / "SegmentationClassContext"
+    refuse_others((target / f"{path.stem}.png" for path in paths), is_own_png)
     for path in track(paths, description="Pascal Context", disable=not show_progress):
         ids = _apply(mapping, _read_label_map(path, read), path)
-        _write(Path(folder) / "SegmentationClassContext" / f"{path.stem}.png", ids)
+        write_png(target / f"{path.stem}.png", Image.fromarray(ids))
     return len(paths)
 
 
@@ -72,7 +74,7 @@ def _context_mapping() -> LabelMapping:
 def _check_context_names(path: Path) -> None:
     """Lines like `2: aeroplane` must call the ids what the benchmark calls its classes."""
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         number, _, name = line.partition(":")
         if name:
             found[int(number)] = name.strip()
@@ -111,8 +113,3 @@ def _apply(mapping: LabelMapping, raw: NDArray[np.integer], path: Path) -> NDArr
         return mapping.apply(raw).astype(np.uint8)
     except LabelIdError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _write(path: Path, ids: NDArray[np.uint8]) -> None:
-    with write_atomically(path) as file:
-        Image.fromarray(ids).save(file, format="PNG")
