@@ -1,20 +1,46 @@
-"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed."""
+"""Files that are whole or not there, and that take nobody's place.
+
+Written beside their place, flushed to the disk, then renamed. Folders of results remember what is in them, so that
+another file of such a name is never overwritten.
+"""
 
 import contextlib
+import functools
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["TEMPORARY_SUFFIX", "is_own_png", "write_atomically", "write_json", "write_png", "write_text"]
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "TEMPORARY_SUFFIX",
+    "is_own_png",
+    "locked_folder",
+    "own_results",
+    "read_json",
+    "read_text",
+    "refuse_inputs",
+    "refuse_others",
+    "remove_leftovers",
+    "write_atomically",
+    "write_json",
+    "write_png",
+    "write_text",
+]
 
 TEMPORARY_SUFFIX = ".itaclip-tmp"
 PNG_MARK = ("Software", "itaclip_hf")
+RECORD = Path("progress", "results.json")
+"""What a folder of results has in it; in the folder that runs keep their progress in."""
 
 
 @contextlib.contextmanager
@@ -22,19 +48,187 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A binary file that takes its place only if the block ends without an error."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    _tidy_once(target.parent)
     temporary = target.with_name(f".{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")  # short: names may be of full length
     try:
-        with temporary.open("wb") as file:
+        with _open_locked(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # a rename may reach the disk before the content does
         os.replace(temporary, target)
     except OSError as error:
-        if error.errno is not None and error.filename is None:  # as where the disk is full
+        if error.errno is not None and error.filename in (None, str(temporary)):  # as where the disk is full
             raise type(error)(error.errno, error.strerror, str(target)) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Removes what killed processes have left half written; files that are being written stay."""
+    for path in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):
+        with contextlib.suppress(OSError), path.open("rb") as file:  # Windows keeps open files by itself
+            if fcntl is None or _lock(file.fileno()):
+                path.unlink()
+
+
+_tidy_once = functools.cache(remove_leftovers)  # a folder may have many files, and this looks at all of them
+
+
+def _open_locked(path: Path) -> IO[bytes]:
+    """A new file, locked to tell that it is being written."""
+    while True:
+        file = path.open("wb")
+        if _lock(file.fileno()) is not False and path.exists():
+            return file
+        file.close()  # another process took it for a leftover, before it was locked
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Whether this process alone has the file or folder now; `None` if the system cannot tell."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it however the process ends
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems
+        return None
+    return True
+
+
+_held: set[int] = set()
+
+
+def _let_go_after_fork() -> None:
+    """Worker processes outlive a killed parent by seconds, and would keep its folders."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+if fcntl is not None:
+    os.register_at_fork(after_in_child=_let_go_after_fork)
+
+
+@contextlib.contextmanager
+def locked_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """A folder that no other command writes into during the block; it is made if it is missing.
+
+    Raises:
+        BlockingIOError: If another one is at work there.
+    """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(place, os.O_RDONLY)
+    _held.add(descriptor)
+    try:
+        if _lock(descriptor) is False:
+            raise BlockingIOError(
+                f"Expected {place} for this run alone, but another one is at work there. Wait for it, or choose "
+                "another `--out`."
+            )
+        yield
+    finally:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def own_results(folder: str | os.PathLike[str], names: Iterable[str]) -> Iterator[None]:
+    """A folder that is locked and may get files of these names, which from then on are known to be results.
+
+    Args:
+        folder: Where they will be written; made if missing.
+        names: Files and folders below it, but for that of the progress.
+
+    Raises:
+        FileExistsError: If one of them is there and is no earlier result.
+        BlockingIOError: If another command is at work there.
+    """
+    place, wanted = Path(folder), set(names)
+    with locked_folder(place):
+        known = _read_record(place)
+        refuse_others([place / name for name in sorted(wanted)], lambda path: path.name in known)
+        if not wanted <= known:
+            write_json(place / RECORD, sorted(wanted | known))
+        yield
+
+
+def refuse_others(paths: Iterable[Path], is_own: Callable[[Path], bool]) -> None:
+    """Makes sure that nobody's files are where results will be.
+
+    Args:
+        paths: Files that will be written.
+        is_own: Tells an earlier result from another file.
+
+    Raises:
+        FileExistsError: If one of them is another file.
+    """
+    for path in paths:
+        if os.path.lexists(path) and not is_own(path):
+            raise FileExistsError(
+                f"Expected {path} to be an earlier result, but it is another file. Use another --out, or move it away."
+            )
+
+
+def refuse_inputs(folder: str | os.PathLike[str], inputs: Iterable[Path | None]) -> None:
+    """Makes sure that no input is a result that would be written again.
+
+    Args:
+        folder: Where results will be written.
+        inputs: Files that will be read.
+
+    Raises:
+        ValueError: If one is.
+    """
+    place = Path(os.path.realpath(folder))
+    for path in filter(None, inputs):
+        if Path(os.path.realpath(path)).parent == place and path.name in _read_record(place):
+            raise ValueError(f"Expected inputs that stay, but {path} is a result to be replaced. Use another --out.")
+
+
+def _read_record(folder: Path) -> set[str]:
+    """Names of the results in a folder."""
+    record = folder / RECORD
+    if record.is_file():
+        return set(read_json(record))
+    if record.parent.is_dir():
+        refuse_others(
+            (path for path in record.parent.iterdir() if path.suffix != TEMPORARY_SUFFIX), lambda path: False
+        )
+    return set()
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Reads a UTF-8 text file.
+
+    Raises:
+        OSError: If there is none, or it is a folder, a pipe or a device, which may never end.
+        ValueError: If it is not UTF-8.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(f"Expected a file, but {path} is a folder, a pipe or a device. Name a file.")
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Expected UTF-8 text in {path}, but got other bytes ({error}). Convert the file.") from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        OSError: See `read_text`.
+        ValueError: If it is no JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"Expected JSON in {path}, but got something else ({error}). Correct the file.") from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

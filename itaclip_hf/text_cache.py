@@ -83,7 +83,9 @@ class TextCache:
 def _choose_folder() -> Path | None:
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen is None:
-        return Path(constants.HF_HOME) / "itaclip_hf" / "text_embeddings"
+        home = Path(constants.HF_HOME)
+        # Of a user without a home it is "~/...", which would be a folder of that name wherever the program runs.
+        return None if home.parts[:1] == ("~",) else home / "itaclip_hf" / "text_embeddings"
     if chosen.strip().lower() in OFF:
         return None
     try:

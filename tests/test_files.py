@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from itaclip_hf.files import write_json
+from itaclip_hf.files import own_results, read_json, read_text, refuse_inputs, write_json
 
 
 def test_a_failed_save_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
@@ -13,3 +13,41 @@ def test_a_failed_save_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypa
         write_json(path, {"classes": ["cat"]})
     assert path.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_results_are_known_again_and_others_are_refused(tmp_path):
+    with own_results(tmp_path, ["report.json"]):
+        write_json(tmp_path / "report.json", {})
+    with own_results(tmp_path, ["report.json", "table.csv"]):
+        (tmp_path / "table.csv").write_text("ours")
+    (tmp_path / "notes.md").write_text("mine")
+    with (
+        pytest.raises(FileExistsError, match=r"notes\.md to be an earlier"),
+        own_results(tmp_path, ["notes.md"]),
+    ):
+        pass
+    with pytest.raises(ValueError, match="is a result to be replaced"):
+        refuse_inputs(tmp_path, [None, tmp_path / "report.json"])
+    refuse_inputs(tmp_path, [tmp_path / "notes.md"])
+
+
+def test_a_folder_of_progress_that_is_not_ours_is_refused(tmp_path):
+    (tmp_path / "progress").mkdir()
+    with own_results(tmp_path, ["report.json"]):
+        pass
+    (tmp_path / "other" / "progress").mkdir(parents=True)
+    (tmp_path / "other" / "progress" / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"mine\.txt"), own_results(tmp_path / "other", ["report.json"]):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 10**5])
+def test_what_is_no_json_is_named(tmp_path, content):
+    (tmp_path / "file.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"Expected .* in .*file\.json, but got"):
+        read_json(tmp_path / "file.json")
+
+
+def test_a_folder_or_pipe_is_no_text(tmp_path):
+    with pytest.raises(OSError, match="is a folder, a pipe or a device"):
+        read_text(tmp_path)

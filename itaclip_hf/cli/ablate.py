@@ -11,6 +11,7 @@ from .options.model import ModelOptions, quiet_libraries
 from .options.processes import ProcessOptions
 from .options.run import RunOptions
 from .options.vocabulary import VocabularyOptions
+from .terminal import say, warn
 
 if TYPE_CHECKING:
     from ..evaluation.ablation.tables import AblationTable
@@ -66,6 +67,7 @@ def ablate(
     from ..evaluation.ablation.tables import check_settings
     from ..evaluation.ablation.variants import AblationBase
     from ..evaluation.data.benchmarks import get_benchmark
+    from ..files import refuse_inputs
     from ..loading import choose_dtype
 
     quiet_libraries()
@@ -77,6 +79,7 @@ def ablate(
     samples = data.open_dataset(chosen, len(vocabulary.labels))
     accelerator = processes.join("ablate")
     folder = out or Path("itaclip_ablation") / Path(benchmark or samples.title).name
+    refuse_inputs(folder, (*words.files, *(Path(name) for name in tables)))
     reports, results = run_ablations(
         found,
         AblationBase(model.model, vocabulary, benchmark, settings),
@@ -92,16 +95,16 @@ def ablate(
     )
     if accelerator.is_main_process:
         for report in reports:
-            typer.echo(f"{report['title']}\n\n{format_ablation(report)}")
+            say(f"{report['title']}\n\n{format_ablation(report)}")
         for name, reason in left_out.items():
-            typer.secho(f"Left out: {name}: {reason}", fg="yellow", err=True)
-        typer.echo(f"Tables: {folder}")
+            warn(f"Left out: {name}: {reason}", "yellow")
+        say(f"Tables: {folder}")
     if accelerator.num_processes > 1:
         accelerator.end_training()
     problems = results[0].problems
     if problems:
         message = f"{len(problems)} images could not be scored; the first is {problems[0].path}: {problems[0].message}"
-        typer.secho(message, fg="red", err=True)
+        warn(message)
         raise typer.Exit(1)
 
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .terminal import say
+
 __all__ = ["compare"]
 
 
@@ -14,13 +16,14 @@ def compare(
     replicates: Annotated[int, typer.Option(min=1, max=10**6, help="Resamplings of the images.")] = 2000,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Level of the interval.")] = 0.95,
     seed: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Also write the comparison there, as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the comparison there, as a new JSON file.")] = None,
 ) -> None:
     """Compare two evaluations: differences by class, and a paired bootstrap interval of the mIoU difference."""
     from ..evaluation.reporting.report_comparison import compare_reports, format_comparison
-    from ..files import write_json
+    from ..files import refuse_others, write_json
 
+    refuse_others(filter(None, [out]), lambda path: False)
     comparison = compare_reports(first, second, replicates=replicates, level=confidence, seed=seed)
-    typer.echo(format_comparison(comparison))
+    say(format_comparison(comparison))
     if out is not None:
         write_json(out, comparison.to_dict())

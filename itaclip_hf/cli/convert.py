@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from .terminal import say
+
 __all__ = ["convert"]
 
 
@@ -24,4 +26,4 @@ def convert(
     """Make label files of Pascal Context from its annotations: VOC2010/SegmentationClassContext/NAME.png."""
     from ..evaluation.data.conversions import convert_pascal_context
 
-    typer.echo(f"{convert_pascal_context(annotations, data, names)} label files written.")
+    say(f"{convert_pascal_context(annotations, data, names)} label files written.")

@@ -3,6 +3,7 @@
 It works without any download, from a clone and from an installed package, and says what the checkpoint can do.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from .options.classes import ClassOptions
 from .options.model import DEFAULT_MODEL, DEMO_MODEL, ModelOptions
 from .options.processes import DeviceOption
 from .options.settings import SettingOptions
+from .terminal import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +60,12 @@ def demo_scenes(
     Windows are moved by 56 pixels, and classes of at most 1 % of the foreground are dropped, unless --preset or
     --method says otherwise. With --model, or where a real CLIP was downloaded before, photographs are segmented, too.
     """
+    from ..files import is_own_png, refuse_others
+
+    places = [out / f"{name}.png" for name in ("scenes", "image", *PHOTOS)]
+    refuse_others(
+        places, lambda path: is_own_png(path) and not (image and os.path.realpath(path) == os.path.realpath(image))
+    )
     chosen = settings if settings.preset or settings.method else replace(settings, preset="demo")
     if model.model == DEMO_MODEL:
         pictures = [_show_scenes(_load(model, chosen, device, _name_scene_classes()), out)]
@@ -70,9 +78,9 @@ def demo_scenes(
         pictures = [_show_photo(image, model, chosen, device, out, classes)]
     else:
         pictures = _show_photos(model, model.model, chosen, device, out, classes)
-    typer.echo(f"\nPictures: {', '.join(map(str, pictures))}")
+    say(f"\nPictures: {', '.join(map(str, pictures))}")
     if model.model == DEMO_MODEL:
-        typer.echo(
+        say(
             "\nA photograph of your own, with real CLIP weights (600 MB, downloaded once):\n"
             f'  make demo IMAGE=photo.jpg MODEL={DEFAULT_MODEL} CLASSES="cat; sofa; wall"\n'
             f'  itaclip segment photo.jpg --model {DEFAULT_MODEL} --classes "cat" --background "sofa, wall, floor"'
@@ -82,7 +90,7 @@ def demo_scenes(
 def _load(model: ModelOptions, settings: SettingOptions, device: str, words: "Vocabulary | None" = None) -> "Loaded":
     loaded = model.load(settings, device, words)
     if settings.method is not None:
-        typer.echo(f"Method: {_describe_method(loaded)}")
+        say(f"Method: {_describe_method(loaded)}")
     return loaded
 
 
@@ -111,8 +119,8 @@ def _show_scenes(loaded: "Loaded", out: Path) -> Path:
     from ..files import write_png
 
     names = list(loaded.model.config.id2label.values())
-    typer.echo(ABOUT_DEMO_CHECKPOINT.format(count=len(names)))
-    typer.echo("\nDrawn scenes, in a style that the embedded checkpoint never saw:")
+    say(ABOUT_DEMO_CHECKPOINT.format(count=len(names)))
+    say("\nDrawn scenes, in a style that the embedded checkpoint never saw:")
     write_png(out / "scenes.png", _segment_scenes(loaded, names))
     return out / "scenes.png"
 
@@ -147,7 +155,7 @@ def _segment_photo(image: Path, loaded: "Loaded", words: ClassOptions, title: st
     pixels = read_image_file(image)
     loaded.model.set_vocabulary(loaded.processor, words.read() or _name_scene_classes(), TextCache())
     result = segment_image(pixels, *loaded)
-    typer.echo(f"\n{image.name}, by {title}: {result.summarize()}")
+    say(f"\n{image.name}, by {title}: {result.summarize()}")
     picture = result.draw()
     write_png(target, draw_gallery([[picture]], (), [f"{image.name}, segmented by {title}"], picture.width))
     return target
@@ -177,10 +185,10 @@ def _segment_scenes(loaded: "Loaded", names: Sequence[str]) -> "Image.Image":
         scene_confusion = _count_confusion(truth, result.labels, len(names))
         confusion += scene_confusion
         titles.append(f"scene {index + 1}: {_format_scores(scene_confusion)}; found {result.summarize()}")
-        typer.echo(f"  {titles[-1]}")
+        say(f"  {titles[-1]}")
         rows.append(_draw_row(result, truth))
     seconds = time.perf_counter() - start
-    typer.echo(
+    say(
         f"  all {len(rows)} scenes: {_format_scores(confusion)}; "
         f"pixels right {np.trace(confusion) / confusion.sum():.1%}, {seconds / len(rows):.1f} s a scene"
     )

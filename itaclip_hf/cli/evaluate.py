@@ -12,6 +12,7 @@ from .options.processes import ProcessOptions
 from .options.run import RunOptions
 from .options.settings import SettingOptions
 from .options.vocabulary import VocabularyOptions
+from .terminal import say, warn
 
 __all__ = ["evaluate"]
 
@@ -36,11 +37,15 @@ def evaluate(
     GroupViT checkpoints, and methods that are more than settings of our model, run with the rules of their papers.
     """
     from ..evaluation.data.benchmarks import get_benchmark
+    from ..files import refuse_inputs
 
     chosen = None if benchmark is None else get_benchmark(benchmark)
     method = settings.resolve_method()
     vocabulary = words.read(chosen, method)
     samples = data.open_dataset(chosen, len(vocabulary.labels))
+    name = benchmark or samples.title
+    folder = out or Path("itaclip_evaluation") / "_".join(filter(None, (Path(name).name, method)))
+    refuse_inputs(folder, words.files)
     # Not before: these take seconds, and a wrong option is told at once.
     from ..evaluation.reporting.full_evaluation import evaluate_and_report
     from ..evaluation.reporting.report import format_markdown
@@ -63,11 +68,10 @@ def evaluate(
             None if benchmark is None else find_published(used, benchmark, describe_backbone(loaded.model.config))
         )
         predictor = ITACLIPPredictor(*loaded, vocabulary, name=model.model)
-    name, description = benchmark or samples.title, predictor.describe()
+    description = predictor.describe()
     title = f"{chosen.title if chosen else name}, {description['method']}, {Path(model.model).name}"
     if accelerator.is_main_process:
-        typer.echo(f"Running {model.model} in {description['dtype']} on {accelerator.device} ...", err=True)
-    folder = out or Path("itaclip_evaluation") / "_".join(filter(None, (Path(name).name, method)))
+        warn(f"Running {model.model} in {description['dtype']} on {accelerator.device} ...", None)
     result, report = evaluate_and_report(
         samples,
         predictor,
@@ -81,11 +85,11 @@ def evaluate(
         published,
     )
     if accelerator.is_main_process:
-        typer.echo(format_markdown(report))
-        typer.echo(f"Report: {folder}")
+        say(format_markdown(report))
+        say(f"Report: {folder}")
         if result.problems:
             message = f"{len(result.problems)} images could not be scored; they are listed above."
-            typer.secho(message, fg="red", err=True)
+            warn(message)
     if accelerator.num_processes > 1:
         accelerator.end_training()
     if result.problems:

@@ -21,6 +21,7 @@ from .demo_scenes import demo_scenes
 from .evaluate import evaluate
 from .options.groups import take_groups
 from .segment import segment
+from .terminal import say, warn
 from .texts import texts
 from .tune import tune
 
@@ -48,7 +49,7 @@ class ErrorReportingGroup(TyperGroup):
         except (ImportError, OSError, TypeError, ValueError) as error:
             if ctx.params.get("traceback"):
                 raise
-            typer.secho(f"Error: {_fold_lines(str(error))}", fg="red", err=True)
+            warn(f"Error: {_fold_lines(str(error))}")
             sys.exit(BAD_USE)
 
 
@@ -77,7 +78,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 def _end(stop: KeyboardInterrupt, what: str, code: int) -> NoReturn:
     """Say where the command was and how it goes on, if it told, and end."""
     message = _fold_lines(str(stop)) or "To begin anew, run the same command again."
-    typer.secho(f"{what}. {message}", fg="red", err=True)
+    warn(f"{what}. {message}")
     sys.exit(code)
 
 
@@ -109,7 +110,7 @@ def _print_version(is_asked: bool) -> None:
     if is_asked:
         from ..version import __version__
 
-        typer.echo(f"itaclip_hf {__version__}")
+        say(f"itaclip_hf {__version__}")
         raise typer.Exit
 
 

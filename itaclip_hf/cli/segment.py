@@ -1,6 +1,5 @@
 """`itaclip segment`: label maps, overlays and class shares of images, for classes named on the command line."""
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from .options.classes import ClassOptions
 from .options.model import ModelOptions
 from .options.processes import DeviceOption
 from .options.settings import SettingOptions
+from .terminal import say, warn
 
 if TYPE_CHECKING:
     from ..loading import Loaded
@@ -59,8 +59,10 @@ class ResultFiles:
 
     def read_request(self) -> tuple[Any, Any]:
         """Image and settings of an earlier result; nothing where there is none of ours."""
+        from ..files import read_json
+
         try:
-            content = json.loads(self.description.read_text(encoding="utf-8"))
+            content = read_json(self.description)
             return content["image"], content["settings"]
         except (OSError, ValueError, KeyError, TypeError):
             return None, None
@@ -94,6 +96,7 @@ def segment(
     score of each class). Images of folders keep their subfolders; a second image of the same name becomes NAME-2.
     An image that cannot be read is reported, the others are done, and the exit code is 1.
     """
+    from ..files import locked_folder
     from ..methods import Settings
     from .images import find_images
 
@@ -115,15 +118,17 @@ def segment(
     }
     if existing is Existing.skip:
         files = _leave_out_finished(files, out, request)
-    failed = _segment_files(files, out, request, loaded)
+    with locked_folder(out):
+        _protect_files(files, out, existing)  # once more, as another run may have come before
+        failed = _segment_files(files, out, request, loaded)
     if failed:
-        typer.secho(f"{failed} of {len(files)} images failed; see the lines above.", fg="red", err=True)
+        warn(f"{failed} of {len(files)} images failed; see the lines above.")
         raise typer.Exit(1)
 
 
 def _protect_files(files: Sequence["ImageFile"], out: Path, existing: Existing) -> None:
     """Nothing takes the place of an image to segment, nor of a file that is no result of ours."""
-    from ..files import is_own_png
+    from ..files import is_own_png, refuse_others
 
     images = {os.path.realpath(file.path) for file in files}
     with_results = []
@@ -137,11 +142,7 @@ def _protect_files(files: Sequence["ImageFile"], out: Path, existing: Existing) 
                 )
         if there and existing is not Existing.refuse and results.read_request() == (None, None):
             # A run that was stopped leaves pictures without a description.
-            foreign = [path for path in there if path == results.description or not is_own_png(path)]
-            if foreign:
-                raise ValueError(
-                    f"Expected {foreign[0]} to be an earlier result, but it is another file. Use another --out."
-                )
+            refuse_others(there, lambda path: path.suffix == ".png" and is_own_png(path))
         with_results += [file.path] if there else []
     if with_results and existing is Existing.refuse:
         others = f" and {len(with_results) - 1} others" if len(with_results) > 1 else ""
@@ -163,7 +164,7 @@ def _leave_out_finished(files: Sequence["ImageFile"], out: Path, request: dict[s
                 "image or other settings. Use --existing overwrite or another --out."
             )
     if len(remaining) < len(files):
-        typer.echo(f"{len(files) - len(remaining)} of {len(files)} images are finished already.")
+        say(f"{len(files) - len(remaining)} of {len(files)} images are finished already.")
     return remaining
 
 
@@ -187,11 +188,11 @@ def _segment_files(files: Sequence["ImageFile"], out: Path, request: dict[str, A
                     if reason is None:
                         raise
                     failed += 1
-                    typer.secho(f"{file.path}: {' '.join(reason.split())}", fg="red", err=True)
+                    warn(f"{file.path}: {' '.join(reason.split())}")
                     continue
                 _write_result(results, result, {"image": str(file.path), "settings": request, "seconds": seconds})
                 done += 1
-                typer.echo(f"{file.path} -> {results.overlay}: {result.summarize()}")
+                say(f"{file.path} -> {results.overlay}: {result.summarize()}")
         except KeyboardInterrupt as stop:
             current = files[min(done + failed, len(files) - 1)].path
             advice = "To go on, run it again with --existing skip."

@@ -10,6 +10,7 @@ import typer
 from .options.model import DEFAULT_MODEL, quiet_libraries
 from .options.processes import DeviceOption
 from .options.vocabulary import read_class_file
+from .terminal import say, warn
 
 __all__ = ["texts"]
 
@@ -24,7 +25,7 @@ class Kind(str, Enum):
 def texts(
     classes: Annotated[Path, typer.Option(help="Class names as JSON or in the published text formats.")],
     llm: Annotated[str, typer.Option(help="Chat model: a folder or a hub id.")],
-    out: Annotated[Path, typer.Option(help="Vocabulary file to write.")],
+    out: Annotated[Path, typer.Option(help="Vocabulary file to write; none that is there is replaced.")],
     kind: Annotated[Kind, typer.Option(help="What to ask for.")] = Kind.definitions,
     background_first_line: Annotated[
         bool, typer.Option("--background-first-line", help="The first line of the classes lists background words.")
@@ -47,15 +48,16 @@ def texts(
     Answers are kept in OUT.progress.json until all classes were asked for; a run that was stopped goes on. Classes
     without a usable answer are listed, keep the texts they had, and the exit code is 1.
     """
+    from ..files import refuse_others, write_json
     from ..processing import IMAGENET_TEMPLATES
 
+    refuse_others([out], lambda path: False)
     words = read_class_file(classes, background_first_line)
 
     # Not before: these take seconds, and a wrong file is told at once.
     from transformers import AutoTokenizer
 
     from ..evaluation.texts.llm_texts import GenerationOptions, generate_texts, load_chat_model, make_length_check
-    from ..files import write_json
     from ..loading import choose_device, resolve_checkpoint
 
     quiet_libraries()
@@ -74,8 +76,8 @@ def texts(
         raise type(stop)(f"{where}. To go on, run the same command again.") from None
     write_json(out, report.vocabulary.to_dict())
     progress_file.unlink(missing_ok=True)
-    typer.echo(f"{len(words.classes) - len(report.failures)} of {len(words.classes)} classes have {kind.value}: {out}")
+    say(f"{len(words.classes) - len(report.failures)} of {len(words.classes)} classes have {kind.value}: {out}")
     if report.failures:
         for label, reason in report.failures.items():
-            typer.secho(f"{label}: {reason}", fg="red", err=True)
+            warn(f"{label}: {reason}")
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ from .options.processes import CpuOption, ProcessOptions
 from .options.search import SearchOptions
 from .options.settings import SettingOptions
 from .options.vocabulary import VocabularyOptions
+from .terminal import say
 
 __all__ = ["tune"]
 
@@ -41,7 +42,9 @@ def tune(
     from ..evaluation.data.benchmarks import get_benchmark
     from ..evaluation.data.dataset_split import split_dataset
     from ..evaluation.data.segmentation_datasets import StreamedDataset
+    from ..files import refuse_inputs
 
+    refuse_inputs(out, words.files)
     chosen = None if benchmark is None else get_benchmark(benchmark)
     vocabulary = words.read(chosen, settings.resolve_method())
     samples = data.open_dataset(chosen, len(vocabulary.labels))
@@ -67,5 +70,5 @@ def tune(
         save_model,
         ["itaclip", *sys.argv[1:]],
     )
-    typer.echo(report.markdown)
-    typer.echo(f"Report: {out}")
+    say(report.markdown)
+    say(f"Report: {out}")

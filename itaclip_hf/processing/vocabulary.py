@@ -414,6 +414,8 @@ def _numbered_lines(path: str | os.PathLike[str], text: str) -> list[tuple[int, 
 
 
 def _read_text(path: str | os.PathLike[str]) -> str:
+    if os.path.exists(path) and not os.path.isfile(path):  # which may never end
+        raise OSError(f"Expected a file, but {path} is a folder, a pipe or a device. Name a file.")
     try:
         # "utf-8-sig" also drops the byte order mark that some editors write.
         return Path(path).read_bytes().decode("utf-8-sig")

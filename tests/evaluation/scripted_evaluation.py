@@ -158,13 +158,18 @@ def load_folders(root: Path) -> FolderDataset:
     return load_folder_dataset(root / "images", root / "labels", LabelMapping.shifted(NUM_CLASSES), title="scripted")
 
 
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def fork_processes(
     root: Path, num_processes: int, seconds_per_image: float = 0.0, family_size: int = 1
 ) -> list[BaseProcess]:
     """Processes that evaluate together, like torchrun's, but without importing everything anew."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = find_free_port()
     context = multiprocessing.get_context("fork")
     processes = []
     for rank in range(num_processes):

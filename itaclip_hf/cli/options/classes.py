@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..terminal import warn
+
 if TYPE_CHECKING:
     from ...processing import Vocabulary
 
@@ -88,7 +90,7 @@ def _add_definitions(vocabulary: "Vocabulary", path: Path) -> "Vocabulary":
     enriched = vocabulary.with_auxiliary_texts(known)
     without = [entry.label for entry in enriched.classes if not entry.auxiliary_texts]
     if without:
-        typer.secho(f"Note: {path} defines none of these classes: {', '.join(without)}", fg="yellow", err=True)
+        warn(f"Note: {path} defines none of these classes: {', '.join(without)}", "yellow")
     return enriched
 
 

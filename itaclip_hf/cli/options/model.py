@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..terminal import warn
 from .settings import SettingOptions, name_option
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class ModelOptions:
         quiet_libraries()
         place = choose_device(device)
         dtype = str(choose_dtype(self.dtype.value, place)).removeprefix("torch.")
-        typer.echo(f"Loading {self.model} in {dtype} on {place} ...", err=True)
+        warn(f"Loading {self.model} in {dtype} on {place} ...", None)
         loaded = load(
             self.model,
             vocabulary,

@@ -41,6 +41,11 @@ class VocabularyOptions:
         None
     )
 
+    @property
+    def files(self) -> tuple[Path | None, Path | None]:
+        """The files that are named, where they are."""
+        return self.vocabulary, self.definitions
+
     def read(self, benchmark: "Benchmark | None", method: str | None = None) -> "Vocabulary":
         """The benchmark's words, or those of a file, with the texts that were asked for.
 

@@ -29,7 +29,9 @@ from ..reporting.plots import plot_differences
 from ..running.runner import EvaluationResult
 from .tables import AblationTable
 
-__all__ = ["build_table_report", "format_ablation", "write_overview", "write_table_report"]
+__all__ = ["build_table_report", "format_ablation", "list_files", "write_overview", "write_table_report"]
+
+OVERVIEW_FILE = "tables.md"
 
 
 def build_table_report(
@@ -86,6 +88,11 @@ def build_table_report(
     }
 
 
+def list_files(tables: Sequence[AblationTable]) -> list[str]:
+    """Names of all files that may be written for these tables."""
+    return [OVERVIEW_FILE, *(f"{table.name}.{kind}" for table in tables for kind in ("md", "csv", "json", "png"))]
+
+
 def write_table_report(folder: str | os.PathLike[str], report: Mapping[str, Any], plots: bool = True) -> None:
     """Writes `NAME.md`, `NAME.csv`, `NAME.json` and, where asked for, `NAME.png`."""
     target, name = Path(folder), report["table"]
@@ -116,7 +123,7 @@ def write_overview(
         parts.append(f"## {escape(_heading(report))}\n\n{format_ablation(report)}{_format_picture(report, plots)}")
     if left_out:
         parts.append("\n".join(["## Left out\n", format_facts(left_out)]))
-    path = Path(folder) / "tables.md"
+    path = Path(folder) / OVERVIEW_FILE
     write_text(path, "\n".join(parts))
     return path
 

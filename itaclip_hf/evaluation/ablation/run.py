@@ -19,9 +19,9 @@ from accelerate.utils import gather_object
 from ..data.segmentation_datasets import SegmentationDataset, StreamedDataset
 from ..reporting.plots import check_plotting
 from ..reporting.report import describe_hardware, describe_versions
-from ..running.runner import EvaluationResult, RunOptions, describe_runs, make_accelerator, run_family
+from ..running.runner import EvaluationResult, RunOptions, claim_results, describe_runs, make_accelerator, run_family
 from .family import VariantFamily, Work
-from .report import build_table_report, write_overview, write_table_report
+from .report import build_table_report, list_files, write_overview, write_table_report
 from .tables import AblationTable
 from .variants import AblationBase, resolve_row
 
@@ -61,7 +61,7 @@ def run_ablations(
 
     Raises:
         ValueError: A row cannot be computed, two tables have one name, or no image could be scored.
-        OSError: A checkpoint cannot be loaded, or another run uses the folder.
+        OSError: A checkpoint cannot be loaded, another run uses the folder, or another file is where a table would be.
     """
     if plots:
         check_plotting()  # before the work, not after it
@@ -76,27 +76,28 @@ def run_ablations(
     family = VariantFamily(list(variants.values()), dtype, accelerator.device)
     target = Path(folder)
     progress = [target / "progress" / _hash(run) for run in describe_runs(dataset, family, options)]
-    results = run_family(dataset, family, progress, options, accelerator)
-    if not len(results[0].counts):
-        raise ValueError("Expected images to score, but not one could be. See the problems above.")
-    facts = _describe_run(base, dataset, dtype, results[0], len(variants), _gather_work(family.work), command)
-    result_of = dict(zip(variants, results, strict=True))
-    reports = [
-        build_table_report(
-            table,
-            [result_of[variant.key] for variant in of_rows],
-            base.vocabulary.labels,
-            facts,
-            base.benchmark,
-            replicates,
-        )
-        for table, of_rows in zip(tables, of_tables, strict=True)
-    ]
-    if accelerator.is_main_process:
-        for report in reports:
-            write_table_report(target, report, plots)
-        write_overview(target, reports, left_out or {}, plots)
-    accelerator.wait_for_everyone()
+    with claim_results(accelerator, target, list_files(tables)):
+        results = run_family(dataset, family, progress, options, accelerator)
+        if not len(results[0].counts):
+            raise ValueError("Expected images to score, but not one could be. See the problems above.")
+        facts = _describe_run(base, dataset, dtype, results[0], len(variants), _gather_work(family.work), command)
+        result_of = dict(zip(variants, results, strict=True))
+        reports = [
+            build_table_report(
+                table,
+                [result_of[variant.key] for variant in of_rows],
+                base.vocabulary.labels,
+                facts,
+                base.benchmark,
+                replicates,
+            )
+            for table, of_rows in zip(tables, of_tables, strict=True)
+        ]
+        if accelerator.is_main_process:
+            for report in reports:
+                write_table_report(target, report, plots)
+            write_overview(target, reports, left_out or {}, plots)
+        accelerator.wait_for_everyone()
     return reports, results
 
 

@@ -17,12 +17,23 @@ from typing import Any
 
 import yaml
 
+from ...files import read_text
 from .tables import AblationRow, AblationTable
 
 __all__ = ["load_table_file", "parse_setting"]
 
 _TABLE_KEYS = ("title", "name", "number", "reference", "base", "note", "rows", "grid")
+MOST_ROWS = 1000  # each takes an evaluation
 _ROW_KEYS = ("name", "settings", "published")
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: a page of nested ones stands for more text than there is memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"Expected no aliases, but got *{self.peek_event().anchor}. Write it out.")
+        return super().compose_node(parent, index)
 
 
 def load_table_file(path: str | os.PathLike[str]) -> AblationTable:
@@ -39,9 +50,9 @@ def load_table_file(path: str | os.PathLike[str]) -> AblationTable:
     if not file.is_file():
         raise FileNotFoundError(f"Expected a YAML file with a table, but there is no {file}.")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(read_text(file), _PlainLoader)
         return _read_table(content, default_name=file.stem)
-    except (yaml.YAMLError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from error
 
 
@@ -55,8 +66,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not separator:
         raise ValueError(f"Expected a setting as NAME=VALUE, but got {text!r}.")
     try:
-        return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return name.strip(), yaml.load(value, _PlainLoader)
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"Expected a setting as NAME=VALUE, but got {text!r}: {error}") from error
 
 
@@ -104,10 +115,13 @@ def _read_rows(content: Any) -> tuple[AblationRow, ...]:
 
 def _combine(content: Any) -> tuple[AblationRow, ...]:
     """Every combination of the values of a grid, the last setting changing fastest."""
-    grid = _expect_mapping(content, "`grid`")
+    grid, count = _expect_mapping(content, "`grid`"), 1
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ValueError(f"Expected a list of values for {name} in `grid`, but got {values!r}.")
+        count *= len(values)
+    if count > MOST_ROWS:
+        raise ValueError(f"Expected a `grid` of at most {MOST_ROWS} rows, but got {count}. Leave values out.")
     combinations = (dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values()))
     return tuple(
         AblationRow(", ".join(f"{name} {_format_value(value)}" for name, value in settings.items()), settings)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from ...files import is_own_png, write_png
+from ...files import is_own_png, read_text, refuse_others, write_png
 from .benchmarks import get_benchmark
 from .label_mapping import LabelIdError, LabelMapping
 
@@ -49,7 +49,7 @@ def convert_pascal_context(
 
     Raises:
         FileNotFoundError: There are no annotations.
-        FileExistsError: A label file that this function has not written is in the way.
+        FileExistsError: Another file is where one would be written.
         ValueError: A file holds other ids, or `names_file` other names; it is named.
         ImportError: SciPy, which reads the files, is not installed.
     """
@@ -61,10 +61,11 @@ def convert_pascal_context(
         )
     if names_file is not None:
         _check_context_names(Path(names_file))
-    read, mapping = _find_reader(), _context_mapping()
+    read, mapping, target = _find_reader(), _context_mapping(), Path(folder) / "SegmentationClassContext"
+    refuse_others((target / f"{path.stem}.png" for path in paths), is_own_png)
     for path in track(paths, description="Pascal Context", disable=not show_progress):
         ids = _apply(mapping, _read_label_map(path, read), path)
-        _write(Path(folder) / "SegmentationClassContext" / f"{path.stem}.png", ids)
+        write_png(target / f"{path.stem}.png", Image.fromarray(ids))
     return len(paths)
 
 
@@ -76,7 +77,7 @@ def _context_mapping() -> LabelMapping:
 def _check_context_names(path: Path) -> None:
     """Lines like `2: aeroplane` must call the ids what the benchmark calls its classes."""
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         number, _, name = line.partition(":")
         if name:
             found[int(number)] = name.strip()
@@ -115,12 +116,3 @@ def _apply(mapping: LabelMapping, raw: NDArray[np.integer], path: Path) -> NDArr
         return mapping.apply(raw).astype(np.uint8)
     except LabelIdError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _write(path: Path, ids: NDArray[np.uint8]) -> None:
-    if path.exists() and not is_own_png(path):
-        raise FileExistsError(
-            f"Expected {path} to be a label file of this conversion, or none, but it is another. Move it away; label "
-            "files that another tool converted can be evaluated as they are."
-        )
-    write_png(path, Image.fromarray(ids))

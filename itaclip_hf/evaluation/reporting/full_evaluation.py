@@ -14,7 +14,14 @@ from ...methods import Published
 from ..data.benchmarks import Benchmark
 from ..data.segmentation_datasets import Sample, SegmentationDataset, StreamedDataset
 from ..running.predictor import Predictor
-from ..running.runner import EvaluationResult, RunOptions, describe_run, make_accelerator, run_evaluation
+from ..running.runner import (
+    EvaluationResult,
+    RunOptions,
+    claim_results,
+    describe_run,
+    make_accelerator,
+    run_evaluation,
+)
 from .plots import (
     GalleryRow,
     check_plotting,
@@ -23,9 +30,11 @@ from .plots import (
     plot_confusion,
     plot_gallery,
 )
-from .report import build_report, write_report
+from .report import RESULT_FILES, build_report, write_report
 
 __all__ = ["evaluate_and_report"]
+
+PICTURES = ("gallery.png", "per_class_iou.png", "confusion.png")
 
 
 def evaluate_and_report(
@@ -56,19 +65,25 @@ def evaluate_and_report(
 
     Returns:
         The result and the content of `report.json`.
+
+    Raises:
+        OSError: If another file is where a result would be, or as `run_evaluation`.
     """
     if plots:
         check_plotting()  # before the work, not after it
     options = options or RunOptions()
     accelerator = accelerator or make_accelerator()
-    target = Path(folder)
-    result = run_evaluation(dataset, predictor, target / "progress", options, accelerator)
-    pictures = _draw(target, dataset, predictor, result, title) if plots and accelerator.is_main_process else []
-    description = describe_run(dataset, predictor, options)
-    report = build_report(title, result, description, predictor.vocabulary, benchmark, command, pictures, published)
-    if accelerator.is_main_process:
-        write_report(target, report, result, predictor.vocabulary)
-    accelerator.wait_for_everyone()
+    target, is_main = Path(folder), accelerator.is_main_process
+    with claim_results(accelerator, target, (*RESULT_FILES, *PICTURES)):
+        result = run_evaluation(dataset, predictor, target / "progress", options, accelerator)
+        pictures = _draw(target, dataset, predictor, result, title) if plots and is_main else []
+        description = describe_run(dataset, predictor, options)
+        report = build_report(
+            title, result, description, predictor.vocabulary, benchmark, command, pictures, published
+        )
+        if is_main:
+            write_report(target, report, result, predictor.vocabulary)
+        accelerator.wait_for_everyone()
     return result, report
 
 
@@ -83,11 +98,12 @@ def _draw(
     if not result.confusion.any():
         return []
     labels = predictor.vocabulary.labels
-    plot_classes(folder / "per_class_iou.png", labels, result.confusion, title)
-    plot_confusion(folder / "confusion.png", labels, result.confusion, title)
+    gallery, classes, confusion = (folder / name for name in PICTURES)
+    plot_classes(classes, labels, result.confusion, title)
+    plot_confusion(confusion, labels, result.confusion, title)
     rows = _gallery_rows(dataset, predictor, result)
-    plot_gallery(folder / "gallery.png", labels, rows, bool(predictor.vocabulary.background))
-    return ["gallery.png", "per_class_iou.png", "confusion.png"]
+    plot_gallery(gallery, labels, rows, bool(predictor.vocabulary.background))
+    return list(PICTURES)
 
 
 def _gallery_rows(

@@ -10,6 +10,8 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from ...plain_text import show_control_characters
+
 __all__ = [
     "Markup",
     "bold",
@@ -22,8 +24,6 @@ __all__ = [
     "picture",
     "signed_percent",
 ]
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # those that change direction, too
 
 
 class Markup(str):
@@ -39,7 +39,7 @@ def escape(text: object) -> Markup:
     """
     if isinstance(text, Markup):
         return text
-    line = _show_control_characters(str(text))
+    line = _to_line(text)
     return Markup(line.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;"))
 
 
@@ -50,7 +50,7 @@ def bold(text: object) -> Markup:
 
 def code(text: object) -> Markup:
     """Text as code, of which only control characters are changed; not for cells of tables."""
-    line = _show_control_characters(str(text))
+    line = _to_line(text)
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     gap = " " if line.startswith("`") or line.endswith("`") else ""
     return Markup(f"{fence}{gap}{line}{gap}{fence}")
@@ -103,9 +103,8 @@ def _join_cells(cells: Sequence[object]) -> str:
     return f"| {' | '.join(map(escape, cells))} |"
 
 
-def _show_control_characters(text: str) -> str:
-    line = " ".join(text.splitlines()).replace("\t", " ")
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
+def _to_line(text: object) -> str:
+    return show_control_characters(" ".join(str(text).splitlines()))
 
 
 def _disarm(cell: object) -> object:

@@ -6,7 +6,6 @@ images.
 """
 
 import datetime
-import json
 import math
 import os
 import platform
@@ -15,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ...files import write_json, write_text
+from ...files import read_json, write_json, write_text
 from ...methods import Published
 from ...processing import Vocabulary
 from ..data.benchmarks import Benchmark
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REPORT_FILE",
+    "RESULT_FILES",
     "build_report",
     "describe_hardware",
     "describe_versions",
@@ -38,6 +38,9 @@ __all__ = [
 REPORT_FILE = "report.json"
 PER_IMAGE_FILE = "per_image.npz"
 VOCABULARY_FILE = "vocabulary.json"
+MARKDOWN_FILE = "report.md"
+RESULT_FILES = (REPORT_FILE, MARKDOWN_FILE, VOCABULARY_FILE, PER_IMAGE_FILE)
+"""What `write_report` writes."""
 SCORES: tuple[Literal["mean_iou", "mean_accuracy", "overall_accuracy", "frequency_weighted_iou"], ...] = (
     "mean_iou",
     "mean_accuracy",
@@ -129,7 +132,7 @@ def write_report(
     target.mkdir(parents=True, exist_ok=True)
     result.counts.save(target / PER_IMAGE_FILE)
     write_json(target / VOCABULARY_FILE, vocabulary.to_dict())
-    write_text(target / "report.md", format_markdown(report))
+    write_text(target / MARKDOWN_FILE, format_markdown(report))
     write_json(target / REPORT_FILE, report)
     return target / REPORT_FILE
 
@@ -145,9 +148,9 @@ def load_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"Expected a report, but there is no {file}. Give the folder of an evaluation.")
     try:
-        report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        report: dict[str, Any] = read_json(file)
         _ = report["scores"], report["classes"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"Expected a report of an evaluation in {file}, but it is none: {error!r}.") from error
     return report
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ...files import TEMPORARY_SUFFIX, write_json
+from ...files import read_json, refuse_others, remove_leftovers, write_json
 from ..metrics.image_counts import ImageCounts
 
 __all__ = ["ProgressFolder"]
@@ -42,6 +42,7 @@ class ProgressFolder:
 
         Raises:
             BlockingIOError: Another run is at work in this folder.
+            FileExistsError: It holds parts of something else.
             ValueError: Earlier progress was made with other settings; the message lists the differences.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -52,14 +53,15 @@ class ProgressFolder:
                 f"Expected {self.folder} for this run alone, but another evaluation is at work there. "
                 "Wait for it, or choose another `--out`."
             ) from None
-        for leftover in self.folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        remove_leftovers(self.folder)
+        for leftover in self.folder.glob(".run-*"):
             leftover.unlink()
         if restart:
             self._clear()
         if self._settings_path.exists():
             self._check_settings(settings)
         else:
-            self._clear()
+            refuse_others(self.folder.glob("part-*.npz"), lambda path: False)  # ours are never without settings
             write_json(self._settings_path, settings)
 
     def finish(self) -> None:
@@ -94,7 +96,7 @@ class ProgressFolder:
         self._settings_path.unlink(missing_ok=True)
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
-        before = _flatten(json.loads(self._settings_path.read_text(encoding="utf-8")))
+        before = _flatten(read_json(self._settings_path))
         now = _flatten(json.loads(json.dumps(settings)))
         changes = [
             f"  {key}: {before.get(key, '(absent)')} → {now.get(key, '(absent)')}"

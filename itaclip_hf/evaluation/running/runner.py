@@ -6,6 +6,7 @@ share in integers and the matrices are added once at the end, so N processes giv
 bit.
 """
 
+import contextlib
 import itertools
 import logging
 import os
@@ -24,7 +25,9 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
+from ...files import own_results
 from ...image_errors import find_image_error
+from ...plain_text import show_control_characters
 from ..data.segmentation_datasets import SampleError, SegmentationDataset, StreamedDataset
 from ..metrics.confusion_matrix import compute_segmentation_scores, decode_pair_counts, encode_pair_counts
 from ..metrics.image_counts import ImageCounts
@@ -38,6 +41,7 @@ __all__ = [
     "Problem",
     "RunOptions",
     "check_process_count",
+    "claim_results",
     "describe_run",
     "describe_runs",
     "make_accelerator",
@@ -147,6 +151,22 @@ def check_process_count(accelerator: Accelerator) -> None:
             f"{accelerator.num_processes}. On CPUs start with `OMP_NUM_THREADS=1 ACCELERATE_USE_CPU=1 torchrun "
             "--standalone --nproc_per_node N -m itaclip_hf.cli …`."
         )
+
+
+@contextlib.contextmanager
+def claim_results(accelerator: Accelerator, folder: str | os.PathLike[str], names: Sequence[str]) -> Iterator[None]:
+    """Lets the main process own the files of a folder, see `own_results`; every process raises what is wrong."""
+    failure: list[Any] = [None]
+    with contextlib.ExitStack() as stack:
+        if accelerator.is_main_process:
+            try:
+                stack.enter_context(own_results(folder, names))
+            except (OSError, ValueError) as error:
+                failure[0] = error
+        broadcast_object_list(failure)
+        if failure[0] is not None:
+            raise failure[0]
+        yield
 
 
 def run_evaluation(
@@ -402,7 +422,7 @@ class _Share:
         for index, error in errors:
             if self._options.strict:
                 raise error
-            logger.warning("%s", error)
+            logger.warning("%s", show_control_characters(str(error)))
             self.problems.append(Problem(index, error.kind, error.path, error.message))
 
 

@@ -6,7 +6,6 @@ unanswered is reported by class.
 """
 
 import datetime
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any, Literal
 
 from rich.progress import track
 
-from ...files import write_json
+from ...files import read_json, write_json
 from ...processing import Vocabulary
 
 __all__ = [
@@ -277,7 +276,9 @@ class _Answers:
             self._read(self._file)
 
     def _read(self, file: Path) -> None:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
+        if not isinstance(content, dict) or content.keys() != {"settings", "texts", "rejected"}:
+            raise ValueError(f"Expected {file} to hold earlier answers, but it is another file. Use another `--out`.")
         if content["settings"] != self._description:
             changed = sorted(
                 key

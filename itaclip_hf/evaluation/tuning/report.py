@@ -14,7 +14,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from ...files import write_json, write_text
+from ...files import own_results, write_json, write_text
 from ...modeling import ITACLIPForSemanticSegmentation
 from ...processing import ITACLIPProcessor, Vocabulary
 from ..data.dataset_split import SubsetDataset
@@ -37,6 +37,7 @@ from .search import (
 __all__ = ["TuningReport", "format_options", "tune_and_report"]
 
 SETTINGS_FILE, VOCABULARY_FILE, MODEL_FOLDER = "settings.json", "vocabulary.json", "model"
+RESULT_FILES = (SETTINGS_FILE, VOCABULARY_FILE, MODEL_FOLDER, "report.md", "report.json", "default", "tuned")
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def tune_and_report(
     Raises:
         ValueError: If there are many processes, nothing to tune, or too few classes.
         SampleError: If an image to tune on cannot be used.
+        OSError: If another file is where a result would be, or another run uses the folder.
     """
     accelerator = accelerator or make_accelerator()
     if accelerator.num_processes > 1:
@@ -96,6 +98,26 @@ def tune_and_report(
             f"Expected one process for tuning, but got {accelerator.num_processes}. Start it without torchrun."
         )
     target = Path(folder)
+    with own_results(target, RESULT_FILES):
+        return _tune_and_report(
+            model, processor, vocabulary, parts, target, options, run, accelerator, name, plots, save_model, command
+        )
+
+
+def _tune_and_report(
+    model: ITACLIPForSemanticSegmentation,
+    processor: ITACLIPProcessor,
+    vocabulary: Vocabulary,
+    parts: tuple[SubsetDataset, SubsetDataset],
+    target: Path,
+    options: TuningOptions | None,
+    run: RunOptions | None,
+    accelerator: Accelerator,
+    name: str | None,
+    plots: bool,
+    save_model: bool,
+    command: Sequence[str],
+) -> TuningReport:
     tuning_part, held_out_part = parts
     result = tune_settings(model, processor, vocabulary, tuning_part, options)
     for label, settings in (("default", result.default), ("tuned", result.chosen)):
