@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from itaclip_hf import Vocabulary
 from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation import find_baseline, get_benchmark
-from itaclip_hf.evaluation.running.baselines import tagclip
+from itaclip_hf.evaluation.running.baselines import refinement, tagclip
 from itaclip_hf.evaluation.running.baselines.activation_maps import (
     compute_activation_maps,
     compute_affinity,
@@ -91,8 +91,7 @@ class Case:
 
     @functools.cached_property
     def pixel_values(self) -> torch.Tensor:
-        size = max(self.arrays["image"].shape)
-        prepared = tagclip._prepare_images(16, size, False, [Image.fromarray(self.arrays["image"])], MEAN, STD)
+        prepared = tagclip._prepare_images(16, [Image.fromarray(self.arrays["image"])], MEAN, STD)
         return prepared["pixel_values"][0][None]
 
     @functools.cached_property
@@ -230,8 +229,9 @@ def test_classes_of_a_scene_are_found():
 
 
 @pytest.mark.parametrize("words", [OBJECTS, Vocabulary(["dog", "cat", "background"])], ids=["objects", "stuff"])
-def test_any_sizes_in_one_batch_give_what_each_gives_alone(words):
-    predictor = tagclip.TagCLIP("demo", words, settings={"longest_edge": 64})
+def test_any_sizes_in_one_batch_give_what_each_gives_alone(words, monkeypatch):
+    monkeypatch.setattr(tagclip, "LONGEST_SIDE", 64)
+    predictor = tagclip.TagCLIP("demo", words)
     sizes = [(1, 1), (16, 300), (50, 75), (64, 50)]
     images = [make_image(*size, seed) for seed, size in enumerate(sizes)]
     prepared = predictor.prepare_images(images)
@@ -274,14 +274,14 @@ def test_published_words_stand_in_for_the_benchmarks_own():
 
 
 def test_the_description_tells_rules_words_and_settings():
-    predictor = tagclip.TagCLIP("demo", OBJECTS.with_auxiliary_texts(["a", "b", "c"]), settings={"longest_edge": 64})
+    predictor = tagclip.TagCLIP("demo", OBJECTS.with_auxiliary_texts(["a", "b", "c"]))
     assert predictor.vocabulary == OBJECTS
     description = predictor.describe()
     assert json.loads(json.dumps(description)) == description
-    assert (description["method"], description["longest_edge"]) == ("TagCLIP", 64)
+    assert (description["method"], description["longest_side"]) == ("TagCLIP", 1024)
     assert description["words"] == "the vocabulary's" and description["rules"]["box_threshold"] == 0.4
     objects = tagclip.TagCLIP("demo", OBJECTS, "coco_object").describe()
-    assert objects["rules"]["box_threshold"] == 0.7 and objects["longest_edge"] == 1024
+    assert objects["rules"]["box_threshold"] == 0.7
     prepare = pickle.loads(pickle.dumps(predictor.prepare_images))
     assert prepare([make_image(40, 50)])["pixel_values"][0].shape == (3, 48, 64)
 
@@ -323,10 +323,11 @@ def test_the_command_line_runs_it_by_name(tmp_path):
 
 def test_what_it_cannot_run_is_refused(tmp_path, monkeypatch):
     assert find_baseline("demo", "tagclip") is tagclip.TagCLIP
-    with pytest.raises(ValueError, match="pamr_steps, longest_edge for TagCLIP, but got window_stride"):
+    with pytest.raises(ValueError, match="out of pamr_steps for TagCLIP, but got window_stride"):
         tagclip.TagCLIP("demo", OBJECTS, settings={"window_stride": 7})
     with pytest.raises(ValueError, match="tower of two blocks or more"):
         tagclip.TagCLIP(save_tiny_checkpoint(tmp_path, blocks=1), OBJECTS)
-    monkeypatch.setattr(tagclip, "has_dense_crf", lambda: False)
+    monkeypatch.setattr(refinement, "has_dense_crf", lambda: False)
     with pytest.raises(ValueError, match=r"Expected pydensecrf2 .* or refine with PAMR"):
         find_baseline("demo", "tagclip-crf")("demo", OBJECTS)
+    assert find_baseline("demo", "tagclip-crf")("demo", OBJECTS, settings={"pamr_steps": 1}).describe()["refinement"]
