@@ -14,7 +14,7 @@ from scripted_evaluation import write_folders
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 from typer.testing import CliRunner
 
-from itaclip_hf import Vocabulary
+from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
 from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation import find_baseline, get_benchmark
 from itaclip_hf.evaluation.running.baselines import refinement, tagclip
@@ -164,16 +164,14 @@ def test_maps_of_labels_are_refined(case):
 
 
 @pytest.fixture
-def golden_checkpoint(case, tmp_path) -> Path:
-    """The case's weights in a folder; its words are tokenized already, so that any tokenizer will do."""
+def recorded(case, tmp_path, monkeypatch) -> Case:
+    """The case, where predictors load its weights and encode its token ids instead of their words."""
     case.model.save_pretrained(tmp_path)
-    for file in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
-        shutil.copy(DEMO_CHECKPOINT / file, tmp_path)
-    return tmp_path
-
-
-def encode_recorded_texts(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the predictor encode the recorded token ids instead of its words."""
+    loaded = (
+        ITACLIPForSemanticSegmentation.from_pretrained(tmp_path),
+        ITACLIPProcessor.from_pretrained(DEMO_CHECKPOINT),
+    )
+    monkeypatch.setattr(tagclip, "load", lambda checkpoint, **options: loaded)
 
     def encode_texts(self, names, background, templates):
         kind, of_classes, of_background = (
@@ -187,12 +185,12 @@ def encode_recorded_texts(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
         return features
 
     monkeypatch.setattr(tagclip.TagCLIP, "_encode_texts", encode_texts)
-    monkeypatch.setattr("itaclip_hf.loading._check_tokenizer", lambda *arguments: None)
+    return case
 
 
-def test_label_maps_are_the_published_ones(case, golden_checkpoint, monkeypatch):
-    encode_recorded_texts(case, monkeypatch)
-    predictor = tagclip.TagCLIP(golden_checkpoint, case.words, case.benchmark, dtype="float32")
+def test_label_maps_are_the_published_ones(recorded):
+    case = recorded
+    predictor = tagclip.TagCLIP("recorded", case.words, case.benchmark)
     assert isinstance(predictor, Predictor) and predictor._rules == case.rules
     with torch.inference_mode():  # as callers do
         (prediction,) = predictor.predict(predictor.prepare_images([Image.fromarray(case.arrays["image"])]))
@@ -203,9 +201,9 @@ def test_label_maps_are_the_published_ones(case, golden_checkpoint, monkeypatch)
 
 
 @pytest.mark.skipif(not has_dense_crf(), reason="pydensecrf2 is not installed")
-def test_label_maps_after_the_crf_are_the_published_ones(case, golden_checkpoint, monkeypatch):
-    encode_recorded_texts(case, monkeypatch)
-    predictor = tagclip.TagCLIPWithCRF(golden_checkpoint, case.words, case.benchmark, dtype="float32")
+def test_label_maps_after_the_crf_are_the_published_ones(recorded):
+    case = recorded
+    predictor = tagclip.TagCLIPWithCRF("recorded", case.words, case.benchmark)
     (prediction,) = predictor.predict(predictor.prepare_images([Image.fromarray(case.arrays["image"])]))
     assert (prediction.labels == case["crf_label_map"].long()).double().mean() >= 0.999
 

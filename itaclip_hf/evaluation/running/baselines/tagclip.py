@@ -347,8 +347,9 @@ class TagCLIP:
     def _encode_texts(self, names: list[str], background: list[str], templates: Sequence[str]) -> torch.Tensor:
         """(texts, projection_dim) unit features: classes, then background words."""
         self._processor.templates = list(templates)
-        inputs = self._processor(text=[*names, *background]).to(self._model.device)
-        return TextCache().encode_texts(self._model, inputs["input_ids"], inputs["attention_mask"])
+        inputs = self._processor(text=names, background=background).to(self._model.device)
+        features = TextCache().encode_texts(self._model, inputs["input_ids"], inputs["attention_mask"])
+        return features.roll(-len(background), 0)  # the processor has them the other way round
 
     def _tag(self, encoded: EncodedImage, pixel_values: torch.Tensor) -> torch.Tensor:
         """Scores (classes,) of the whole image."""
