@@ -14,10 +14,10 @@ from scripted_evaluation import write_folders
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 from typer.testing import CliRunner
 
-from itaclip_hf import Vocabulary
+from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
 from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation import find_baseline, get_benchmark
-from itaclip_hf.evaluation.running.baselines import tagclip
+from itaclip_hf.evaluation.running.baselines import refinement, tagclip
 from itaclip_hf.evaluation.running.baselines.activation_maps import (
     compute_activation_maps,
     compute_affinity,
@@ -91,8 +91,7 @@ class Case:
 
     @functools.cached_property
     def pixel_values(self) -> torch.Tensor:
-        size = max(self.arrays["image"].shape)
-        prepared = tagclip._prepare_images(16, size, False, [Image.fromarray(self.arrays["image"])], MEAN, STD)
+        prepared = tagclip._prepare_images(16, [Image.fromarray(self.arrays["image"])], MEAN, STD)
         return prepared["pixel_values"][0][None]
 
     @functools.cached_property
@@ -165,16 +164,14 @@ def test_maps_of_labels_are_refined(case):
 
 
 @pytest.fixture
-def golden_checkpoint(case, tmp_path) -> Path:
-    """The case's weights in a folder; its words are tokenized already, so that any tokenizer will do."""
+def recorded(case, tmp_path, monkeypatch) -> Case:
+    """The case, where predictors load its weights and encode its token ids instead of their words."""
     case.model.save_pretrained(tmp_path)
-    for file in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
-        shutil.copy(DEMO_CHECKPOINT / file, tmp_path)
-    return tmp_path
-
-
-def encode_recorded_texts(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the predictor encode the recorded token ids instead of its words."""
+    loaded = (
+        ITACLIPForSemanticSegmentation.from_pretrained(tmp_path),
+        ITACLIPProcessor.from_pretrained(DEMO_CHECKPOINT),
+    )
+    monkeypatch.setattr(tagclip, "load", lambda checkpoint, **options: loaded)
 
     def encode_texts(self, names, background, templates):
         kind, of_classes, of_background = (
@@ -188,12 +185,12 @@ def encode_recorded_texts(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
         return features
 
     monkeypatch.setattr(tagclip.TagCLIP, "_encode_texts", encode_texts)
-    monkeypatch.setattr("itaclip_hf.loading._check_tokenizer", lambda *arguments: None)
+    return case
 
 
-def test_label_maps_are_the_published_ones(case, golden_checkpoint, monkeypatch):
-    encode_recorded_texts(case, monkeypatch)
-    predictor = tagclip.TagCLIP(golden_checkpoint, case.words, case.benchmark, dtype="float32")
+def test_label_maps_are_the_published_ones(recorded):
+    case = recorded
+    predictor = tagclip.TagCLIP("recorded", case.words, case.benchmark)
     assert isinstance(predictor, Predictor) and predictor._rules == case.rules
     with torch.inference_mode():  # as callers do
         (prediction,) = predictor.predict(predictor.prepare_images([Image.fromarray(case.arrays["image"])]))
@@ -204,9 +201,9 @@ def test_label_maps_are_the_published_ones(case, golden_checkpoint, monkeypatch)
 
 
 @pytest.mark.skipif(not has_dense_crf(), reason="pydensecrf2 is not installed")
-def test_label_maps_after_the_crf_are_the_published_ones(case, golden_checkpoint, monkeypatch):
-    encode_recorded_texts(case, monkeypatch)
-    predictor = tagclip.TagCLIPWithCRF(golden_checkpoint, case.words, case.benchmark, dtype="float32")
+def test_label_maps_after_the_crf_are_the_published_ones(recorded):
+    case = recorded
+    predictor = tagclip.TagCLIPWithCRF("recorded", case.words, case.benchmark)
     (prediction,) = predictor.predict(predictor.prepare_images([Image.fromarray(case.arrays["image"])]))
     assert (prediction.labels == case["crf_label_map"].long()).double().mean() >= 0.999
 
@@ -214,6 +211,25 @@ def test_label_maps_after_the_crf_are_the_published_ones(case, golden_checkpoint
 def make_image(height: int, width: int, seed: int = 0) -> Image.Image:
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def save_tiny_checkpoint(folder: Path, blocks: int) -> Path:
+    """Random weights with fewer blocks, other patches and another size than those that the method was made for."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_CHECKPOINT)
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": blocks}
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    text = {**tower, **ids, "vocab_size": len(tokenizer)}
+    vision = {**tower, "patch_size": 8, "image_size": 32}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        shutil.copy(DEMO_CHECKPOINT / file, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), blocks=3)
 
 
 SCENE = Vocabulary(["sky", "cactus", "grapes", "umbrella", "dog", "car", "house", "book"])
@@ -230,12 +246,13 @@ def test_classes_of_a_scene_are_found():
 
 
 @pytest.mark.parametrize("words", [OBJECTS, Vocabulary(["dog", "cat", "background"])], ids=["objects", "stuff"])
-def test_any_sizes_in_one_batch_give_what_each_gives_alone(words):
-    predictor = tagclip.TagCLIP("demo", words, settings={"longest_edge": 64})
+def test_any_sizes_in_one_batch_give_what_each_gives_alone(words, tiny, monkeypatch):
+    monkeypatch.setattr(tagclip, "LONGEST_SIDE", 64)
+    predictor = tagclip.TagCLIP(tiny, words)
     sizes = [(1, 1), (16, 300), (50, 75), (64, 50)]
     images = [make_image(*size, seed) for seed, size in enumerate(sizes)]
     prepared = predictor.prepare_images(images)
-    assert [tuple(pixels.shape[1:]) for pixels in prepared["pixel_values"]][:3] == [(16, 16), (16, 64), (48, 64)]
+    assert [tuple(pixels.shape[1:]) for pixels in prepared["pixel_values"]][:3] == [(8, 8), (8, 64), (48, 64)]
     for image, prediction in zip(images, predictor.predict(prepared), strict=True):
         (alone,) = predictor.predict(predictor.prepare_images([image]))
         assert prediction.labels.shape == prediction.confidence.shape == (image.height, image.width)
@@ -251,9 +268,9 @@ def test_scores_of_one_value_have_no_boxes_and_stay_finite():
     assert tagclip.choose_labels(spread.amax(0), 0.5).tolist() == [0]
 
 
-def test_pixel_refinement_is_there_for_the_crf():
+def test_pixel_refinement_is_there_for_the_crf(tiny):
     image = make_image(50, 70)
-    plain, refined = (tagclip.TagCLIP("demo", OBJECTS, settings={"pamr_steps": steps}) for steps in (0, 10))
+    plain, refined = (tagclip.TagCLIP(tiny, OBJECTS, settings={"pamr_steps": steps}) for steps in (0, 10))
     (before,), (after,) = (each.predict(each.prepare_images([image])) for each in (plain, refined))
     assert (before.confidence - after.confidence).abs().max() > 1e-3
     assert plain.describe()["refinement"] == "none"
@@ -273,41 +290,26 @@ def test_published_words_stand_in_for_the_benchmarks_own():
     assert tagclip.list_map_texts(words) == (["car", "puppy,hound"], ["background"])
 
 
-def test_the_description_tells_rules_words_and_settings():
-    predictor = tagclip.TagCLIP("demo", OBJECTS.with_auxiliary_texts(["a", "b", "c"]), settings={"longest_edge": 64})
+def test_the_description_tells_rules_words_and_settings(tiny):
+    predictor = tagclip.TagCLIP(tiny, OBJECTS.with_auxiliary_texts(["a", "b", "c"]))
     assert predictor.vocabulary == OBJECTS
     description = predictor.describe()
     assert json.loads(json.dumps(description)) == description
-    assert (description["method"], description["longest_edge"]) == ("TagCLIP", 64)
+    assert (description["method"], description["longest_side"]) == ("TagCLIP", 1024)
     assert description["words"] == "the vocabulary's" and description["rules"]["box_threshold"] == 0.4
-    objects = tagclip.TagCLIP("demo", OBJECTS, "coco_object").describe()
-    assert objects["rules"]["box_threshold"] == 0.7 and objects["longest_edge"] == 1024
+    objects = tagclip.TagCLIP(tiny, OBJECTS, "coco_object").describe()
+    assert objects["rules"]["box_threshold"] == 0.7
     prepare = pickle.loads(pickle.dumps(predictor.prepare_images))
-    assert prepare([make_image(40, 50)])["pixel_values"][0].shape == (3, 48, 64)
+    assert prepare([make_image(40, 50)])["pixel_values"][0].shape == (3, 40, 56)
 
 
-def save_tiny_checkpoint(folder: Path, blocks: int) -> Path:
-    """Random weights with fewer blocks, other patches and another size than those that the method was made for."""
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(DEMO_CHECKPOINT)
-    tower = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": blocks}
-    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    text = {**tower, **ids, "vocab_size": len(tokenizer)}
-    vision = {**tower, "patch_size": 8, "image_size": 32}
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(folder)
-    for file in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
-        shutil.copy(DEMO_CHECKPOINT / file, folder)
-    return folder
-
-
-def test_the_command_line_runs_it_by_name(tmp_path):
+def test_the_command_line_runs_it_by_name(tiny, tmp_path):
     write_folders(tmp_path, num_images=2)
     write_json(tmp_path / "five.json", Vocabulary(["cat", "dog", "sky", "car"], background=["wall"]).to_dict())
-    save_tiny_checkpoint(tmp_path / "model", blocks=3)
 
     def evaluate(*more: object):
         arguments = (
-            "evaluate", "--model", tmp_path / "model", "--images", tmp_path / "images", "--labels",
+            "evaluate", "--model", tiny, "--images", tmp_path / "images", "--labels",
             tmp_path / "labels", "--vocabulary", tmp_path / "five.json", "--workers", 0, "--no-plots",
             "--out", tmp_path / "out", "--batch-size", 2, *more,
         )  # fmt: skip
@@ -321,12 +323,13 @@ def test_the_command_line_runs_it_by_name(tmp_path):
     assert refused.exit_code == 2 and "Expected no --window-stride with TagCLIP" in refused.output
 
 
-def test_what_it_cannot_run_is_refused(tmp_path, monkeypatch):
+def test_what_it_cannot_run_is_refused(tiny, tmp_path, monkeypatch):
     assert find_baseline("demo", "tagclip") is tagclip.TagCLIP
-    with pytest.raises(ValueError, match="pamr_steps, longest_edge for TagCLIP, but got window_stride"):
-        tagclip.TagCLIP("demo", OBJECTS, settings={"window_stride": 7})
+    with pytest.raises(ValueError, match="out of pamr_steps for TagCLIP, but got window_stride"):
+        tagclip.TagCLIP(tiny, OBJECTS, settings={"window_stride": 7})
     with pytest.raises(ValueError, match="tower of two blocks or more"):
         tagclip.TagCLIP(save_tiny_checkpoint(tmp_path, blocks=1), OBJECTS)
-    monkeypatch.setattr(tagclip, "has_dense_crf", lambda: False)
+    monkeypatch.setattr(refinement, "has_dense_crf", lambda: False)
     with pytest.raises(ValueError, match=r"Expected pydensecrf2 .* or refine with PAMR"):
-        find_baseline("demo", "tagclip-crf")("demo", OBJECTS)
+        find_baseline(tiny, "tagclip-crf")(tiny, OBJECTS)
+    assert find_baseline(tiny, "tagclip-crf")(tiny, OBJECTS, settings={"pamr_steps": 1}).describe()["refinement"]

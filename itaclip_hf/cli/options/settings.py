@@ -39,9 +39,9 @@ class _MethodOptions:
     method: Annotated[
         str | None,
         typer.Option(
-            help="clip, maskclip, sclip, clearclip, naclip or itaclip; or "
-            "FILE.py:NAME, where FILE.py registers the method NAME. Default: what the checkpoint says, which is "
-            "ITACLIP for a CLIP checkpoint.",
+            help="clip, maskclip, sclip, clearclip, naclip or itaclip; `itaclip evaluate` also knows the systems of "
+            "docs/methods.md, such as tagclip; or FILE.py:NAME, where FILE.py registers the method NAME. Default: "
+            "what the checkpoint says, which is ITACLIP for a CLIP checkpoint.",
         ),
     ] = None
     preset: Annotated[

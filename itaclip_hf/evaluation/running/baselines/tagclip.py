@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ....loading import load
-from ....modeling.pixel_refinement import compute_refinement_matrix, resize_guide
 from ....processing import IMAGENET_TEMPLATES, Vocabulary, VocabularyClass, read_rgb_image
 from ....text_cache import TextCache
 from ...data.benchmarks import get_benchmark
@@ -39,7 +38,7 @@ from .activation_maps import (
     resize_to_patches,
     run_block,
 )
-from .dense_crf import CRF_SETTINGS, has_dense_crf, refine_with_crf, shift_colors
+from .refinement import REFINEMENT_SETTINGS, Refinement
 
 __all__ = ["Rules", "TagCLIP", "TagCLIPWithCRF"]
 
@@ -57,8 +56,7 @@ VOTE_SHARE = 1 / 3  # of all blocks: 4 of 12
 ACTIVE_SHARE = 0.5  # of a class's range of scores: what its crop holds
 EPSILON = 1e-7
 CROPS_AT_ONCE = 16
-LONGEST_EDGE = 1024  # the published figures are of smaller images; attention needs the fourth power of this
-PAMR_DILATIONS = (8, 16)
+LONGEST_SIDE = 1024  # the published figures are of smaller images; attention needs the fourth power of this
 VOC_WORDS = Path(__file__).parents[2] / "data" / "vocabularies" / "tagclip_voc.json"
 
 
@@ -257,7 +255,7 @@ class TagCLIP:
         checkpoint: Folder or hub id of a CLIP checkpoint, or "demo".
         vocabulary: The classes, and the words that make up the background; auxiliary texts are not used.
         benchmark: Name of the benchmark, for the published rules and words.
-        settings: Steps of pixel refinement, none by default, and the length of the longest side of an image.
+        settings: Steps of pixel refinement (PAMR), none by default.
         dtype: Number format, as for `choose_dtype`.
         device: Where it shall run.
 
@@ -266,7 +264,7 @@ class TagCLIP:
         OSError: If the checkpoint cannot be loaded.
     """
 
-    accepted: tuple[str, ...] = ("pamr_steps", "longest_edge")
+    accepted: tuple[str, ...] = REFINEMENT_SETTINGS
     has_crf = False
 
     @torch.inference_mode(False)
@@ -280,7 +278,7 @@ class TagCLIP:
         dtype: str = "auto",
         device: torch.device | str = "cpu",
     ) -> None:
-        self._pamr_steps, self._longest_edge = self._read_settings(settings or {})
+        self._refinement = self._choose_refinement(settings or {})
         self.name = os.fspath(checkpoint)
         self._model, self._processor = load(checkpoint, method="clip", dtype=dtype, device=device)
         self._model.requires_grad_(False)
@@ -299,19 +297,17 @@ class TagCLIP:
         self._model.set_attn_implementation({"vision_config": "eager"})
         image_processor = self._processor.image_processor
         self._pixels = {"image_mean": list(image_processor.image_mean), "image_std": list(image_processor.image_std)}
-        self.prepare_images = functools.partial(
-            _prepare_images, self._patch_size, self._longest_edge, self.has_crf, **self._pixels
-        )
+        self.prepare_images = functools.partial(_prepare_images, self._patch_size, **self._pixels)
 
     @torch.no_grad()
     def predict(self, prepared: Mapping[str, Any]) -> list[Prediction]:
         """Label and confidence maps of a batch, one image after the other: each has labels of its own."""
         predictions = []
-        for index, size in enumerate(prepared["original_sizes"].tolist()):
-            pixel_values = prepared["pixel_values"][index][None].to(self._model.device)
+        for pixels, image in zip(prepared["pixel_values"], prepared["images"], strict=True):
+            pixel_values = pixels[None].to(self._model.device)
             encoded = encode_image(self._model, pixel_values.to(self._model.dtype), self._rules)
             kept = choose_labels(self._tag(encoded, pixel_values), self._rules.label_threshold)
-            maps = self._refine(self._locate(encoded.tokens, kept, size), pixel_values[0], prepared["guides"][index])
+            maps = self._refinement.apply(self._locate(encoded.tokens, kept, image.shape[:2]), image)
             confidence, places = maps.max(0)
             ids = torch.cat([kept.new_zeros(1), kept + 1]) if self.vocabulary.background else kept
             predictions.append(Prediction(ids[places], confidence))
@@ -319,15 +315,9 @@ class TagCLIP:
 
     def describe(self) -> dict[str, Any]:
         """Weights, words, prompts, rules, refinement, number format and device kind."""
-        if self.has_crf:
-            refinement: Any = {"dense_crf": CRF_SETTINGS}
-        elif self._pamr_steps:
-            refinement = {"pamr": {"steps": self._pamr_steps, "dilations": list(PAMR_DILATIONS)}}
-        else:
-            refinement = "none"
         rules = asdict(self._rules)
         return {
-            "method": "TagCLIP + CRF" if self.has_crf else "TagCLIP",
+            "method": "TagCLIP + CRF" if self._refinement.by_crf else "TagCLIP",
             "model": self.name,
             "weights_sha256": self._weights_sha256,
             "backbone": self._model.config.vision_config.to_diff_dict(),
@@ -337,29 +327,29 @@ class TagCLIP:
             "synonyms": "in maps, in one prompt",
             "auxiliary_texts": "not used",
             "rules": {name: list(value) if isinstance(value, tuple) else value for name, value in rules.items()},
-            "refinement": refinement,
-            "longest_edge": self._longest_edge,
+            "refinement": self._refinement.describe(),
+            "longest_side": LONGEST_SIDE,
             **self._pixels,
             "resample": int(Image.Resampling.BICUBIC),
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "device": self._model.device.type,
         }
 
-    def _read_settings(self, settings: Mapping[str, Any]) -> tuple[int, int]:
+    def _choose_refinement(self, settings: Mapping[str, Any]) -> Refinement:
         refused = [name for name in settings if name not in self.accepted]
         if refused:
             raise ValueError(
                 f"Expected settings out of {', '.join(self.accepted)} for TagCLIP, but got {', '.join(refused)}. "
                 "Leave them out."
             )
-        steps, edge = (settings.get(name) for name in ("pamr_steps", "longest_edge"))
-        return steps or 0, edge or LONGEST_EDGE
+        return Refinement.choose(settings, self.has_crf)
 
     def _encode_texts(self, names: list[str], background: list[str], templates: Sequence[str]) -> torch.Tensor:
         """(texts, projection_dim) unit features: classes, then background words."""
         self._processor.templates = list(templates)
-        inputs = self._processor(text=[*names, *background]).to(self._model.device)
-        return TextCache().encode_texts(self._model, inputs["input_ids"], inputs["attention_mask"])
+        inputs = self._processor(text=names, background=background).to(self._model.device)
+        features = TextCache().encode_texts(self._model, inputs["input_ids"], inputs["attention_mask"])
+        return features.roll(-len(background), 0)  # the processor has them the other way round
 
     def _tag(self, encoded: EncodedImage, pixel_values: torch.Tensor) -> torch.Tensor:
         """Scores (classes,) of the whole image."""
@@ -384,35 +374,15 @@ class TagCLIP:
         maps = resize_maps(maps, (size[0], size[1]), EPSILON).half()
         return add_background(maps) if self.vocabulary.background else maps
 
-    def _refine(self, maps: torch.Tensor, pixel_values: torch.Tensor, guide: np.ndarray | None) -> torch.Tensor:
-        """Maps (n, height, width) float32 after the refinement that was chosen, if any."""
-        if guide is not None:
-            return torch.from_numpy(refine_with_crf(guide, maps.cpu().numpy())).to(maps.device)
-        maps = maps.float()
-        if self._pamr_steps:
-            image = resize_guide(pixel_values.float(), (maps.shape[1], maps.shape[2]))
-            matrix = compute_refinement_matrix(image, PAMR_DILATIONS)
-            maps = matrix.refine(maps.permute(1, 2, 0).contiguous(), self._pamr_steps).permute(2, 0, 1)
-        return maps
-
 
 class TagCLIPWithCRF(TagCLIP):
-    """TagCLIP with the dense CRF at the end, as in its best published figures.
+    """TagCLIP with the dense CRF at the end, as in its best published figures, or with PAMR in its place.
 
     Raises:
-        ValueError: Also if pydensecrf2 is not installed.
+        ValueError: Also if the dense CRF is not installed.
     """
 
-    accepted: tuple[str, ...] = ("longest_edge",)
     has_crf = True
-
-    def _read_settings(self, settings: Mapping[str, Any]) -> tuple[int, int]:
-        if not has_dense_crf():
-            raise ValueError(
-                "Expected pydensecrf2 for the dense CRF, but it is not installed. Run `pip install itaclip_hf[crf]`, "
-                "or refine with PAMR: the method tagclip with `pamr_steps=10`."
-            )
-        return super()._read_settings(settings)
 
 
 def choose_rules(vocabulary: Vocabulary, benchmark: str | None) -> Rules:
@@ -456,21 +426,15 @@ def _span(is_active: torch.Tensor, length: int) -> slice:
 
 
 def _prepare_images(
-    patch_size: int,
-    longest_edge: int,
-    has_crf: bool,
-    images: list[Image.Image],
-    image_mean: Sequence[float],
-    image_std: Sequence[float],
+    patch_size: int, images: list[Image.Image], image_mean: Sequence[float], image_std: Sequence[float]
 ) -> dict[str, Any]:
-    """`pixel_values`, a list of (3, height, width); `original_sizes` (batch, 2); `guides` of the CRF, or `None`."""
-    pixel_values, sizes, guides = [], [], []
+    """Lists: `pixel_values` (3, height, width) of whole patches, and `images` (height, width, 3) uint8 as they are."""
+    pixel_values, originals = [], []
     for image in images:
         colors = read_rgb_image(image)
-        sizes.append((colors.height, colors.width))
-        guides.append(shift_colors(np.asarray(colors)) if has_crf else None)
-        colors.thumbnail((longest_edge, longest_edge), Image.Resampling.BICUBIC, reducing_gap=None)
+        originals.append(torch.from_numpy(np.array(colors)))
+        colors.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC, reducing_gap=None)
         resized = resize_to_patches(np.asarray(colors), patch_size).astype(np.float32)
         normalized = (resized / 255 - np.asarray(image_mean, np.float32)) / np.asarray(image_std, np.float32)
         pixel_values.append(torch.from_numpy(np.moveaxis(normalized, -1, 0).copy()))
-    return {"pixel_values": pixel_values, "original_sizes": torch.tensor(sizes), "guides": guides}
+    return {"pixel_values": pixel_values, "images": originals}
