@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from golden_clip import build_golden_clip, encode_ids
 from PIL import Image
 from scripted_evaluation import write_folders
-from transformers import CLIPConfig, CLIPModel
 from typer.testing import CliRunner
 
 from itaclip_hf import Vocabulary
@@ -25,49 +25,10 @@ from itaclip_hf.evaluation.running.baselines.car import (
 from itaclip_hf.evaluation.running.baselines.dense_crf import refine_with_crf, shift_colors
 from itaclip_hf.evaluation.running.baselines.visual_prompts import draw_ellipse, prompt_visually
 from itaclip_hf.evaluation.running.predictor import Predictor
-from tests.goldens.golden_weights import golden_state_dict
 
 GOLDENS = sorted((Path(__file__).parents[1] / "goldens_seed").glob("car_*.npz"))
 THINGS = Vocabulary([["dog", "puppy"], "cat", "bus"], background=["sky", "wall"])
 STUFF = Vocabulary(["dog", "cat", "sky"])
-
-
-def build_model(spec):
-    """A stock CLIP with the golden weights, its vision tower tamed as the case says."""
-    dims = spec["dims"]
-
-    def tower(kind):
-        width, layers = dims[f"{kind}_width"], dims[f"{kind}_layers"]
-        sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
-        return {**sizes, "num_attention_heads": width // 64, "projection_dim": dims["embed_dim"]}
-
-    weights = golden_state_dict(**dims)
-    for key, value in weights.items():
-        if key.startswith("vision_model.") and "_proj." in key:
-            factor = spec["vision_out_factor" if ".out_proj." in key else "vision_qk_factor"]
-            if ".v_proj." not in key:
-                weights[key] = (value * factor).astype(np.float16).astype(np.float32)
-    if spec["logit_scale"] is not None:
-        weights["logit_scale"] = np.log(spec["logit_scale"]).astype(np.float32)
-    config = CLIPConfig(
-        projection_dim=dims["embed_dim"],
-        text_config={**tower("text"), "vocab_size": 49408, "eos_token_id": 49407},
-        vision_config={**tower("vision"), "patch_size": dims["patch_size"], "image_size": dims["image_size"]},
-        attn_implementation="eager",
-    )
-    model = CLIPModel(config)
-    model.load_state_dict({key: torch.from_numpy(np.asarray(value)) for key, value in weights.items()})
-    return model.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def encode(model, ids):
-    """(..., tokens) -> (..., dim) unit vectors."""
-    flat = torch.from_numpy(ids.astype(np.int64)).flatten(0, -2)
-    if len(flat) == 0:
-        return torch.zeros(0, model.config.projection_dim)
-    features = model.get_text_features(input_ids=flat, return_dict=True).pooler_output
-    return torch.nn.functional.normalize(features, dim=-1).unflatten(0, ids.shape[:-1])
 
 
 def wrap_words(words, classes, templated):
@@ -83,18 +44,18 @@ def wrap_words(words, classes, templated):
 def case(request):
     arrays = dict(np.load(request.param))
     spec = json.loads(bytes(arrays["spec"]))
-    proposer, judge = build_model(spec["cam_clip"]), build_model(spec["semantic_clip"])
+    proposer, judge = build_golden_clip(spec["cam_clip"]), build_golden_clip(spec["semantic_clip"])
     semantic = arrays["semantic_ids"]
     texts = ProposerTexts(
-        encode(proposer, arrays["class_ids"]),
-        encode(proposer, semantic[0]),
-        encode(proposer, wrap_words(arrays["background_ids"], arrays["class_ids"], semantic[0])),
+        encode_ids(proposer, arrays["class_ids"]),
+        encode_ids(proposer, semantic[0]),
+        encode_ids(proposer, wrap_words(arrays["background_ids"], arrays["class_ids"], semantic[0])),
     )
     car = spec["car"]
     thresholds = [car[f"{name}_threshold"] for name in ("confidence", "mask", "clipes")]
     rules = CaRRules(*thresholds, tuple(car["visual_prompt_type"]), car["bg_factor"])
     with torch.inference_mode():
-        stages = list(recur(proposer, judge, arrays["image"], texts, encode(judge, semantic), rules))
+        stages = list(recur(proposer, judge, arrays["image"], texts, encode_ids(judge, semantic), rules))
     return arrays, spec, rules, stages
 
 
@@ -193,7 +154,7 @@ def test_long_images_are_shrunk_and_their_labels_stretched() -> None:
 
 def test_background_words_are_the_vocabulary_s_or_the_published_ones_but_never_classes() -> None:
     assert CaR("demo", THINGS, settings={"pamr_steps": 0}).describe()["background_words"] == ["sky", "wall"]
-    described = CaR("demo", THINGS, "coco_object", {"pamr_steps": 0, "judge": "demo"}).describe()
+    described = CaR("demo", THINGS, "coco_object", {"pamr_steps": 0, "second_checkpoint": "demo"}).describe()
     assert len(described["background_words"]) == 23 and described["confidence_threshold"] == 0.3
     assert described["refinement"] == {"pamr": {"steps": 0, "dilations": [8, 16]}}
     assert "sky" not in CaR("demo", STUFF, settings={"pamr_steps": 0}).describe()["background_words"]
@@ -203,7 +164,9 @@ def test_without_the_dense_crf_it_says_so_and_offers_pamr(monkeypatch) -> None:
     monkeypatch.setattr("itaclip_hf.evaluation.running.baselines.car.has_dense_crf", lambda: False)
     with pytest.raises(ValueError, match=r"Expected pydensecrf2 for the dense CRF.*or refine with PAMR: `pamr_steps`"):
         CaR("demo", THINGS)
-    with pytest.raises(ValueError, match="Expected settings out of judge, pamr_steps, longest_edge for CaR"):
+    with pytest.raises(
+        ValueError, match="Expected settings out of second_checkpoint, pamr_steps, longest_edge for CaR"
+    ):
         CaR("demo", THINGS, settings={"closing": True})
 
 

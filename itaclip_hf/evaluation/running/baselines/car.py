@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from ....loading import load
 from ....modeling.pixel_refinement import compute_refinement_matrix
@@ -26,13 +25,12 @@ from ..predictor import Prediction, hash_weights
 from .activation_maps import (
     compute_activation_maps,
     compute_affinity,
-    embed_patches,
     encode_image,
     refine_maps,
     resize_maps,
     resize_to_patches,
-    run_block,
 )
+from .clip_images import embed_images, normalize_colors, shrink_image
 from .dense_crf import CRF_SETTINGS, has_dense_crf, refine_with_crf, shift_colors
 from .visual_prompts import prompt_visually
 
@@ -131,8 +129,8 @@ class CaR:
         checkpoint: Folder or hub id of the proposer, or "demo".
         vocabulary: The classes.
         benchmark: Name of the benchmark, for its thresholds and marks; those of Pascal VOC by default.
-        settings: The judge's checkpoint, as `judge` (default: the proposer); PAMR instead of the dense CRF, as
-            `pamr_steps`; the length to which longer images are shrunk, as `longest_edge`.
+        settings: The judge's checkpoint, as `second_checkpoint` (default: the proposer); PAMR instead of the dense
+            CRF, as `pamr_steps`; the length to which longer images are shrunk, as `longest_edge`.
         dtype: Number format, as for `choose_dtype`.
         device: Where it shall run.
 
@@ -142,7 +140,7 @@ class CaR:
         OSError: If a checkpoint cannot be loaded.
     """
 
-    accepted: tuple[str, ...] = ("judge", "pamr_steps", "longest_edge")
+    accepted: tuple[str, ...] = ("second_checkpoint", "pamr_steps", "longest_edge")
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -320,7 +318,8 @@ def judge_masks(
 ) -> torch.Tensor:
     """How much each marked region looks like each name.
 
-    For each template, softmax over names of the scaled cosine; then the softmax of the sum over templates.
+    For each template, softmax over names of the scaled cosine; then the softmax of the sum over templates. As
+    published, the judge's image tower is run without its last block.
 
     Args:
         judge: `CLIPModel`.
@@ -335,7 +334,9 @@ def judge_masks(
     features = []
     for some in masks.split(IMAGES_PER_BATCH):
         marked = [mark_mask(image, mask, rules) for mask in some.cpu()]
-        features.append(embed_for_judge(judge, normalize_colors(_crop_for_judge(judge, marked), judge)))
+        features.append(
+            embed_images(judge, normalize_colors(_crop_for_judge(judge, marked), judge), blocks_left_out=1)
+        )
     cosine = torch.cat(features) @ text_features.transpose(1, 2)  # (templates, masks, names)
     scores: torch.Tensor = (judge.logit_scale.float().exp() * cosine).softmax(-1).sum(0).softmax(-1)
     return scores
@@ -348,16 +349,6 @@ def mark_mask(image: np.ndarray, mask: torch.Tensor, rules: CaRRules) -> np.ndar
     return prompt_visually(image, (mask > rules.mask_threshold).numpy(), rules.visual_prompts)
 
 
-def embed_for_judge(judge: Any, pixel_values: torch.Tensor) -> torch.Tensor:
-    """(images, projection_dim) unit vectors of (images, 3, side, side), as published without the last block."""
-    vision = judge.vision_model
-    hidden_states = embed_patches(vision, pixel_values)
-    for block in vision.encoder.layers[:-1]:
-        hidden_states, _ = run_block(block, hidden_states)
-    features = judge.visual_projection(vision.post_layernorm(hidden_states[:, 0]))
-    return F.normalize(features.float(), dim=-1)
-
-
 def keep_names(scores: torch.Tensor, threshold: float) -> torch.Tensor:
     """Positions of scores (names,) above the threshold; of the best one if there are none."""
     (kept,) = torch.where(scores > threshold)
@@ -367,16 +358,6 @@ def keep_names(scores: torch.Tensor, threshold: float) -> torch.Tensor:
 def add_background(masks: torch.Tensor, exponent: float) -> torch.Tensor:
     """(names, height, width) -> (1 + names, height, width), the background first: a power of what masks leave of 1."""
     return torch.cat([(1 - masks.amax(0, keepdim=True)) ** exponent, masks])
-
-
-def shrink_image(image: np.ndarray, longest_edge: int) -> np.ndarray:
-    """The image, (height, width, 3) uint8, with a longest side of at most `longest_edge` pixels."""
-    height, width = image.shape[:2]
-    factor = longest_edge / max(height, width)
-    if factor >= 1:
-        return image
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
 def _stretch(values: torch.Tensor, size: Sequence[int], mode: str) -> torch.Tensor:
@@ -394,13 +375,6 @@ def _crop_for_judge(judge: Any, images: Sequence[np.ndarray]) -> list[np.ndarray
         left, top = (round((length - side) / 2) for length in size)
         cropped.append(np.asarray(resized)[top : top + side, left : left + side])
     return cropped
-
-
-def normalize_colors(images: Sequence[np.ndarray], model: Any) -> torch.Tensor:
-    """(height, width, 3) uint8 images of one size -> (images, 3, height, width), where and as the model takes them."""
-    colors = torch.from_numpy(np.stack(images)).to(model.device).permute(0, 3, 1, 2).float() / 255
-    mean, std = (colors.new_tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
-    return ((colors - mean) / std).to(model.dtype)
 
 
 def _encode_texts(model: Any, processor: Any, names: list[str], template: str) -> torch.Tensor:
