@@ -146,8 +146,9 @@ def test_a_batch_of_odd_sizes_equals_one_by_one(vocabulary) -> None:
         assert prediction.confidence.min() >= 0 and prediction.confidence.max() <= 1
 
 
-def test_long_images_are_shrunk_and_their_labels_stretched() -> None:
-    predictor = CaR("demo", THINGS, settings={"pamr_steps": 0, "longest_edge": 64})
+def test_long_images_are_shrunk_and_their_labels_stretched(monkeypatch) -> None:
+    monkeypatch.setattr("itaclip_hf.evaluation.running.baselines.car.LONGEST_SIDE", 64)
+    predictor = CaR("demo", THINGS, settings={"pamr_steps": 0})
     (prediction,) = predictor.predict(predictor.prepare_images([make_image(100, 131)]))
     assert prediction.labels.shape == prediction.confidence.shape == (100, 131)
 
@@ -156,17 +157,15 @@ def test_background_words_are_the_vocabulary_s_or_the_published_ones_but_never_c
     assert CaR("demo", THINGS, settings={"pamr_steps": 0}).describe()["background_words"] == ["sky", "wall"]
     described = CaR("demo", THINGS, "coco_object", {"pamr_steps": 0, "second_checkpoint": "demo"}).describe()
     assert len(described["background_words"]) == 23 and described["confidence_threshold"] == 0.3
-    assert described["refinement"] == {"pamr": {"steps": 0, "dilations": [8, 16]}}
+    assert described["refinement"] == "none"
     assert "sky" not in CaR("demo", STUFF, settings={"pamr_steps": 0}).describe()["background_words"]
 
 
 def test_without_the_dense_crf_it_says_so_and_offers_pamr(monkeypatch) -> None:
-    monkeypatch.setattr("itaclip_hf.evaluation.running.baselines.car.has_dense_crf", lambda: False)
+    monkeypatch.setattr("itaclip_hf.evaluation.running.baselines.refinement.has_dense_crf", lambda: False)
     with pytest.raises(ValueError, match=r"Expected pydensecrf2 for the dense CRF.*or refine with PAMR: `pamr_steps`"):
         CaR("demo", THINGS)
-    with pytest.raises(
-        ValueError, match="Expected settings out of second_checkpoint, pamr_steps, longest_edge for CaR"
-    ):
+    with pytest.raises(ValueError, match="Expected settings out of second_checkpoint, pamr_steps for CaR"):
         CaR("demo", THINGS, settings={"closing": True})
 
 

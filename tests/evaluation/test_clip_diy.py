@@ -176,3 +176,6 @@ def test_the_command_line_runs_it(tmp_path, found_folder) -> None:
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["settings"]["predictor"]["saliency"]["found"] == str(found_folder)
+    alone = [argument if argument != "clip-diy" else "naclip" for argument in arguments]
+    refused = CliRunner().invoke(app, [str(argument) for argument in alone])
+    assert refused.exit_code == 2 and "Expected no --second-checkpoint with one model" in refused.output

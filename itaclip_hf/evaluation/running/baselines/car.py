@@ -4,7 +4,8 @@ Sun et al., "CLIP as RNN: Segment Countless Visual Concepts without Training End
 activation maps of all names that are left. Each mask is shown to the judge as a mark on the image, and names whose
 mask does not look like them are dropped. Stages repeat until the number of names stays the same; the last stage's
 masks, refined along the image, are the result. A class with synonyms is one text, its names joined by commas, as the
-published lists have it. The figures were made with ViT-B/16 as proposer and ViT-L/14 as judge.
+published lists have it; those of Pascal VOC are used for the benchmark's own words. The figures were made with
+ViT-B/16 as proposer and ViT-L/14 as judge.
 """
 
 import os
@@ -18,8 +19,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ....loading import load
-from ....modeling.pixel_refinement import compute_refinement_matrix
-from ....processing import Vocabulary, read_rgb_image
+from ....processing import Vocabulary, VocabularyClass, read_rgb_image
 from ....text_cache import TextCache
 from ..predictor import Prediction, hash_weights
 from .activation_maps import (
@@ -31,7 +31,8 @@ from .activation_maps import (
     resize_to_patches,
 )
 from .clip_images import embed_images, normalize_colors, shrink_image
-from .dense_crf import CRF_SETTINGS, has_dense_crf, refine_with_crf, shift_colors
+from .refinement import REFINEMENT_SETTINGS, Refinement
+from .tagclip import choose_words, list_map_texts
 from .visual_prompts import prompt_visually
 
 __all__ = ["CaR", "CaRRules", "ProposerTexts", "Stage"]
@@ -57,9 +58,8 @@ BACKGROUND_WORDS = (
 )  # fmt: skip
 EPSILON = 1e-15
 AVERAGED_BLOCKS = 8  # the last ones of the proposer
-LONGEST_EDGE = 1024  # affinity is quadratic in the number of patches; the benchmarks' images are smaller
+LONGEST_SIDE = 1024  # affinity is quadratic in the number of patches; the benchmarks' images are smaller
 IMAGES_PER_BATCH = 8  # that the judge sees at once
-PAMR_DILATIONS = (8, 16)
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ class CaR:
         checkpoint: Folder or hub id of the proposer, or "demo".
         vocabulary: The classes.
         benchmark: Name of the benchmark, for its thresholds and marks; those of Pascal VOC by default.
-        settings: The judge's checkpoint, as `second_checkpoint` (default: the proposer); PAMR instead of the dense
-            CRF, as `pamr_steps`; the length to which longer images are shrunk, as `longest_edge`.
+        settings: The judge's checkpoint, as `second_checkpoint` (default: the proposer), and PAMR instead of the
+            dense CRF, as `pamr_steps`.
         dtype: Number format, as for `choose_dtype`.
         device: Where it shall run.
 
@@ -140,7 +140,7 @@ class CaR:
         OSError: If a checkpoint cannot be loaded.
     """
 
-    accepted: tuple[str, ...] = ("second_checkpoint", "pamr_steps", "longest_edge")
+    accepted: tuple[str, ...] = ("second_checkpoint", *REFINEMENT_SETTINGS)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -153,11 +153,14 @@ class CaR:
         dtype: str = "auto",
         device: torch.device | str = "cpu",
     ) -> None:
-        judge, self._pamr_steps, edge = self._read_settings(settings or {})
-        self.vocabulary, self.name = vocabulary, os.fspath(checkpoint)
+        settings = settings or {}
+        self._refuse_settings(settings)
+        self._refinement, judge = Refinement.choose(settings, by_crf=True), settings.get("second_checkpoint")
+        classes = [VocabularyClass(entry.names) for entry in vocabulary.classes]
+        self.vocabulary = vocabulary = Vocabulary(classes, vocabulary.background, vocabulary.metadata)
+        self.name = os.fspath(checkpoint)
         self.rules = RULES.get(benchmark or "", CaRRules())
         self.prepare_images = _prepare_images
-        self._longest_edge = edge or LONGEST_EDGE
         self._judge_name = self.name if judge is None else os.fspath(judge)
         self._proposer, processor = load(checkpoint, method="clip", dtype=dtype, device=device)
         self._judge, judge_processor = self._proposer, processor
@@ -168,6 +171,10 @@ class CaR:
         words = vocabulary.background if vocabulary.background and benchmark not in RULES else BACKGROUND_WORDS
         names = {name for entry in vocabulary.classes for name in entry.names}
         self._background_words = [word for word in words if word not in names]
+        published = choose_words(vocabulary, benchmark)
+        self._texts_of_classes = [",".join(entry.names) for entry in vocabulary.classes]
+        if published is not vocabulary:
+            self._texts_of_classes, _ = list_map_texts(published)
         self._texts = self._encode_names(processor, judge_processor)
         for model in {self._proposer, self._judge}:
             model.requires_grad_(False).set_attn_implementation({"vision_config": "eager"})
@@ -180,9 +187,6 @@ class CaR:
 
     def describe(self) -> dict[str, Any]:
         """Weights, texts, rules, refinement, number format and device kind."""
-        refinement: Any = {"dense_crf": CRF_SETTINGS}
-        if self._pamr_steps is not None:
-            refinement = {"pamr": {"steps": self._pamr_steps, "dilations": list(PAMR_DILATIONS)}}
         return {
             "method": "CaR",
             "model": self.name,
@@ -191,34 +195,28 @@ class CaR:
             "judge_weights_sha256": self._weights_sha256[1],
             "cam_template": CAM_TEMPLATE,
             "judge_templates": list(JUDGE_TEMPLATES),
-            "synonyms": "joined by commas",
+            "class_texts": self._texts_of_classes,
             "auxiliary_texts": "not used",
             "background_words": self._background_words,
             **asdict(self.rules),
             "visual_prompts": list(self.rules.visual_prompts),
-            "longest_edge": self._longest_edge,
-            "refinement": refinement,
+            "longest_side": LONGEST_SIDE,
+            "refinement": self._refinement.describe(),
             "dtype": str(self._proposer.dtype).removeprefix("torch."),
             "device": self._proposer.device.type,
         }
 
-    def _read_settings(self, settings: Mapping[str, Any]) -> list[Any]:
+    def _refuse_settings(self, settings: Mapping[str, Any]) -> None:
         refused = [name for name in settings if name not in self.accepted]
         if refused:
             raise ValueError(
                 f"Expected settings out of {', '.join(self.accepted)} for CaR, but got {', '.join(refused)}. Leave "
                 "them out."
             )
-        if settings.get("pamr_steps") is None and not has_dense_crf():
-            raise ValueError(
-                "Expected pydensecrf2 for the dense CRF, but it is not installed. Run `pip install itaclip_hf[crf]`, "
-                "or refine with PAMR: `pamr_steps` 10, for example."
-            )
-        return [settings.get(name) for name in self.accepted]
 
     def _encode_names(self, processor: Any, judge_processor: Any) -> tuple[ProposerTexts, torch.Tensor]:
         """The proposer's texts and the judge's, (templates, classes, dim)."""
-        names = [",".join(entry.names) for entry in self.vocabulary.classes]
+        names = self._texts_of_classes
         asked = ProposerTexts(
             _encode_texts(self._proposer, processor, names, "{}"),
             _encode_texts(self._proposer, processor, names, CAM_TEMPLATE),
@@ -228,14 +226,14 @@ class CaR:
         return asked, torch.stack(judged)
 
     def _predict_one(self, image: np.ndarray) -> Prediction:
-        shrunk = shrink_image(image, self._longest_edge)
+        shrunk = shrink_image(image, LONGEST_SIDE)
         has_background = bool(self.vocabulary.background)
         last = None
         for last in recur(self._proposer, self._judge, shrunk, *self._texts, self.rules):  # noqa: B007
             pass
         assert last is not None
         maps = add_background(last.masks, self.rules.background_exponent) if has_background else last.masks
-        best, position = self._refine(shrunk, maps).max(0)
+        best, position = self._refinement.apply(maps, torch.tensor(shrunk)).max(0)
         ids = last.classes + 1 if has_background else last.classes
         if has_background:
             ids = torch.cat([ids.new_zeros(1), ids])
@@ -244,16 +242,6 @@ class CaR:
             labels = _stretch(labels, image.shape[:2], "nearest-exact").long()
             best = _stretch(best, image.shape[:2], "bilinear")
         return Prediction(labels, best.clamp(0, 1))
-
-    def _refine(self, image: np.ndarray, maps: torch.Tensor) -> torch.Tensor:
-        """Maps (maps, height, width) that follow the image, (height, width, 3) uint8."""
-        if self._pamr_steps is None:
-            return torch.from_numpy(refine_with_crf(shift_colors(image), maps.cpu().numpy())).to(maps.device)
-        if self._pamr_steps == 0:
-            return maps
-        guide = torch.tensor(image, device=maps.device).permute(2, 0, 1)
-        matrix = compute_refinement_matrix(guide, PAMR_DILATIONS)
-        return matrix.refine(maps.permute(1, 2, 0).contiguous(), self._pamr_steps).permute(2, 0, 1)
 
 
 def recur(

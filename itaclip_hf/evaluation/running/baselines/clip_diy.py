@@ -18,7 +18,7 @@ from PIL import Image
 
 from ....loading import load
 from ....processing import BACKGROUND_LABEL, Vocabulary, VocabularyClass, read_rgb_image
-from ....processing.resizing import resize_image
+from ....processing.pixels import resize_image
 from ....text_cache import TextCache
 from ..predictor import Prediction, hash_weights
 from .clip_images import embed_images, normalize_colors
