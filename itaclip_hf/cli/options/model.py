@@ -45,6 +45,13 @@ class ModelOptions:
         NumberFormat,
         typer.Option(help="Number format; auto: bfloat16 where the device is fast in it, else float32."),
     ] = NumberFormat.auto
+    second_checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="What a method needs beside the model: CaR's judge, a CLIP checkpoint (default: the model); "
+            "CLIP-DIY's saliency, FOUND's decoder_weights.pt or a folder with it and its DINO (default: none)."
+        ),
+    ] = None
 
     def own_vocabulary(self) -> "Vocabulary | None":
         """What the embedded checkpoint is for; others bring their vocabulary along, if they have one."""
@@ -63,6 +70,8 @@ class ModelOptions:
         from ...loading import choose_device, choose_dtype, load
         from ...methods import Settings
 
+        if self.second_checkpoint is not None:
+            raise ValueError("Expected no --second-checkpoint with one model, but got one. Leave it out.")
         quiet_libraries()
         place = choose_device(device)
         dtype = str(choose_dtype(self.dtype.value, place)).removeprefix("torch.")
@@ -107,13 +116,14 @@ class ModelOptions:
         from ...evaluation.running.baselines import SYSTEMS
 
         known = [*baseline.accepted, *(["method"] if settings.method in SYSTEMS else [])]
-        refused = [name_option(name) for name in settings.given() if name not in known]
+        second = {} if self.second_checkpoint is None else {"second_checkpoint": self.second_checkpoint}
+        refused = [name_option(name) for name in {**settings.given(), **second} if name not in known]
         if refused:
             raise ValueError(
                 f"Expected no {', '.join(refused)} with {baseline.__name__}, which has no such settings, but got them."
                 f" Leave them out; it has {' and '.join(map(name_option, baseline.accepted))}."
             )
-        return baseline(self.model, vocabulary, benchmark, settings.changes(), self.dtype.value, device)
+        return baseline(self.model, vocabulary, benchmark, {**settings.changes(), **second}, self.dtype.value, device)
 
 
 def quiet_libraries() -> None:

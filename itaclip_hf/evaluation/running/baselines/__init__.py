@@ -14,6 +14,8 @@ from transformers import PreTrainedConfig
 from ....loading import resolve_checkpoint
 from ....processing import Vocabulary
 from ..predictor import Predictor
+from .car import CaR
+from .clip_diy import ClipDIY
 from .groupvit import GroupViT
 from .tagclip import TagCLIP, TagCLIPWithCRF
 
@@ -39,7 +41,12 @@ class Baseline(Predictor, Protocol):
 BASELINES: dict[str, type[Baseline]] = {"groupvit": GroupViT}
 """By the model type in a checkpoint's configuration."""
 
-SYSTEMS: dict[str, type[Baseline]] = {"tagclip": TagCLIP, "tagclip-crf": TagCLIPWithCRF}
+SYSTEMS: dict[str, type[Baseline]] = {
+    "car": CaR,
+    "clip-diy": ClipDIY,
+    "tagclip": TagCLIP,
+    "tagclip-crf": TagCLIPWithCRF,
+}
 """By name: methods that run on CLIP checkpoints, but are more than settings of our model."""
 
 

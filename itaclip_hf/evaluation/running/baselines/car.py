@@ -1,0 +1,379 @@
+"""CaR, "CLIP as RNN": one CLIP proposes a mask for each name, another judges the masks, until no name is dropped.
+
+Sun et al., "CLIP as RNN: Segment Countless Visual Concepts without Training Endeavor" (CVPR 2024). The proposer makes
+activation maps of all names that are left. Each mask is shown to the judge as a mark on the image, and names whose
+mask does not look like them are dropped. Stages repeat until the number of names stays the same; the last stage's
+masks, refined along the image, are the result. A class with synonyms is one text, its names joined by commas, as the
+published lists have it; those of Pascal VOC are used for the benchmark's own words. The figures were made with
+ViT-B/16 as proposer and ViT-L/14 as judge.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from ....loading import load
+from ....processing import Vocabulary, VocabularyClass, read_rgb_image
+from ....text_cache import TextCache
+from ..predictor import Prediction, hash_weights
+from .activation_maps import (
+    compute_activation_maps,
+    compute_affinity,
+    encode_image,
+    refine_maps,
+    resize_maps,
+    resize_to_patches,
+)
+from .clip_images import embed_images, normalize_colors, shrink_image
+from .refinement import REFINEMENT_SETTINGS, Refinement
+from .tagclip import choose_words, list_map_texts
+from .visual_prompts import prompt_visually
+
+__all__ = ["CaR", "CaRRules", "ProposerTexts", "Stage"]
+
+CAM_TEMPLATE = "a clean origami {}."
+JUDGE_TEMPLATES = (
+    CAM_TEMPLATE,
+    "a photo of a {}.",
+    "This is a photo of a {}",
+    "There is a {} in the scene",
+    "There is the {} in the scene",
+    "a photo of a {} in the scene",
+    *(
+        f"{start} a {size} {{}}."
+        for start in ("a photo of", "This is a photo of")
+        for size in ("small", "medium", "large")
+    ),
+    *(f"There is a {size} {{}} in the scene." for size in ("small", "medium", "large")),
+)
+BACKGROUND_WORDS = (
+    "ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea", "railway",
+    "railroad", "helmet", "cloud", "house", "mountain", "ocean", "road", "rock", "street", "valley", "bridge",
+)  # fmt: skip
+EPSILON = 1e-15
+AVERAGED_BLOCKS = 8  # the last ones of the proposer
+LONGEST_SIDE = 1024  # affinity is quadratic in the number of patches; the benchmarks' images are smaller
+IMAGES_PER_BATCH = 8  # that the judge sees at once
+
+
+@dataclass(frozen=True)
+class CaRRules:
+    """Numbers that differ between benchmarks; the defaults are those of Pascal VOC.
+
+    Args:
+        confidence_threshold: Names whose mask scores no higher are dropped.
+        mask_threshold: A pixel above it belongs to the mask that the judge is shown.
+        box_threshold: Share of a map's maximum from which on a patch counts for the boxes.
+        visual_prompts: How the mask is marked; see `visual_prompts`.
+        background_exponent: Of what is left of 1 by all masks, which is the background's map.
+    """
+
+    confidence_threshold: float = 0.6
+    mask_threshold: float = 0.4
+    box_threshold: float = 0.4
+    visual_prompts: tuple[str, ...] = ("blur", "circle")
+    background_exponent: float = 1.0
+
+
+RULES = {
+    "voc21": CaRRules(),
+    "coco_object": CaRRules(0.3, 0.5, 0.5, ("blur", "gray")),
+    "context60": CaRRules(0.25, 0.6, 0.4, ("blur", "circle")),
+}
+
+
+class ProposerTexts(NamedTuple):
+    """What the proposer is asked, as unit vectors.
+
+    Attributes:
+        bare: (classes, dim), names without a template, for the first stage.
+        templated: (classes, dim), for the others.
+        background: (words, dim)
+    """
+
+    bare: torch.Tensor
+    templated: torch.Tensor
+    background: torch.Tensor
+
+
+class Stage(NamedTuple):
+    """One recurrence.
+
+    Attributes:
+        classes: (names,) the classes that entered it, increasing.
+        masks: (names, height, width) from 0 to 1.
+        text_scores: (names, names) the judge's scores of each mask, in rows, for each name.
+        kept: (kept,) positions in `classes` of those that are kept, increasing.
+    """
+
+    classes: torch.Tensor
+    masks: torch.Tensor
+    text_scores: torch.Tensor
+    kept: torch.Tensor
+
+
+class CaR:
+    """CaR as `Predictor`, on one CLIP checkpoint or two.
+
+    Background words only draw activation off things: the published list for the published benchmarks, else the
+    vocabulary's, without words that are names of its classes. A vocabulary without a background has no background
+    map, and every pixel goes to one of the names that were kept.
+
+    Args:
+        checkpoint: Folder or hub id of the proposer, or "demo".
+        vocabulary: The classes.
+        benchmark: Name of the benchmark, for its thresholds and marks; those of Pascal VOC by default.
+        settings: The judge's checkpoint, as `second_checkpoint` (default: the proposer), and PAMR instead of the
+            dense CRF, as `pamr_steps`.
+        dtype: Number format, as for `choose_dtype`.
+        device: Where it shall run.
+
+    Raises:
+        ValueError: If a checkpoint lacks weights, a setting does not apply, a name is too long, or the dense CRF is
+            not installed.
+        OSError: If a checkpoint cannot be loaded.
+    """
+
+    accepted: tuple[str, ...] = ("second_checkpoint", *REFINEMENT_SETTINGS)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike[str],
+        vocabulary: Vocabulary,
+        benchmark: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        dtype: str = "auto",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        settings = settings or {}
+        self._refuse_settings(settings)
+        self._refinement, judge = Refinement.choose(settings, by_crf=True), settings.get("second_checkpoint")
+        classes = [VocabularyClass(entry.names) for entry in vocabulary.classes]
+        self.vocabulary = vocabulary = Vocabulary(classes, vocabulary.background, vocabulary.metadata)
+        self.name = os.fspath(checkpoint)
+        self.rules = RULES.get(benchmark or "", CaRRules())
+        self.prepare_images = _prepare_images
+        self._judge_name = self.name if judge is None else os.fspath(judge)
+        self._proposer, processor = load(checkpoint, method="clip", dtype=dtype, device=device)
+        self._judge, judge_processor = self._proposer, processor
+        if judge is not None:
+            self._judge, judge_processor = load(judge, method="clip", dtype=dtype, device=device)
+        self._weights_sha256 = [hash_weights(model) for model in (self._proposer, self._judge)]
+
+        words = vocabulary.background if vocabulary.background and benchmark not in RULES else BACKGROUND_WORDS
+        names = {name for entry in vocabulary.classes for name in entry.names}
+        self._background_words = [word for word in words if word not in names]
+        published = choose_words(vocabulary, benchmark)
+        self._texts_of_classes = [",".join(entry.names) for entry in vocabulary.classes]
+        if published is not vocabulary:
+            self._texts_of_classes, _ = list_map_texts(published)
+        self._texts = self._encode_names(processor, judge_processor)
+        for model in {self._proposer, self._judge}:
+            model.requires_grad_(False).set_attn_implementation({"vision_config": "eager"})
+
+    @torch.inference_mode(False)  # Grad-CAM has to leave it anyway
+    @torch.no_grad()
+    def predict(self, prepared: Mapping[str, Any]) -> list[Prediction]:
+        """Label and confidence maps of a batch; the confidence is the refined map of the pixel's class."""
+        return [self._predict_one(image) for image in prepared["images"]]
+
+    def describe(self) -> dict[str, Any]:
+        """Weights, texts, rules, refinement, number format and device kind."""
+        return {
+            "method": "CaR",
+            "model": self.name,
+            "judge": self._judge_name,
+            "weights_sha256": self._weights_sha256[0],
+            "judge_weights_sha256": self._weights_sha256[1],
+            "cam_template": CAM_TEMPLATE,
+            "judge_templates": list(JUDGE_TEMPLATES),
+            "class_texts": self._texts_of_classes,
+            "auxiliary_texts": "not used",
+            "background_words": self._background_words,
+            **asdict(self.rules),
+            "visual_prompts": list(self.rules.visual_prompts),
+            "longest_side": LONGEST_SIDE,
+            "refinement": self._refinement.describe(),
+            "dtype": str(self._proposer.dtype).removeprefix("torch."),
+            "device": self._proposer.device.type,
+        }
+
+    def _refuse_settings(self, settings: Mapping[str, Any]) -> None:
+        refused = [name for name in settings if name not in self.accepted]
+        if refused:
+            raise ValueError(
+                f"Expected settings out of {', '.join(self.accepted)} for CaR, but got {', '.join(refused)}. Leave "
+                "them out."
+            )
+
+    def _encode_names(self, processor: Any, judge_processor: Any) -> tuple[ProposerTexts, torch.Tensor]:
+        """The proposer's texts and the judge's, (templates, classes, dim)."""
+        names = self._texts_of_classes
+        asked = ProposerTexts(
+            _encode_texts(self._proposer, processor, names, "{}"),
+            _encode_texts(self._proposer, processor, names, CAM_TEMPLATE),
+            _encode_texts(self._proposer, processor, self._background_words, CAM_TEMPLATE),
+        )
+        judged = [_encode_texts(self._judge, judge_processor, names, template) for template in JUDGE_TEMPLATES]
+        return asked, torch.stack(judged)
+
+    def _predict_one(self, image: np.ndarray) -> Prediction:
+        shrunk = shrink_image(image, LONGEST_SIDE)
+        has_background = bool(self.vocabulary.background)
+        last = None
+        for last in recur(self._proposer, self._judge, shrunk, *self._texts, self.rules):  # noqa: B007
+            pass
+        assert last is not None
+        maps = add_background(last.masks, self.rules.background_exponent) if has_background else last.masks
+        best, position = self._refinement.apply(maps, torch.tensor(shrunk)).max(0)
+        ids = last.classes + 1 if has_background else last.classes
+        if has_background:
+            ids = torch.cat([ids.new_zeros(1), ids])
+        labels = ids.to(position.device)[position]
+        if shrunk.shape != image.shape:
+            labels = _stretch(labels, image.shape[:2], "nearest-exact").long()
+            best = _stretch(best, image.shape[:2], "bilinear")
+        return Prediction(labels, best.clamp(0, 1))
+
+
+def recur(
+    proposer: Any,
+    judge: Any,
+    image: np.ndarray,
+    texts: ProposerTexts,
+    judge_texts: torch.Tensor,
+    rules: CaRRules,
+) -> Iterator[Stage]:
+    """The stages of one image, the last of which keeps all its names.
+
+    Args:
+        proposer: `CLIPModel` with eager attention.
+        judge: `CLIPModel`.
+        image: (height, width, 3) uint8, RGB.
+        texts: The proposer's.
+        judge_texts: (templates, classes, dim) unit vectors.
+        rules: Thresholds and marks.
+    """
+    vision = proposer.vision_model
+    resized = resize_to_patches(image, vision.config.patch_size)
+    depth = len(vision.encoder.layers)
+    with torch.no_grad():
+        pixel_values = normalize_colors([resized], proposer)
+        tokens = encode_image(vision, pixel_values, range(max(0, depth - AVERAGED_BLOCKS), depth))
+        affinity = compute_affinity(tokens.attention)
+    classes, names, before, masks_before = torch.arange(judge_texts.shape[1]), texts.bare, 0, None
+    while True:
+        maps = propose_maps(proposer, tokens, names[classes], texts.background)
+        maps = refine_maps(maps, affinity, rules.box_threshold)
+        masks = resize_maps(maps, image.shape[:2], EPSILON)
+        if masks_before is not None and not masks.any():
+            masks = masks_before
+        scores = judge_masks(judge, image, masks, judge_texts[:, classes], rules)
+        kept = keep_names(scores.diagonal(), rules.confidence_threshold).cpu()
+        yield Stage(classes, masks, scores, kept)
+        if len(kept) == before:
+            return
+        classes, names, before, masks_before = classes[kept], texts.templated, len(kept), masks[kept]
+
+
+def propose_maps(
+    proposer: Any, tokens: Any, class_features: torch.Tensor, background_features: torch.Tensor
+) -> torch.Tensor:
+    """Activation maps (names, rows, columns) from 0 to 1.
+
+    A map that the background words leave empty is made without them.
+    """
+    count, features = len(class_features), torch.cat([class_features, background_features])
+    maps, _ = compute_activation_maps(proposer, tokens, features, count, EPSILON)
+    is_empty = ~maps.flatten(1).any(1)
+    if is_empty.any():
+        alone, _ = compute_activation_maps(proposer, tokens, class_features, count, EPSILON)
+        maps = torch.where(is_empty[:, None, None], alone, maps)
+    return maps
+
+
+@torch.no_grad()
+def judge_masks(
+    judge: Any, image: np.ndarray, masks: torch.Tensor, text_features: torch.Tensor, rules: CaRRules
+) -> torch.Tensor:
+    """How much each marked region looks like each name.
+
+    For each template, softmax over names of the scaled cosine; then the softmax of the sum over templates. As
+    published, the judge's image tower is run without its last block.
+
+    Args:
+        judge: `CLIPModel`.
+        image: (height, width, 3) uint8, RGB.
+        masks: (names, height, width)
+        text_features: (templates, names, dim) unit vectors.
+        rules: Threshold of the mask, and marks.
+
+    Returns:
+        (names, names): masks in rows.
+    """
+    features = []
+    for some in masks.split(IMAGES_PER_BATCH):
+        marked = [mark_mask(image, mask, rules) for mask in some.cpu()]
+        features.append(
+            embed_images(judge, normalize_colors(_crop_for_judge(judge, marked), judge), blocks_left_out=1)
+        )
+    cosine = torch.cat(features) @ text_features.transpose(1, 2)  # (templates, masks, names)
+    scores: torch.Tensor = (judge.logit_scale.float().exp() * cosine).softmax(-1).sum(0).softmax(-1)
+    return scores
+
+
+def mark_mask(image: np.ndarray, mask: torch.Tensor, rules: CaRRules) -> np.ndarray:
+    """The image as the judge is shown it; a mask that is as good as empty leaves it plain."""
+    if mask.sum() <= 1:
+        return image
+    return prompt_visually(image, (mask > rules.mask_threshold).numpy(), rules.visual_prompts)
+
+
+def keep_names(scores: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Positions of scores (names,) above the threshold; of the best one if there are none."""
+    (kept,) = torch.where(scores > threshold)
+    return kept if len(kept) else scores.argmax()[None]
+
+
+def add_background(masks: torch.Tensor, exponent: float) -> torch.Tensor:
+    """(names, height, width) -> (1 + names, height, width), the background first: a power of what masks leave of 1."""
+    return torch.cat([(1 - masks.amax(0, keepdim=True)) ** exponent, masks])
+
+
+def _stretch(values: torch.Tensor, size: Sequence[int], mode: str) -> torch.Tensor:
+    return F.interpolate(values[None, None].float(), tuple(size), mode=mode)[0, 0]
+
+
+def _crop_for_judge(judge: Any, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The middle square of each image at the judge's size: shortest side resized bicubically, then cropped."""
+    side: int = judge.vision_model.config.image_size
+    cropped = []
+    for image in images:
+        height, width = image.shape[:2]
+        size = [int(side * length / min(height, width)) for length in (width, height)]
+        resized = Image.fromarray(image).resize((size[0], size[1]), Image.Resampling.BICUBIC)
+        left, top = (round((length - side) / 2) for length in size)
+        cropped.append(np.asarray(resized)[top : top + side, left : left + side])
+    return cropped
+
+
+def _encode_texts(model: Any, processor: Any, names: list[str], template: str) -> torch.Tensor:
+    """(names, dim) unit vectors."""
+    if not names:
+        return torch.zeros(0, model.config.projection_dim, device=model.device)
+    processor.templates = [template]
+    inputs = processor(text=names).to(model.device)
+    return TextCache().encode_texts(model, inputs["input_ids"], inputs["attention_mask"])
+
+
+def _prepare_images(images: list[Image.Image]) -> dict[str, Any]:
+    """`images`, a list of (height, width, 3) uint8 arrays of any sizes."""
+    return {"images": [np.asarray(read_rgb_image(image)) for image in images]}

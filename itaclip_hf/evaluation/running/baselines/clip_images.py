@@ -1,0 +1,52 @@
+"""Images as a CLIP tower takes them, and one vector for each."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from .activation_maps import embed_patches, run_block
+
+__all__ = ["embed_images", "normalize_colors", "shrink_image"]
+
+
+def shrink_image(image: np.ndarray, longest_edge: int) -> np.ndarray:
+    """The image, (height, width, 3) uint8, with a longest side of at most `longest_edge` pixels."""
+    height, width = image.shape[:2]
+    factor = longest_edge / max(height, width)
+    if factor >= 1:
+        return image
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def normalize_colors(
+    images: Sequence[np.ndarray],
+    model: Any,
+    mean: Sequence[float] = OPENAI_CLIP_MEAN,
+    std: Sequence[float] = OPENAI_CLIP_STD,
+) -> torch.Tensor:
+    """(height, width, 3) uint8 images of one size -> (images, 3, height, width), where and as the model takes them."""
+    colors = torch.from_numpy(np.stack(images)).to(model.device).permute(0, 3, 1, 2).float() / 255
+    means, deviations = (colors.new_tensor(values)[:, None, None] for values in (mean, std))
+    return ((colors - means) / deviations).to(model.dtype)
+
+
+def embed_images(model: Any, pixel_values: torch.Tensor, blocks_left_out: int = 0) -> torch.Tensor:
+    """The class token of each image, (images, projection_dim) unit vectors of (images, 3, side, side).
+
+    Args:
+        model: `CLIPModel` with eager attention.
+        pixel_values: Normalised, of whole patches.
+        blocks_left_out: How many of the last blocks are not run.
+    """
+    vision = model.vision_model
+    hidden_states = embed_patches(vision, pixel_values)
+    for block in vision.encoder.layers[: len(vision.encoder.layers) - blocks_left_out]:
+        hidden_states, _ = run_block(block, hidden_states)
+    features = model.visual_projection(vision.post_layernorm(hidden_states[:, 0]))
+    return F.normalize(features.float(), dim=-1)

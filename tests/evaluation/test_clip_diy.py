@@ -1,0 +1,181 @@
+"""CLIP-DIY against arrays of the published program, on deterministic weights; FOUND against plain steps."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from golden_clip import build_golden_clip, encode_ids
+from PIL import Image
+from scripted_evaluation import write_folders
+from transformers import ViTConfig, ViTModel
+from typer.testing import CliRunner
+
+from itaclip_hf import Vocabulary
+from itaclip_hf.cli.main import app
+from itaclip_hf.evaluation.running.baselines.clip_diy import (
+    WINDOWS,
+    ClipDIY,
+    average_grids,
+    compare_windows,
+    stretch_to_square,
+    weigh_by_saliency,
+)
+from itaclip_hf.evaluation.running.baselines.saliency import Found
+from itaclip_hf.evaluation.running.predictor import Predictor
+
+GOLDENS = sorted((Path(__file__).parents[1] / "goldens_seed").glob("clipdiy_*.npz"))
+THINGS = Vocabulary([["dog", "puppy"], "cat", "bus"], background=["sky", "wall"])
+STUFF = Vocabulary(["dog", "cat", "sky"])
+
+
+@pytest.fixture(scope="module", params=GOLDENS, ids=lambda path: path.stem)
+def case(request):
+    arrays = dict(np.load(request.param))
+    model = build_golden_clip(json.loads(bytes(arrays["spec"])))
+    square = stretch_to_square(arrays["image"])
+    texts = encode_ids(model, arrays["text_ids"])
+    # Some names of the case are one to seven digits: labels need the very texts.
+    recorded = torch.from_numpy(arrays["text_features"])
+    with torch.inference_mode():
+        return arrays, square, texts, [compare_windows(model, square, window, recorded) for window in WINDOWS]
+
+
+def test_square_texts_and_similarities_are_the_published_ones(case) -> None:
+    arrays, square, texts, grids = case
+    np.testing.assert_array_equal(square[::4], arrays["resized"])
+    np.testing.assert_allclose(texts, arrays["text_features"], atol=1e-6)
+    for window, grid in zip(WINDOWS, grids, strict=True):
+        np.testing.assert_allclose(grid.flatten(1).T, arrays[f"similarities_{window}"], atol=1e-5)
+
+
+def test_labels_with_and_without_saliency_are_the_published_ones(case) -> None:
+    arrays, _, _, grids = case
+    scores = average_grids(grids)
+    # The same names tie in the border, where all windows agree.
+    assert (scores.argmax(0).numpy() == arrays["labels_without_saliency"]).mean() > 0.99
+    weighed = weigh_by_saliency(scores, torch.from_numpy(arrays["saliency"].astype(np.float32)))
+    np.testing.assert_allclose(weighed[:, ::8, ::8], arrays["scores"], atol=1e-5)
+    labels = weighed.softmax(0).argmax(0)
+    assert (labels.numpy() == arrays["labels_square"]).mean() >= 0.999
+    stretched = F.interpolate(labels[None, None].float(), arrays["labels"].shape, mode="nearest")[0, 0]
+    assert (stretched.numpy() == arrays["labels"]).mean() >= 0.999
+
+
+def make_image(height, width, seed=0):
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def found_folder(tmp_path_factory):
+    """A DINO of random weights, and a file like FOUND's that goes with it."""
+    folder = tmp_path_factory.mktemp("found")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ViTModel(ViTConfig(**sizes, image_size=32, patch_size=8), add_pooling_layer=False).save_pretrained(folder)
+    head = {"weight": torch.randn(1, 32, 1, 1) * 3, "bias": torch.randn(1)}
+    torch.save({"decoder": head}, folder / "decoder_weights.pt")
+    return folder
+
+
+def test_saliency_is_a_layer_on_the_keys_of_the_last_block(found_folder) -> None:
+    image = np.asarray(make_image(21, 37))
+    saliency = Found(found_folder)(image)
+    assert saliency.shape == (21, 37)
+    model = ViTModel.from_pretrained(found_folder, add_pooling_layer=False).eval()
+    pixels = (image / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    pixels = F.pad(torch.from_numpy(pixels).float().permute(2, 0, 1), (0, 3, 0, 3))[None]
+    with torch.no_grad():
+        outputs = model(pixels, interpolate_pos_encoding=True, output_hidden_states=True)
+        weights = model.state_dict()
+        last = max(name.split(".attention.")[0] for name in weights if ".attention." in name)
+        norm = {name: weights[f"{last}.layernorm_before.{name}"] for name in ("weight", "bias")}
+        names = [name for name in weights if name.startswith(last) and (".k_proj." in name or ".key." in name)]
+        key = {name.rpartition(".")[2]: weights[name] for name in names}
+        normed = F.layer_norm(outputs.hidden_states[-2], (32,), **norm, eps=model.config.layer_norm_eps)
+        keys = F.linear(normed, **key)[0, 1:]
+    head = torch.load(found_folder / "decoder_weights.pt", weights_only=True)["decoder"]
+    logits = (keys @ head["weight"].flatten() + head["bias"]).view(1, 1, 3, 5)
+    expected = F.interpolate(logits, (24, 40), mode="bilinear")[0, 0, :21, :37].sigmoid()
+    torch.testing.assert_close(saliency, expected, atol=1e-5, rtol=1e-4)
+    assert saliency.max() - saliency.min() > 0.1
+
+
+def test_a_batch_of_odd_sizes_equals_one_by_one(found_folder) -> None:
+    predictor = ClipDIY("demo", THINGS, settings={"second_checkpoint": found_folder})
+    assert isinstance(predictor, Predictor)
+    images = [make_image(65, 97), make_image(7, 3, seed=2).convert("L")]
+    together = predictor.predict(predictor.prepare_images(images))
+    for image, prediction in zip(images, together, strict=True):
+        (alone,) = predictor.predict(predictor.prepare_images([image]))
+        assert prediction.labels.shape == prediction.confidence.shape == (image.height, image.width)
+        assert torch.equal(alone.labels, prediction.labels) and torch.equal(alone.confidence, prediction.confidence)
+        assert prediction.labels.min() >= 0 and prediction.labels.max() < 4
+        assert prediction.confidence.min() > 0 and prediction.confidence.max() <= 1
+
+
+def test_saliency_takes_the_background_from_objects_and_the_classes_from_the_rest() -> None:
+    scores = torch.tensor([[[0.4, 0.4]], [[0.3, 0.3]], [[0.2, 0.5]]])
+    weighed = weigh_by_saliency(scores, torch.tensor([[1.0, 0.25]]))
+    torch.testing.assert_close(weighed, torch.tensor([[[0.0, 0.3]], [[0.3, 0.075]], [[0.2, 0.125]]]))
+
+
+def test_without_a_background_saliency_is_not_asked_for(found_folder) -> None:
+    predictor = ClipDIY("demo", STUFF, settings={"second_checkpoint": found_folder})
+    prepared = predictor.prepare_images([make_image(20, 30)])
+    (plain,) = predictor.predict(prepared)
+    (weighed,) = predictor.predict({**prepared, "saliency_maps": [np.zeros((20, 30), dtype=np.float32)]})
+    assert torch.equal(plain.labels, weighed.labels) and plain.labels.max() < 3
+
+
+def test_saliency_maps_of_one_s_own_take_part() -> None:
+    predictor = ClipDIY("demo", THINGS)
+    prepared = predictor.prepare_images([make_image(40, 50)] * 2)
+    maps = [np.zeros((40, 50), dtype=np.float32), np.ones((40, 50), dtype=np.float32)]
+    nowhere, everywhere = predictor.predict({**prepared, "saliency_maps": maps})
+    assert not torch.equal(nowhere.labels, everywhere.labels)
+    assert predictor.describe()["method"] == "CLIP-DIY without saliency"
+
+
+def test_other_files_than_found_s_are_refused(found_folder, tmp_path) -> None:
+    for content in ({"decoder": {"weight": torch.zeros(2, 32, 1, 1), "bias": torch.zeros(2)}}, {"model": 1}):
+        torch.save(content, tmp_path / "other.pt")
+        with pytest.raises(
+            ValueError, match=r"Expected FOUND's decoder_weights.pt, .* but .*other.pt is another file"
+        ):
+            Found(tmp_path / "other.pt")
+    (tmp_path / "other.pt").write_text("no weights")
+    with pytest.raises(ValueError, match="is another file"):
+        Found(tmp_path / "other.pt")
+    (tmp_path / "dino").mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / "dino" / file).write_bytes((found_folder / file).read_bytes())
+    torch.save(
+        {"decoder": {"weight": torch.zeros(1, 8, 1, 1), "bias": torch.zeros(1)}},
+        tmp_path / "dino" / "decoder_weights.pt",
+    )
+    with pytest.raises(ValueError, match=r"Expected a DINO vision transformer of width 8 .* has 32"):
+        Found(tmp_path / "dino")
+    with pytest.raises(ValueError, match="Expected settings out of second_checkpoint for CLIP-DIY, but got closing"):
+        ClipDIY("demo", THINGS, settings={"closing": True})
+
+
+def test_the_command_line_runs_it(tmp_path, found_folder) -> None:
+    write_folders(tmp_path, num_images=2)
+    words = Vocabulary(["cat", "dog", "sky", "car"], background=["wall"])
+    (tmp_path / "five.json").write_text(json.dumps(words.to_dict()))
+    folders = {"images": "images", "labels": "labels", "vocabulary": "five.json", "out": "out"}
+    arguments = ["evaluate", "--model", "demo", "--method", "clip-diy", "--workers", 0, "--no-plots"]
+    arguments += ["--second-checkpoint", found_folder]
+    for option, name in folders.items():
+        arguments += [f"--{option}", tmp_path / name]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["settings"]["predictor"]["saliency"]["found"] == str(found_folder)
+    alone = [argument if argument != "clip-diy" else "naclip" for argument in arguments]
+    refused = CliRunner().invoke(app, [str(argument) for argument in alone])
+    assert refused.exit_code == 2 and "Expected no --second-checkpoint with one model" in refused.output
