@@ -1,6 +1,7 @@
 """What quality costs: labels and mIoU against seconds an image, for window strides and sets of views.
 
     python -m benchmarks.presets --scenes 16
+    python -m benchmarks.presets --strides 28 56 112 0 --views "all five" plain     # the presets among them
 
 Every setting sees the same held-out scenes of the drawn world, scene by scene, so that a busy minute of the machine
 hits all alike. Scenes that are done are kept in the folder, so a stopped run goes on. It writes `presets.csv`,
@@ -53,7 +54,7 @@ class Setting(NamedTuple):
     """One point of the curve.
 
     Attributes:
-        stride: Pixels between windows.
+        stride: Pixels between windows; 0 for the whole image in one piece.
         views: Name in `VIEW_SETS`.
     """
 
@@ -63,7 +64,7 @@ class Setting(NamedTuple):
     @property
     def name(self) -> str:
         """What files call it."""
-        return f"stride {self.stride}, {self.views}"
+        return f"{f'stride {self.stride}' if self.stride else 'whole image'}, {self.views}"
 
 
 class Point(NamedTuple):
@@ -124,6 +125,7 @@ class SceneMeasurement:
         self.processor = processor
         self.settings = settings
         self.num_classes = len(model.config.id2label)
+        self.window_size = model.config.window_size
 
     def measure(self, image: NDArray[np.uint8], truth: NDArray[np.integer[Any]]) -> dict[str, Any]:
         """Seconds, agreement with the reference and confusion counts of every setting, as JSON values."""
@@ -145,10 +147,11 @@ class SceneMeasurement:
 
     def _count_windows(self, inputs: dict[str, torch.Tensor], stride: int) -> int:
         height, width = inputs["image_sizes"][0].tolist()
-        return plan_windows((height, width), self.model.config.window_size, stride).num_windows
+        return plan_windows((height, width), self.window_size if stride else 0, max(stride, 1)).num_windows
 
     def _segment(self, inputs: dict[str, torch.Tensor], stride: int) -> tuple[torch.Tensor, float]:
-        self.model.config.window_stride = stride
+        self.model.config.window_size = self.window_size if stride else 0
+        self.model.config.window_stride = max(stride, 1)
         synchronize(self.model.device)
         start = time.perf_counter()
         labels = self.model.predict_labels(self.processor, **inputs).labels[0]
@@ -224,7 +227,9 @@ def draw_points(points: Sequence[Point], path: Path, title: str) -> None:
         axes.set_ylabel(label)
         axes.grid(linewidth=0.4, which="both")
     handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), title="views (numbers: stride)")
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=len(names), title="views (numbers: stride; 0: whole image)"
+    )
     figure.suptitle(title, fontsize=10)
     with write_atomically(path) as file:
         figure.savefig(file, format="png", dpi=110)
@@ -238,7 +243,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--scenes", type=int, default=16, help="number of scenes (%(default)s)")
     parser.add_argument("--world", choices=BENCHMARK_NAMES, default="world-stuff", help="test set (%(default)s)")
-    parser.add_argument("--strides", type=int, nargs="+", default=list(STRIDES), help="the first is the reference")
+    parser.add_argument(
+        "--strides", type=int, nargs="+", default=list(STRIDES), help="0: whole image; the first is the reference"
+    )
+    parser.add_argument("--views", nargs="+", choices=VIEW_SETS, default=list(VIEW_SETS), help="(%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("itaclip_benchmarks/presets"), help="folder (%(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (%(default)s)")
     parser.add_argument("--threads", type=int, help="threads of torch on the CPU (its own choice)")
@@ -246,12 +254,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = read_device(options)
     machine = describe_machine(device)
     print_machine(machine)
-    settings = [Setting(stride, views) for views in VIEW_SETS for stride in options.strides]
+    settings = [Setting(stride, views) for views in options.views for stride in options.strides]
     model, processor = _load(options.model, options.world, device)
     identity = {
         "weights": hash_weights(model),
         "world": options.world,
         "strides": options.strides,
+        "views": options.views,
         "device": str(device),
         "threads": torch.get_num_threads(),
     }
@@ -277,8 +286,8 @@ def _check_folder(folder: Path, identity: dict[str, Any]) -> None:
     file = folder / "identity.json"
     if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != identity:
         raise SystemExit(
-            f"Expected {folder} to hold scenes of this model, test set, strides, device and number of threads, but it "
-            "holds others. Name another --out."
+            f"Expected {folder} to hold scenes of this model, test set, strides, views, device and number of threads, "
+            "but it holds others. Name another --out."
         )
     write_json(file, identity)
 

@@ -1,4 +1,4 @@
-"""Makes Transformers' Auto classes and `pipeline("image-segmentation")` know this package's classes.
+"""Makes Transformers' Auto classes and pipelines know this package's classes and its zero-shot task.
 
 Transformers keeps its own models as names in tables, and imports the module `transformers.models.TYPE` when one is
 asked for. Our names are entered there as soon as somebody imports the tables, and such a module is put in place: until
@@ -19,6 +19,8 @@ PACKAGE = __name__.rpartition(".")[0]
 MODEL_TYPE = "itaclip"
 CONFIG, MODEL = "ITACLIPConfig", "ITACLIPForSemanticSegmentation"
 IMAGE_PROCESSOR, PROCESSOR = "ITACLIPImageProcessor", "ITACLIPProcessor"
+TASK, PIPELINE = "zero-shot-image-segmentation", "ZeroShotImageSegmentationPipeline"
+DEFAULT = ("openai/clip-vit-base-patch16", "main")  # checkpoint and revision
 # The tables and our entry in each, by the module of transformers.models.auto that holds them.
 ENTRIES: dict[str, dict[str, Any]] = {
     "configuration_auto": {"CONFIG_MAPPING_NAMES": CONFIG},
@@ -36,13 +38,14 @@ def register_auto_classes() -> None:
     sys.modules.setdefault(f"transformers.models.{MODEL_TYPE}", _OwnClasses(f"transformers.models.{MODEL_TYPE}"))
     for name in ENTRIES:
         register_post_import_hook(_enter_names, f"transformers.models.auto.{name}")
+    register_post_import_hook(_enter_task, "transformers.pipelines")
 
 
 class _OwnClasses(ModuleType):
     """What Transformers takes for the module of our model type. It imports a class when that is asked for."""
 
     def __getattr__(self, name: str) -> Any:
-        if name not in (CONFIG, MODEL, IMAGE_PROCESSOR, PROCESSOR):
+        if name not in (CONFIG, MODEL, IMAGE_PROCESSOR, PROCESSOR, PIPELINE):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         try:
             return getattr(import_module(PACKAGE), name)
@@ -51,6 +54,23 @@ class _OwnClasses(ModuleType):
                 f"Expected {PACKAGE} to load its {name}, but got {type(error).__name__}: {error}. Look at that error "
                 f"above, and install versions that fit together: pip install --upgrade {PACKAGE}"
             ) from error
+
+
+class _OwnTask(dict[str, Any]):
+    """The registry's entry for our task. It imports pipeline and model when these are asked for."""
+
+    def __missing__(self, key: str) -> Any:
+        own: Any = sys.modules[f"transformers.models.{MODEL_TYPE}"]
+        if key == "impl":
+            return getattr(own, PIPELINE)
+        if key == "pt":  # also for stock CLIP checkpoints
+            return (getattr(own, MODEL),)
+        raise KeyError(key)
+
+
+def _enter_task(module: ModuleType) -> None:
+    # `register_pipeline` wants the class itself, and marks it as code to be written into every folder that it saves.
+    module.PIPELINE_REGISTRY.supported_tasks[TASK] = _OwnTask(type="multimodal", default={"model": DEFAULT})
 
 
 def _enter_names(module: ModuleType) -> None:

@@ -26,11 +26,13 @@ __all__ = [
     "Loaded",
     "choose_device",
     "choose_dtype",
+    "collect_changes",
     "computes_fast_in_bfloat16",
     "load",
     "load_demo",
     "load_demo_vocabulary",
     "load_method",
+    "load_processor",
     "resolve_checkpoint",
 ]
 
@@ -82,7 +84,7 @@ def load(
         vocabulary: To be baked into the model; by default it keeps what it has.
         method: "clip", "maskclip", "sclip", "clearclip", "naclip", "itaclip", or what `register_method` made known.
         benchmark: Such as "voc21".
-        preset: "paper", "balanced" or "fast".
+        preset: "paper", "balanced", "fast" or "live".
         settings: Settings by name; see [`Settings`].
         dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the device is fast in it, else float32.
         device: Where it shall run; "auto": the GPU if there is one.
@@ -103,16 +105,11 @@ def load(
 
     ```
     """
-    place, changes = resolve_checkpoint(checkpoint), _read_changes(settings)
+    place, changes = resolve_checkpoint(checkpoint), collect_changes(method, benchmark, preset, settings)
     if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
         raise TypeError(
             f"Expected `vocabulary` to be a Vocabulary, but got {type(vocabulary).__name__}. Make one of its words."
         )
-    if preset is not None:
-        changes = {**get_preset(preset), **changes}
-    if method is not None:
-        changes = {**get_method(method).settings(benchmark).to_json(), **changes}
-    changes = {name: check_setting(name, value) for name, value in changes.items()}
     chosen_device = choose_device(device)
     # Already while loading: the default of a setting may not fit the tower, as when this has fewer blocks.
     of_config = {
@@ -121,9 +118,7 @@ def load(
     _check_folder(place)
     with _telling_what_is_broken(place, "model"):
         model = _load_model(place, choose_dtype(dtype, chosen_device), chosen_device, of_config)
-    with _telling_what_is_broken(place, "processor"):
-        processor = ITACLIPProcessor.from_pretrained(place)
-        _fit_tokenizer(model, processor, place)
+    processor = load_processor(model, place)
     own = Settings.of(model, processor)
     if method is None and benchmark is not None:
         known = identify_method(own) or get_method("itaclip")
@@ -133,6 +128,48 @@ def load(
     if vocabulary is not None:
         model.set_vocabulary(processor, vocabulary, TextCache())
     return Loaded(model, processor)
+
+
+def collect_changes(
+    method: str | None = None,
+    benchmark: str | None = None,
+    preset: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What is asked of the settings: all of a method's, changed by a preset, changed by single settings.
+
+    Raises:
+        TypeError: If a setting is of another type than expected.
+        ValueError: If a name or value is unknown.
+    """
+    if not isinstance(settings, Mapping | None):
+        raise TypeError(f"Expected `settings` by name, but got {type(settings).__name__}. Pass a dictionary.")
+    changes = dict(settings or {})
+    if preset is not None:
+        changes = {**get_preset(preset), **changes}
+    if method is not None:
+        changes = {**get_method(method).settings(benchmark).to_json(), **changes}
+    return {name: check_setting(name, value) for name, value in changes.items()}
+
+
+def load_processor(
+    model: ITACLIPForSemanticSegmentation, checkpoint: Checkpoint, **hub_arguments: Any
+) -> ITACLIPProcessor:
+    """Load the processor of a checkpoint whose model is there already.
+
+    Args:
+        model: The model.
+        checkpoint: Folder or hub id.
+        **hub_arguments: Such as `revision`.
+
+    Raises:
+        ValueError: If its tokenizer is not that of the model's text tower.
+        OSError: If it cannot be loaded.
+    """
+    with _telling_what_is_broken(checkpoint, "processor"):
+        processor = ITACLIPProcessor.from_pretrained(checkpoint, **hub_arguments)
+        _fit_tokenizer(model, processor, checkpoint)
+    return processor
 
 
 def load_method(
@@ -270,12 +307,6 @@ def computes_fast_in_bfloat16(device: torch.device) -> bool:
 def _is_fast_gpu(device: torch.device) -> bool:
     with torch.cuda.device(device):  # asks for the current one
         return torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def _read_changes(settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    if not isinstance(settings, Mapping | None):
-        raise TypeError(f"Expected `settings` by name, but got {type(settings).__name__}. Pass a dictionary.")
-    return dict(settings or {})
 
 
 def _check_folder(place: Checkpoint) -> None:

@@ -18,6 +18,7 @@ from .ablate import ablate
 from .compare import compare
 from .convert import convert
 from .demo_scenes import demo_scenes
+from .env import env
 from .evaluate import evaluate
 from .options.groups import take_groups
 from .segment import segment
@@ -27,7 +28,17 @@ from .tune import tune
 
 __all__ = ["COMMANDS", "app", "main"]
 
-COMMANDS: tuple[Callable[..., None], ...] = (segment, demo_scenes, evaluate, tune, ablate, compare, convert, texts)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    segment,
+    demo_scenes,
+    evaluate,
+    tune,
+    ablate,
+    compare,
+    convert,
+    texts,
+    env,
+)
 
 BAD_USE, INTERRUPTED, TERMINATED = 2, 130, 143
 
@@ -99,7 +110,6 @@ app = typer.Typer(
     name="itaclip",
     cls=ErrorReportingGroup,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -121,7 +131,10 @@ def _take_general_options(
     ] = False,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show where in the program an error arose.")] = False,
 ) -> None:
-    """Open-vocabulary segmentation with CLIP, no training: name the classes and get label maps."""
+    """Open-vocabulary segmentation with CLIP, no training: name the classes and get label maps.
+
+    Exit codes: 0 done, 1 done in part or a fault of the program, 2 an error of use, 130 interrupted, 143 terminated.
+    """
 
 
 for _command in COMMANDS:

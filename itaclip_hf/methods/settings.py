@@ -414,6 +414,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"window_stride": 28},
     "balanced": {"window_stride": 56},
     "fast": {"window_stride": 112},
+    "live": {"window_size": 0, "image_engineering": False, "pamr_steps": 10},  # one encoder pass
     "demo": {"window_stride": 56, "area_threshold": 0.01},  # the smallest thing in the drawn scenes covers 1 %
 }
 """What each preset changes of the settings: the most thorough first, at last that of the embedded checkpoint."""

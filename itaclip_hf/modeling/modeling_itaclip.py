@@ -119,13 +119,28 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
                 f"Expected a Vocabulary, but got {type(vocabulary).__name__}. Make one with `Vocabulary.from_dict(…)` "
                 'or `Vocabulary(["cat", ["dog", "puppy"]])`.'
             )
+        query_embeddings, query_classes = self.encode_vocabulary(processor, vocabulary, text_cache)
+        self.set_queries(query_embeddings, query_classes.tolist(), vocabulary.labels)
+
+    @torch.no_grad()
+    def encode_vocabulary(
+        self, processor: Any, vocabulary: Any, text_cache: Any = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embed a vocabulary's words, for many calls with `query_embeddings` and `query_classes`.
+
+        Args:
+            processor: The [`ITACLIPProcessor`] that goes with the model.
+            vocabulary: The [`Vocabulary`].
+            text_cache: As for [`set_vocabulary`].
+
+        Returns:
+            Query embeddings (queries, projection_dim) float32, and the class of each query (queries,).
+        """
         device = torch.device("cpu") if self.device.type == "meta" else self.device  # meta: weights are offloaded
         inputs = processor(vocabulary=vocabulary, return_tensors="pt").to(device)
         texts = inputs["input_ids"], inputs["attention_mask"]
-        with torch.no_grad():
-            unit_texts = self.encode_texts(*texts) if text_cache is None else text_cache.encode_texts(self, *texts)
-            query_embeddings = _mix_texts(inputs["text_weight"], unit_texts)
-        self.set_queries(query_embeddings, inputs["query_classes"].tolist(), vocabulary.labels)
+        unit_texts = self.encode_texts(*texts) if text_cache is None else text_cache.encode_texts(self, *texts)
+        return _mix_texts(inputs["text_weight"], unit_texts), inputs["query_classes"]
 
     def set_queries(self, query_embeddings: torch.Tensor, query_classes: Sequence[int], labels: Sequence[str]) -> None:
         """Bake query embeddings that are there already; [`set_vocabulary`] makes them from words.
@@ -384,7 +399,8 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             if len(self.query_embeddings) == 0:
                 raise ValueError(
                     "Expected texts (`input_ids`, …), `query_embeddings` or a baked vocabulary, but got none of them. "
-                    "Pass `text=[…]` to the processor, or call `model.set_vocabulary(processor, vocabulary)` once."
+                    "Pass `text=[…]` to the processor, call `model.set_vocabulary(processor, vocabulary)` once, or "
+                    'take `pipeline("zero-shot-image-segmentation")`.'
                 )
             embeddings, num_classes = self.query_embeddings, self.config.num_labels
             classes = torch.tensor(self.config.query_classes)

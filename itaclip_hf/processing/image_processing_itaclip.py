@@ -30,6 +30,7 @@ from .segmentation_maps import (
     assign_labels,
     close_label_map,
     compute_scores,
+    compute_segment_scores,
     drop_small_classes_,
     find_small_classes,
     pair_with_target_sizes,
@@ -49,6 +50,8 @@ AUGMENTATION_INPUT_NAMES = ["augmentation_color", "augmentation_blur", "augmenta
 # 7e-6 of a value, but moves class scores by up to 1e-3.
 PUBLISHED_MEAN = [122.771 / 255, 116.746 / 255, 104.094 / 255]
 PUBLISHED_STD = [68.501 / 255, 66.632 / 255, 70.323 / 255]
+
+PIPELINE_THRESHOLD = 0.9  # of Transformers' pipeline, where nobody asked for one
 
 # What a stock CLIP preprocessor_config.json has to say about pixels. The rest (a crop to 224 pixels, its size, bicubic
 # interpolation) prepares images for classification and would cut off what is to be segmented.
@@ -307,6 +310,47 @@ class ITACLIPImageProcessor(PilBackend):
                 results.append(SemanticSegmentationPostProcessorOutput(values))
             else:
                 results.append(labels)
+        return results
+
+    def post_process_panoptic_segmentation(
+        self,
+        outputs: Any,
+        threshold: float = PIPELINE_THRESHOLD,
+        mask_threshold: float = 0.5,
+        overlap_mask_area_threshold: float = 0.5,
+        target_sizes: Sequence[tuple[int, int]] | torch.Tensor | None = None,
+    ) -> list[dict[str, Any]]:
+        """Label maps with a score for each class, in the form in which `pipeline("image-segmentation")` reads scores.
+
+        Args:
+            outputs: As for `post_process_semantic_segmentation`.
+            threshold: Classes whose score is lower are left out. The pipeline always says one, 0.9 unless it was
+                asked for another; that is far above what a softmax over many words reaches and means none.
+            mask_threshold: There for the pipeline; a pixel has one class, so there is none to choose.
+            overlap_mask_area_threshold: As `mask_threshold`.
+            target_sizes: As for `post_process_semantic_segmentation`.
+
+        Returns:
+            For each image `segmentation`, the map of class ids, and `segments_info`: for each class found its `id`
+            and `label_id`, both the class id, and `score`, the mean confidence of its pixels.
+
+        Raises:
+            ValueError: If `mask_threshold` or `overlap_mask_area_threshold` was changed, or as in
+                `post_process_semantic_segmentation`.
+        """
+        if (mask_threshold, overlap_mask_area_threshold) != (0.5, 0.5):
+            raise ValueError(
+                "Expected no `mask_threshold` and no `overlap_mask_area_threshold`, as every pixel has one class, but "
+                f"got {mask_threshold} and {overlap_mask_area_threshold}. Leave them out."
+            )
+        lowest = 0.0 if threshold == PIPELINE_THRESHOLD else threshold
+        results = []
+        mapped: Any = self.post_process_semantic_segmentation(outputs, target_sizes, return_segmentation_scores=True)
+        for result in mapped:
+            labels = result["segmentation"]
+            scores = compute_segment_scores(labels, result["segmentation_scores"].amax(dim=0))
+            found = [{"id": id, "label_id": id, "score": score} for id, score in scores.items() if score >= lowest]
+            results.append({"segmentation": labels, "segments_info": found})
         return results
 
     def post_process_label_maps(

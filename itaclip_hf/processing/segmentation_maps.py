@@ -15,6 +15,7 @@ __all__ = [
     "assign_labels",
     "close_label_map",
     "compute_scores",
+    "compute_segment_scores",
     "drop_small_classes_",
     "find_small_classes",
     "pair_with_target_sizes",
@@ -66,6 +67,22 @@ def compute_scores(logits: torch.Tensor, target_size: tuple[int, int]) -> torch.
     if target_size == tuple(scores.shape[-2:]):
         return scores
     return F.interpolate(scores[None], target_size, mode="bilinear", align_corners=False)[0]
+
+
+def compute_segment_scores(labels: torch.Tensor, confidence: torch.Tensor) -> dict[int, float]:
+    """How sure a label map is of each class in it.
+
+    Args:
+        labels: Class ids (height, width); those below 0 belong to no class.
+        confidence: Highest score of each pixel, (height, width).
+
+    Returns:
+        By class id, ascending, the mean confidence of its pixels.
+    """
+    is_class = labels >= 0
+    ids = labels[is_class]
+    counts, sums = torch.bincount(ids), torch.bincount(ids, weights=confidence[is_class].double())
+    return {index: float(sums[index] / counts[index]) for index in counts.nonzero().flatten().tolist()}
 
 
 def find_small_classes(labels: torch.Tensor, num_classes: int, area_threshold: float) -> torch.Tensor:

@@ -36,9 +36,11 @@ def test_public_names_are_these_and_no_others():
         "ITACLIPProcessor",
         "Settings",
         "Vocabulary",
+        "ZeroShotImageSegmentationPipeline",
         "load",
         "load_demo",
         "load_method",
+        "pipeline",
         "save_with_code",
     ]
     assert all(hasattr(itaclip_hf, name) for name in itaclip_hf.__all__)

@@ -124,7 +124,7 @@ def test_texts_of_options_are_values_of_settings(given, changes):
         (["--score-threshold", "nan"], "Expected `score_threshold` to be a number from 0 to 1, but got nan"),
         (["--pamr-dilations", "8,x"], "Expected `pamr_dilations` to be a list"),
         (["--window-stride", "none"], "Expected `window_stride` to be a whole number"),
-        (["--preset", "slow"], "Expected a preset out of paper, balanced, fast, demo, but got 'slow'"),
+        (["--preset", "slow"], "Expected a preset out of paper, balanced, fast, live, demo, but got 'slow'"),
         (["--method", "clip", "--photometric-weight", "0.7"], "where `image_engineering` is False, but got one"),
         (["--window-size", "0", "--window-stride", "56"], "Expected no --window-stride, as it changes nothing"),
     ],

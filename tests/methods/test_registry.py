@@ -130,9 +130,9 @@ def test_a_published_figure_is_only_comparable_with_a_run_like_the_published_one
 
 
 def test_presets_are_changes_of_settings():
-    assert tuple(PRESETS) == ("paper", "balanced", "fast", "demo")
-    assert [Settings().replace(**get_preset(name)).window_stride for name in PRESETS] == [28, 56, 112, 56]
-    with pytest.raises(ValueError, match="Expected a preset out of paper, balanced, fast, demo, but got 'slow'"):
+    assert tuple(PRESETS) == ("paper", "balanced", "fast", "live", "demo")
+    assert [Settings().replace(**get_preset(name)).window_stride for name in PRESETS] == [28, 56, 112, 28, 56]
+    with pytest.raises(ValueError, match="Expected a preset out of paper, balanced, fast, live, demo, but got 'slow'"):
         get_preset("slow")
 
 

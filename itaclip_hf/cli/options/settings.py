@@ -48,7 +48,8 @@ class _MethodOptions:
         str | None,
         typer.Option(
             metavar="|".join(PRESETS),
-            help="How finely windows are moved over the image; by default as the method does (ITACLIP: paper).",
+            help="How finely windows are moved over the image, or, live, the whole image in one piece; by default as "
+            "the method does (ITACLIP: paper).",
         ),
     ] = None
 

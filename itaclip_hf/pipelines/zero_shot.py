@@ -1,0 +1,344 @@
+"""The task "zero-shot-image-segmentation": images and words in, a mask and a score for each class found out.
+
+It takes stock CLIP checkpoints as well as this package's folders. `auto_registration.py` enters it among Transformers'
+tasks, which have none of the kind.
+"""
+
+import copy
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import torch
+from PIL import Image
+from torch.nn.functional import pad
+from transformers import Pipeline, pipeline as make_pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+from ..loading import DEFAULT_CHECKPOINT, collect_changes, load_processor, resolve_checkpoint
+from ..methods import Settings
+from ..methods.settings import SETTING_NAMES
+from ..modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
+from ..processing import BACKGROUND_LABEL, ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
+from ..processing.segmentation_maps import compute_segment_scores
+from ..text_cache import TextCache
+
+__all__ = ["ZeroShotImageSegmentationPipeline", "pipeline"]
+
+TASK = "zero-shot-image-segmentation"
+ARGUMENTS = ("candidate_labels", "background", "definitions", "method", "preset", "threshold", "output")
+KEPT_VOCABULARIES = 32
+NO_CLASS = -1
+
+Label = str | Sequence[str]
+
+
+class _Plan(NamedTuple):
+    """What the arguments of a call come to.
+
+    Attributes:
+        image_processor: Prepares the images and finishes label maps.
+        config: The configuration to run.
+        queries: Words as inputs of the model; none for the baked vocabulary.
+        labels: Name of each class.
+        threshold: Pixels whose best score is lower are unsure.
+        unsure_class: What these become.
+        output: "masks" or "map".
+    """
+
+    image_processor: ITACLIPImageProcessor
+    config: ITACLIPConfig
+    queries: dict[str, torch.Tensor]
+    labels: list[str]
+    threshold: float
+    unsure_class: int
+    output: Literal["masks", "map"]
+
+
+class ZeroShotImageSegmentationPipeline(Pipeline):
+    """Segments images by words that are chosen with each call.
+
+    Arguments of a call may also be given once, to `pipeline(…)`; those of the call win. Pictures are anything that
+    [`ITACLIPImageProcessor`] reads, of any sizes, also within a batch. Text embeddings are kept between calls. A
+    pipeline works for one thread at a time.
+
+    Args:
+        model: The model; `pipeline(…)` loads it from a CLIP checkpoint or a folder of this package.
+        processor: The processor that goes with it, or where it lies; by default where the model was loaded from.
+        **kwargs: Arguments of a call, and those of every [`~transformers.Pipeline`].
+
+    Raises:
+        TypeError: If the model is of another class, or there is no argument of a name.
+        ValueError: If there is nowhere to load the processor from, or it does not fit the model.
+
+    Example:
+    ```python
+    >>> import itaclip_hf
+    >>> from itaclip_hf.samples import load_demo_scene
+
+    >>> segmenter = itaclip_hf.pipeline(model="demo", preset="fast")
+    >>> found = segmenter(load_demo_scene(0)[0], candidate_labels=["sky", "grass", ["dog", "puppy"]])
+    >>> [segment["label"] for segment in found]
+    ['grass', 'dog']
+
+    ```
+    """
+
+    # Of a stock CLIP checkpoint, Transformers would load CLIP's own.
+    _load_processor: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_tokenizer: Any = False
+
+    model: ITACLIPForSemanticSegmentation
+    processor: ITACLIPProcessor
+
+    def __init__(
+        self,
+        model: ITACLIPForSemanticSegmentation,
+        processor: ITACLIPProcessor | str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(model, ITACLIPForSemanticSegmentation):
+            raise TypeError(
+                f"Expected a CLIP ViT checkpoint for the task {TASK!r}, but got {type(model).__name__}. Name one such "
+                f"as {DEFAULT_CHECKPOINT!r}, or pass an ITACLIPForSemanticSegmentation."
+            )
+        names = {*ARGUMENTS, *SETTING_NAMES}
+        self._given = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
+        self._embedded: dict[Any, dict[str, torch.Tensor]] = {}
+        if not isinstance(processor, ITACLIPProcessor):
+            processor = _load_processor(model, processor, local_files_only)
+        super().__init__(model, processor=processor, **kwargs)
+
+    def __call__(
+        self, images: Any, candidate_labels: Sequence[Label] | Vocabulary | None = None, **kwargs: Any
+    ) -> Any:
+        """Segment images.
+
+        Args:
+            images: One image (a path, a URL, a PIL image, an array), a list, a generator, or a data set, torch's of
+                images or one of 🤗 Datasets with a column of images. The last two come back one by one.
+            candidate_labels: The classes: each a name, or a list of its names, the label first; or a [`Vocabulary`].
+                By default the vocabulary that is baked into the model.
+            background (`Sequence[str]`, *optional*): Words that form the class "background", for what is none of the
+                others.
+            definitions (*optional*): Texts about the classes: one entry for each, or a mapping from their names.
+            threshold (`float`, *optional*): Pixels whose best score is lower become background in the finished map;
+                where there are no background words, they are in no mask, and -1 in a map.
+            method (`str`, *optional*): "clip", "maskclip", "sclip", "clearclip", "naclip", "itaclip", or what
+                `register_method` made known; by default what the checkpoint says.
+            preset (`str`, *optional*): "paper", "balanced", "fast" or "live".
+            output (`str`, *optional*): "masks" (default) or "map".
+            batch_size (`int`, *optional*): Images that are worked on together.
+            num_workers (`int`, *optional*): Processes that prepare images.
+            **kwargs: Any of the [`Settings`], which win over method and preset.
+
+        Returns:
+            For each image a list with a dictionary for each class found, in label order: `label`, `score` (mean
+            confidence of its pixels, between 0 and 1) and `mask` (PIL image of the image's size, 255 for the class).
+            With `output="map"` a dictionary instead: `labels` (height, width) int64, `confidence` (height, width)
+            float32, and `id2label`.
+
+        Raises:
+            TypeError: If there is no argument of a name, or one has the wrong type.
+            ValueError: If there are no words, or an argument's value is none of its.
+        """
+        if candidate_labels is not None:
+            kwargs["candidate_labels"] = candidate_labels
+        running = {name: kwargs.pop(name) for name in ("batch_size", "num_workers") if name in kwargs}
+        plan = self._make_plan(**{**self._given, **kwargs})
+        images = _find_images(list(images) if isinstance(images, tuple) else images)
+        if isinstance(images, list) and not images:
+            return []
+        return super().__call__(images, plan=plan, **running)
+
+    def _make_plan(
+        self,
+        candidate_labels: Sequence[Label] | Vocabulary | None = None,
+        background: Sequence[str] | None = None,
+        definitions: Any = None,
+        threshold: float = 0.0,
+        method: str | None = None,
+        preset: str | None = None,
+        output: Literal["masks", "map"] = "masks",
+        **settings: Any,
+    ) -> _Plan:
+        _expect_settings(settings)
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"Expected `threshold` to be a score, from 0 to 1, but got {threshold}.")
+        if output not in ("masks", "map"):
+            raise ValueError(f"Expected `output` to be 'masks' or 'map', but got {output!r}.")
+        vocabulary = _read_vocabulary(candidate_labels, background, definitions)
+        config, processor = copy.copy(self.model.config), copy.copy(self.processor)
+        changes = collect_changes(method, None, preset, settings)
+        changed = Settings.of(config, processor).replace(**changes)
+        changed.apply(config, processor)
+        if vocabulary is None:
+            self._expect_baked_vocabulary()
+            labels, queries = [config.id2label[index] for index in sorted(config.id2label)], {}
+        else:
+            labels, queries = vocabulary.labels, self._embed(vocabulary, processor, changed.read_by("texts"))
+        unsure_class = 0 if labels[0] == BACKGROUND_LABEL else NO_CLASS
+        return _Plan(processor.image_processor, config, queries, labels, threshold, unsure_class, output)
+
+    def _expect_baked_vocabulary(self) -> None:
+        if len(self.model.query_embeddings) == 0:
+            raise ValueError(
+                "Expected `candidate_labels`, or a model with a baked vocabulary, but got neither. Name the classes: "
+                '`candidate_labels=["cat", ["dog", "puppy"]]`.'
+            )
+
+    def _embed(
+        self, vocabulary: Vocabulary, processor: ITACLIPProcessor, mixing: tuple[Any, ...]
+    ) -> dict[str, torch.Tensor]:
+        """The words as inputs of the model; encoded once for many calls."""
+        key = (vocabulary, *mixing, *processor.templates)
+        if key not in self._embedded:
+            queries = self.model.encode_vocabulary(processor, vocabulary, TextCache())
+            self._embedded[key] = dict(zip(("query_embeddings", "query_classes"), queries, strict=True))
+            if len(self._embedded) > KEPT_VOCABULARIES:
+                del self._embedded[next(iter(self._embedded))]  # the oldest
+        return self._embedded[key]
+
+    def _sanitize_parameters(self, plan: _Plan | None = None, **unknown: Any) -> tuple[dict, dict, dict]:
+        _expect_settings(unknown)
+        if plan is None:
+            return {}, {}, {}
+        return {"image_processor": plan.image_processor}, {"plan": plan}, {"plan": plan}
+
+    def preprocess(self, input_: Any, image_processor: ITACLIPImageProcessor) -> dict[str, Any]:  # type: ignore[override]
+        """Prepare one image; a dictionary in a dictionary, which goes through Transformers' batching as it is."""
+        prepared = dict(image_processor(input_, return_tensors="pt"))
+        if len(prepared["pixel_values"]) != 1:
+            raise ValueError(
+                f"Expected one image in each place, but got {len(prepared['pixel_values'])} in one. Pass a flat list."
+            )
+        return {"prepared": prepared}
+
+    def _forward(self, input_tensors: dict[str, Any], plan: _Plan) -> dict[str, Any]:  # type: ignore[override]
+        prepared = input_tensors["prepared"]
+        inputs = _stack([prepared] if isinstance(prepared, Mapping) else prepared)
+        with _configured(self.model, plan.config):
+            return self.model.predict_labels(plan.image_processor, **inputs, **plan.queries)._asdict()
+
+    def postprocess(self, model_outputs: dict[str, Any], plan: _Plan) -> Any:  # type: ignore[override]
+        """Masks with scores, or the map, of one image."""
+        labels, confidence = model_outputs["labels"][0], model_outputs["confidence"][0]
+        labels = labels.masked_fill(confidence < plan.threshold, plan.unsure_class)
+        if plan.output == "map":
+            return {"labels": labels, "confidence": confidence, "id2label": dict(enumerate(plan.labels))}
+        return [
+            {"label": plan.labels[index], "score": score, "mask": _draw_mask(labels == index)}
+            for index, score in compute_segment_scores(labels, confidence).items()
+        ]
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Save model and processor; every folder of this package works for this task."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
+
+def pipeline(task: str = TASK, model: Any = DEFAULT_CHECKPOINT, **kwargs: Any) -> Any:
+    """Transformers' `pipeline`, which also knows the embedded checkpoint, "demo", and takes this package's task.
+
+    Args:
+        task: By default "zero-shot-image-segmentation".
+        model: A CLIP checkpoint, a folder of this package, "demo", or a model.
+        **kwargs: Arguments of `transformers.pipeline`, and of the task.
+
+    Example:
+    ```python
+    >>> import itaclip_hf
+
+    >>> itaclip_hf.pipeline(model="demo").task
+    'zero-shot-image-segmentation'
+
+    ```
+    """
+    if isinstance(model, str | os.PathLike):
+        model = os.fspath(resolve_checkpoint(model))
+    return make_pipeline(task, model=model, **kwargs)  # type: ignore[call-overload]
+
+
+def _load_processor(
+    model: ITACLIPForSemanticSegmentation, place: str | os.PathLike[str] | None, local_files_only: bool
+) -> ITACLIPProcessor:
+    revision = None
+    if place is None:
+        place, revision = model.name_or_path or "", getattr(model.config, "_commit_hash", None)
+    if not os.fspath(place):
+        raise ValueError(
+            "Expected `processor` with a model that was not loaded from a checkpoint, but got none. Pass the "
+            "ITACLIPProcessor that goes with it."
+        )
+    return load_processor(model, place, revision=revision or "main", local_files_only=local_files_only)
+
+
+def _expect_settings(given: Mapping[str, Any]) -> None:
+    unknown = [name for name in given if name not in SETTING_NAMES]
+    if unknown:
+        raise TypeError(
+            f"Expected arguments out of {', '.join(ARGUMENTS)}, batch_size, num_workers, and settings "
+            f"({', '.join(SETTING_NAMES)}), but got {', '.join(unknown)}. Words are `candidate_labels`."
+        )
+
+
+def _read_vocabulary(
+    candidate_labels: Sequence[Label] | Vocabulary | None, background: Sequence[str] | None, definitions: Any
+) -> Vocabulary | None:
+    """The words of a call, or none."""
+    is_whole = candidate_labels is None or isinstance(candidate_labels, Vocabulary)
+    if is_whole and not (background is None and definitions is None):
+        raise ValueError(
+            "Expected `background` and `definitions` with a list of `candidate_labels`, but got "
+            f"{type(candidate_labels).__name__}. Name the classes, or leave the two out."
+        )
+    if is_whole:
+        return candidate_labels  # type: ignore[return-value]
+    if isinstance(candidate_labels, str):
+        raise TypeError(f"Expected `candidate_labels` as a list of names, but got {candidate_labels!r}. Make it one.")
+    vocabulary = Vocabulary(candidate_labels, background or ())  # type: ignore[arg-type]
+    return vocabulary if definitions is None else vocabulary.with_auxiliary_texts(definitions)
+
+
+def _find_images(inputs: Any) -> Any:
+    """What Transformers takes for many images; a data set of 🤗 Datasets is none to it."""
+    features = getattr(inputs, "features", None)
+    if not isinstance(features, Mapping):
+        return inputs
+    columns = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
+    if "image" not in columns and len(columns) != 1:
+        raise ValueError(
+            f"Expected a data set with a column 'image', or with one column of images, but got {', '.join(features)}. "
+            "Pass `transformers.pipelines.pt_utils.KeyDataset(dataset, name)`."
+        )
+    column = "image" if "image" in columns else columns[0]
+    return KeyDataset(inputs, column) if hasattr(inputs, "__len__") else (row[column] for row in inputs)
+
+
+def _stack(images: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """One batch of images of any sizes, each a batch of one; padded right and below, as the image processor does."""
+    height, width = (max(image["pixel_values"].shape[axis] for image in images) for axis in (-2, -1))
+    batch = {name: torch.cat([image[name] for image in images]) for name in images[0] if name != "pixel_values"}
+    pixels = [image["pixel_values"] for image in images]
+    padded = [pad(each, (0, width - each.shape[-1], 0, height - each.shape[-2])) for each in pixels]
+    return {"pixel_values": torch.cat(padded), **batch}
+
+
+@contextmanager
+def _configured(model: ITACLIPForSemanticSegmentation, config: ITACLIPConfig) -> Iterator[None]:
+    """A model that runs with another configuration meanwhile."""
+    own = model.config
+    model.config = model.vision_model.itaclip_config = config
+    try:
+        yield
+    finally:
+        model.config = model.vision_model.itaclip_config = own
+
+
+def _draw_mask(is_inside: torch.Tensor) -> Image.Image:
+    return Image.fromarray((is_inside.to(torch.uint8) * 255).cpu().numpy())
