@@ -53,6 +53,8 @@ class ITACLIPConfig(CLIPConfig):
         query_classes (`tuple[int, ...]`, *optional*, defaults to `()`):
             Class index of each query of the baked vocabulary; `()` if none is baked. Set by
             [`~ITACLIPForSemanticSegmentation.set_vocabulary`].
+        semantic_loss_ignore_index (`int`, *optional*, defaults to 255):
+            Label of pixels that the loss leaves out.
 
     Raises:
         ValueError: If a field is outside the range given above.
@@ -88,6 +90,7 @@ class ITACLIPConfig(CLIPConfig):
     pamr_dilations: tuple[int, ...] = (8, 16)
     similarity_scale: float = 40.0
     query_classes: tuple[int, ...] = ()
+    semantic_loss_ignore_index: int = 255
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, list) and name in TUPLE_FIELDS:
@@ -122,6 +125,7 @@ class ITACLIPConfig(CLIPConfig):
             self.window_size == 0 or self.window_size >= patch_size,
             f"`window_size` of at least one patch ({patch_size}), or 0",
             self.window_size,
+            "Use larger windows, or 0 for the whole image at once.",
         )
         _expect(
             self.window_size == 0 or self.window_stride <= self.window_size,

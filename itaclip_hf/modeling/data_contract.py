@@ -16,12 +16,13 @@ from .configuration_itaclip import ITACLIPConfig
 from .windows import PLAIN_VIEW, WindowedImage, WindowView, plan_windows, read_views
 
 __all__ = [
-    "IGNORE_INDEX",
     "ITACLIPLabelMapsOutput",
     "ITACLIPSemanticSegmenterOutput",
     "ImageInputs",
     "TextInputs",
+    "check_classes",
     "check_labels",
+    "check_tensors",
     "compute_loss",
     "expect_shape",
     "group_prompts",
@@ -32,7 +33,10 @@ __all__ = [
     "stack_logits",
 ]
 
-IGNORE_INDEX = 255
+WHOLE_NUMBERS = ("input_ids", "attention_mask", "query_classes")
+LARGEST_INPUT = 1e6  # normalised pixels are about 3 at most; sums of larger ones may leave the model's number format
+LARGEST_RESULT = 2**28  # pixels; memory for one score of each is 1 GiB
+MOST_CLASSES = 2**16
 MOST_PROMPTS = 1024  # that are encoded at once
 
 Size = tuple[int, int]
@@ -107,7 +111,39 @@ def pack_inputs(inputs: Mapping[str, Any]) -> tuple[ImageInputs, TextInputs]:
     images, texts = (
         {name: inputs[name] for name in packed._fields if name in inputs} for packed in (ImageInputs, TextInputs)
     )
-    return ImageInputs(**images), TextInputs(**texts)
+    packed_images = ImageInputs(**images)
+    check_tensors(packed_images)
+    return packed_images, TextInputs(**texts)
+
+
+def check_tensors(inputs: ImageInputs | TextInputs) -> None:
+    """Make sure that what is given are tensors, and their numbers finite; those are not read in a compiled graph.
+
+    Raises:
+        TypeError: If one is no tensor, or one of other numbers.
+        ValueError: If one is empty, or holds numbers that are not finite or far too large.
+    """
+    for name, tensor in inputs._asdict().items():
+        if name.endswith("_sizes") or (tensor is None and name != "pixel_values"):
+            continue
+        is_whole = name in WHOLE_NUMBERS
+        if not isinstance(tensor, torch.Tensor) or tensor.is_complex() or (is_whole and tensor.is_floating_point()):
+            found = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+            raise TypeError(
+                f"Expected `{name}` to be a tensor of {'whole' if is_whole else 'real'} numbers, but got {found}. "
+                "Pass what the processor made."
+            )
+        if tensor.numel() == 0:
+            raise ValueError(
+                f"Expected `{name}` with numbers in it, but got the shape {tuple(tensor.shape)}. Fill it."
+            )
+        if tensor.is_floating_point() and tensor.device.type != "meta" and not torch.compiler.is_compiling():
+            lowest, highest = (float(value) for value in torch.aminmax(tensor.detach()))
+            if not max(-lowest, highest) <= LARGEST_INPUT:  # written so that NaN is refused
+                raise ValueError(
+                    f"Expected finite `{name}` of at most {LARGEST_INPUT:g}, but got {lowest:g} to {highest:g}. Scale "
+                    "or repair the input."
+                )
 
 
 def read_images(inputs: ImageInputs, config: ITACLIPConfig) -> list[WindowedImage]:
@@ -121,6 +157,7 @@ def read_images(inputs: ImageInputs, config: ITACLIPConfig) -> list[WindowedImag
         ValueError: If shapes are wrong, an image is smaller than a patch or larger than `pixel_values`, or only some
             of the augmentation tensors are given.
     """
+    check_tensors(inputs)
     images = _crop_images(inputs, smallest=cast(int, config.vision_config.patch_size))
     views, output_sizes = _choose_views(inputs), _choose_output_sizes(images, inputs.original_sizes)
     layouts = [plan_windows(_size(image), config.window_size, config.window_stride) for image in images]
@@ -128,13 +165,20 @@ def read_images(inputs: ImageInputs, config: ITACLIPConfig) -> list[WindowedImag
 
 
 def read_prompts(
-    input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: Any
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Check prompts and give them three axes: (texts, prompts, tokens).
 
+    Args:
+        input_ids: As `forward` takes them.
+        attention_mask: As `forward` takes it.
+        config: Of the text tower, which has so many tokens and positions.
+
     Raises:
-        ValueError: If the shapes are others.
+        TypeError: If they are no tensors of whole numbers.
+        ValueError: If the shapes are others, or a token or the length is beyond the tower's.
     """
+    check_tensors(TextInputs(input_ids, attention_mask))
     if input_ids.ndim == 2:
         input_ids = input_ids[:, None]
         attention_mask = None if attention_mask is None else attention_mask[:, None]
@@ -145,6 +189,14 @@ def read_prompts(
         )
     if attention_mask is not None:
         expect_shape("attention_mask", attention_mask, tuple(input_ids.shape))
+        _expect_between("attention_mask", attention_mask, 0, 1)
+        _expect_between("attention_mask[..., 0]", attention_mask[..., 0], 1, 1)
+    if input_ids.shape[-1] > config.max_position_embeddings:
+        raise ValueError(
+            f"Expected at most {config.max_position_embeddings} tokens, as the text tower has so many positions, but "
+            f"got {input_ids.shape[-1]}. Set the tokenizer's `model_max_length`, or pass `max_length`."
+        )
+    _expect_between("input_ids", input_ids, 0, config.vocab_size - 1)
     return input_ids, attention_mask
 
 
@@ -173,12 +225,36 @@ def group_prompts(
     return [batch[:, 1 : 1 + int(batch[-1, 0])] for batch in rows.split(counts)], places
 
 
-def check_labels(labels: torch.Tensor, images: Sequence[WindowedImage], num_classes: int) -> torch.Tensor:
+def check_classes(query_classes: torch.Tensor, num_queries: int) -> None:
+    """Make sure that there is one class id for each query.
+
+    Raises:
+        TypeError: If they are no tensor of whole numbers.
+        ValueError: If there are more or fewer, or one is no class id.
+    """
+    check_tensors(TextInputs(query_classes=query_classes))
+    expect_shape("query_classes", query_classes, (num_queries,))
+    _expect_between("query_classes", query_classes, 0, MOST_CLASSES - 1)
+
+
+def check_labels(
+    labels: torch.Tensor, images: Sequence[WindowedImage], num_classes: int, ignore_index: int
+) -> torch.Tensor:
     """Labels for the loss, (batch, H₀, W₀) int64.
 
     Raises:
-        ValueError: If results are of several sizes, or labels of another, or one is no class.
+        TypeError: If they are no tensor of whole numbers.
+        ValueError: If results are of several sizes, or labels of another, or one is no class, or the index to ignore
+            is one.
     """
+    if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.is_complex():
+        found = labels.dtype if isinstance(labels, torch.Tensor) else type(labels).__name__
+        raise TypeError(f"Expected `labels` to be a tensor of whole numbers, but got {found}. Pass class ids.")
+    if 0 <= ignore_index < num_classes:
+        raise ValueError(
+            f"Expected no class to be ignored, but {ignore_index} is one of {num_classes}. Set the configuration's "
+            "`semantic_loss_ignore_index` to -100, and mark pixels without a class so."
+        )
     sizes = {image.output_size for image in images}
     if len(sizes) > 1:
         raise ValueError(
@@ -187,13 +263,24 @@ def check_labels(labels: torch.Tensor, images: Sequence[WindowedImage], num_clas
         )
     expect_shape("labels", labels, (len(images), *sizes.pop()))
     labels = labels.long()
-    largest = int(labels.masked_fill(labels == IGNORE_INDEX, 0).max())
-    if largest >= num_classes:
+    lowest, highest = torch.aminmax(labels.masked_fill(labels == ignore_index, 0))
+    if lowest < 0 or highest >= num_classes:
         raise ValueError(
-            f"Expected `labels` from 0 to {num_classes - 1}, or {IGNORE_INDEX} to ignore, but got {largest}. Name as "
-            "many classes as there are labels."
+            f"Expected `labels` from 0 to {num_classes - 1}, or {ignore_index} to ignore, but got "
+            f"{int(lowest if lowest < 0 else highest)}. Name as many classes as there are labels, or set the "
+            "configuration's `semantic_loss_ignore_index`."
         )
     return labels
+
+
+def _expect_between(name: str, numbers: torch.Tensor, low: int, high: int) -> None:
+    if torch.compiler.is_compiling() or numbers.device.type == "meta":
+        return
+    lowest, highest = (int(value) for value in torch.aminmax(numbers))
+    if lowest < low or highest > high:
+        raise ValueError(
+            f"Expected `{name}` from {low} to {high}, but got {lowest} to {highest}. Pass what the processor made."
+        )
 
 
 def expect_shape(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
@@ -211,9 +298,13 @@ def stack_logits(logits: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor
     return torch.stack(logits) if len(logits) > 1 else logits[0][None]
 
 
-def compute_loss(logits: torch.Tensor | list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-    """Mean negative log score of the labels of [`check_labels`], which sees to it that the logits are one tensor."""
-    return nn.functional.nll_loss(cast(torch.Tensor, logits), labels, ignore_index=IGNORE_INDEX)
+def compute_loss(logits: torch.Tensor | list[torch.Tensor], labels: torch.Tensor, ignore_index: int) -> torch.Tensor:
+    """Mean negative log score of the labels of [`check_labels`], which sees to it that the logits are one tensor.
+
+    It is 0, and not NaN, where all are ignored.
+    """
+    total = nn.functional.nll_loss(cast(torch.Tensor, logits), labels, ignore_index=ignore_index, reduction="sum")
+    return total / (labels != ignore_index).sum().clamp(min=1)
 
 
 def merge_hidden_states(batches: Sequence[tuple[torch.Tensor | None, ...] | None]) -> tuple | None:
@@ -252,6 +343,8 @@ def _choose_output_sizes(images: Sequence[torch.Tensor], original_sizes: torch.T
     sizes = _read_sizes("original_sizes", original_sizes, len(images))
     if min(map(min, sizes)) < 1:
         raise ValueError(f"Expected `original_sizes` to be positive, but got {sizes}. Use pixels.")
+    if max(height * width for height, width in sizes) > LARGEST_RESULT:
+        raise ValueError(f"Expected results of at most {LARGEST_RESULT} pixels, but got {sizes}. Cut the image.")
     return sizes
 
 
@@ -276,8 +369,13 @@ def _choose_views(inputs: ImageInputs) -> list[list[WindowView]]:
 
 
 def _read_sizes(name: str, sizes: torch.Tensor | Sequence[Sequence[int]], batch: int) -> list[Size]:
-    sizes = torch.as_tensor(sizes)
+    try:
+        sizes = torch.as_tensor(sizes)
+    except (RuntimeError, TypeError, ValueError):
+        sizes = torch.empty(0)
     expect_shape(name, sizes, (batch, 2))
+    if sizes.is_floating_point() or sizes.is_complex():
+        raise TypeError(f"Expected `{name}` in whole pixels, but got {sizes.dtype}. Pass what the processor made.")
     return [(height, width) for height, width in sizes.tolist()]
 
 

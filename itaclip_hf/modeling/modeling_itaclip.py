@@ -21,7 +21,9 @@ from .data_contract import (
     ITACLIPLabelMapsOutput,
     ITACLIPSemanticSegmenterOutput,
     TextInputs,
+    check_classes,
     check_labels,
+    check_tensors,
     compute_loss,
     expect_shape,
     group_prompts,
@@ -181,7 +183,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         Returns:
             (texts, projection_dim) float32, unit vectors.
         """
-        input_ids, attention_mask = read_prompts(input_ids, attention_mask)
+        input_ids, attention_mask = read_prompts(input_ids, attention_mask, self.config.text_config)
         prompt_mask = None if attention_mask is None else attention_mask.flatten(0, 1)
         tokens_per_batch = choose_tokens_per_batch(self.config.text_config, self.dtype, self.device)
         groups, places = group_prompts(input_ids.flatten(0, 1), prompt_mask, tokens_per_batch)
@@ -223,7 +225,8 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             text_weight: (queries, texts) mixing matrix; one query for each text if left out.
             query_embeddings: (queries, dim) of [`~ITACLIPForSemanticSegmentation.encode_queries`], instead of texts.
             query_classes: (queries,) class of each query; one class for each query if left out.
-            labels: (batch, H₀, W₀) class ids, 255 to ignore, for the loss; needs results of one size.
+            labels: (batch, H₀, W₀) class ids for the loss, or the configuration's `semantic_loss_ignore_index`; needs
+                results of one size.
             output_hidden_states: Whether to return the states of the vision blocks; or the indices of those to return.
             output_attentions: There for compatibility: attention maps are never stored, so none is returned.
             return_dict (`bool`, *optional*): Whether to return an output object (default) or a plain tuple.
@@ -252,13 +255,13 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         texts = TextInputs(input_ids, attention_mask, text_weight, query_embeddings, query_classes)
         queries = self._choose_queries(texts, pixel_values.device)
         if labels is not None:
-            labels = check_labels(labels, images, queries.num_classes)
+            labels = check_labels(labels, images, queries.num_classes, self.config.semantic_loss_ignore_index)
         encoded, hidden_states = self._encode_windows(images, output_hidden_states)
         with torch.autocast(pixel_values.device.type, enabled=False):  # sums of many terms need float32
             maps = [QueryMaps(features, self.config) for features in encoded]  # stitched and refined when asked for
             logits = stack_logits([score_classes(of_image, queries) for of_image in maps])
         return ITACLIPSemanticSegmenterOutput(
-            loss=None if labels is None else compute_loss(logits, labels),
+            loss=None if labels is None else compute_loss(logits, labels, self.config.semantic_loss_ignore_index),
             logits=logits,
             hidden_states=hidden_states,
         )
@@ -385,20 +388,18 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
                 )
             embeddings, num_classes = self.query_embeddings, self.config.num_labels
             classes = torch.tensor(self.config.query_classes)
+        check_tensors(TextInputs(query_embeddings=embeddings))
+        expect_shape("query_embeddings", embeddings, (*embeddings.shape[:1], self.config.projection_dim))
         if classes is None:
             classes = torch.arange(len(embeddings))
-        expect_shape("query_embeddings", embeddings, (max(len(embeddings), 1), self.config.projection_dim))
-        expect_shape("query_classes", classes, (len(embeddings),))
-        if classes.min() < 0:
-            raise ValueError(
-                f"Expected `query_classes` of at least 0, but got {int(classes.min())}. Count classes from 0."
-            )
+        check_classes(classes, len(embeddings))
         return Queries.sort(embeddings.float().to(device), classes, num_classes)
 
 
 def _mix_texts(text_weight: torch.Tensor, unit_texts: torch.Tensor) -> torch.Tensor:
     """(queries, texts) @ (texts, dim), in float32."""
-    expect_shape("text_weight", text_weight, (len(text_weight), len(unit_texts)))
+    check_tensors(TextInputs(text_weight=text_weight))
+    expect_shape("text_weight", text_weight, (*text_weight.shape[:1], len(unit_texts)))
     with torch.autocast(unit_texts.device.type, enabled=False):
         return text_weight.to(unit_texts) @ unit_texts
 

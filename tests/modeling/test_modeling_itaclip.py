@@ -340,7 +340,7 @@ def test_field_changed_after_loading_is_checked_again(tiny_model, texts):
         ({"original_sizes": torch.tensor([[1, 2], [3, 4]])}, r"`original_sizes` of shape \(1, 2\)"),
         ({"original_sizes": torch.tensor([[0, 2]])}, r"`original_sizes` .*positive"),
         ({"query_classes": torch.tensor([0])}, r"`query_classes` of shape \(4,\)"),
-        ({"query_classes": torch.tensor([0, 1, -1, 2])}, "`query_classes` .*at least 0"),
+        ({"query_classes": torch.tensor([0, 1, -1, 2])}, "`query_classes` from 0 to 65535, but got -1 to 2"),
         ({"text_weight": torch.eye(3)}, r"`text_weight` of shape \(3, 5\)"),
         ({"input_ids": torch.zeros(7, dtype=torch.long)}, r"`input_ids` of shape \(texts, prompts, tokens\)"),
         ({"augmentation_weight": None}, "but got no augmentation_weight"),
@@ -348,9 +348,25 @@ def test_field_changed_after_loading_is_checked_again(tiny_model, texts):
         ({"augmentation_blur": torch.zeros(1, 5, 4)}, "odd length"),
         ({"labels": torch.zeros(1, 8, 8, dtype=torch.long)}, r"`labels` of shape \(1, 16, 16\)"),
         ({"labels": torch.full((1, 16, 16), 3)}, "`labels` from 0 to 2, or 255 to ignore, but got 3"),
-        ({"pixel_values": torch.zeros(0, 3, 16, 16)}, r"but got \(0, 3, 16, 16\)"),
+        ({"labels": torch.full((1, 16, 16), -100)}, "`labels` from 0 to 2, or 255 to ignore, but got -100"),
+        (
+            {"pixel_values": torch.full((1, 3, 16, 16), torch.nan)},
+            "finite `pixel_values` .*, but got nan",
+        ),
+        ({"pixel_values": torch.full((1, 3, 16, 16), 1e36)}, "finite `pixel_values` of at most 1e.06, but got 1e.36"),
+        ({"input_ids": torch.full((5, 3, 7), 99)}, "`input_ids` from 0 to 98, but got 99 to 99"),
+        ({"input_ids": torch.zeros(5, 3, 78, dtype=torch.long), "attention_mask": None}, "at most 77 tokens"),
+        ({"attention_mask": torch.zeros(5, 3, 7, dtype=torch.long)}, "`attention_mask.* from 1 to 1"),
+        ({"original_sizes": torch.tensor([[10**5, 10**5]])}, "results of at most 268435456 pixels"),
+        (
+            {"pixel_values": torch.zeros(0, 3, 16, 16)},
+            r"`pixel_values` with .* the shape \(0, 3, 16, 16\)",
+        ),
         ({"input_ids": None, "query_embeddings": torch.zeros(4, 7)}, r"`query_embeddings` of shape \(4, 24\)"),
-        ({"input_ids": None, "query_embeddings": torch.zeros(0, 24)}, r"`query_embeddings` of shape \(1, 24\)"),
+        (
+            {"input_ids": None, "query_embeddings": torch.zeros(0, 24)},
+            r"`query_embeddings` with .* \(0, 24\)",
+        ),
     ],
 )
 def test_inputs_that_do_not_fit_are_named(tiny_model, texts, engineering, change, message):
@@ -362,3 +378,34 @@ def test_inputs_that_do_not_fit_are_named(tiny_model, texts, engineering, change
 def test_forward_without_any_vocabulary_says_what_is_missing(tiny_model):
     with pytest.raises(ValueError, match=r"a baked vocabulary, but got none of them\. Pass `text="):
         tiny_model()(_pixels(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pixel_values": [[1.0]]}, "`pixel_values` to be a tensor of real numbers, but got list"),
+        ({"query_classes": torch.tensor([0.0, 1, 0, 2])}, r"`query_classes` .*whole numbers, but got torch\.float32"),
+        ({"labels": torch.zeros(1, 16, 16)}, r"`labels` to be a tensor of whole numbers, but got torch\.float32"),
+        ({"original_sizes": torch.tensor([[2.5, 3]])}, r"`original_sizes` in whole pixels, but got torch\.float32"),
+    ],
+)
+def test_inputs_of_other_types_are_named(tiny_model, texts, change, message):
+    with pytest.raises(TypeError, match=message):
+        tiny_model()(**{"pixel_values": _pixels(1, 3, 16, 16), **texts, **change})
+
+
+def test_the_loss_of_ignored_pixels_alone_is_zero(tiny_model, texts):
+    labels = torch.full((1, 16, 16), 255)
+    assert tiny_model()(pixel_values=_pixels(1, 3, 16, 16), **texts, labels=labels).loss == 0
+
+
+def test_the_index_to_ignore_is_a_field_and_never_a_class(tiny_model, texts):
+    model = tiny_model(semantic_loss_ignore_index=-100)
+    labels = torch.randint(0, 3, (1, 16, 16), generator=torch.Generator().manual_seed(3))
+    labels[:, :8] = -100
+    outputs = model(pixel_values=_pixels(1, 3, 16, 16), **texts, labels=labels)
+    expected = torch.nn.functional.nll_loss(outputs.logits[:, :, 8:], labels[:, 8:])
+    torch.testing.assert_close(outputs.loss, expected)
+    model.config.semantic_loss_ignore_index = 2
+    with pytest.raises(ValueError, match="Expected no class to be ignored, but 2 is one of 3"):
+        model(pixel_values=_pixels(1, 3, 16, 16), **texts, labels=labels)

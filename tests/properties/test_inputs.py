@@ -87,4 +87,4 @@ def test_labels_for_a_loss(loaded, data):
             valid = labels.long()[labels.long() != 255]
             assert valid.min() >= 0 and valid.max() < 3, "labels that are no classes"
 
-    attempt("labels for a loss", call, check, f"{getattr(labels, 'dtype', labels)!r:.60} {low} {high}")
+    attempt("labels for a loss", call, check, (getattr(labels, "dtype", labels), low, high))
