@@ -284,7 +284,7 @@ def choose_dtype(name: torch.dtype | str, device: torch.device | str) -> torch.d
     """
     if isinstance(name, torch.dtype):
         return name
-    if name not in NUMBER_FORMATS:
+    if not isinstance(name, str) or name not in NUMBER_FORMATS:
         raise ValueError(f"Expected a dtype out of {', '.join(NUMBER_FORMATS)}, but got {name!r}. Use 'auto'.")
     if name != "auto":
         return getattr(torch, name)

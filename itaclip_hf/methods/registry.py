@@ -105,12 +105,12 @@ class Method:
         )
 
     def _changes_on(self, benchmark: str | None) -> Changes:
-        if benchmark is None or benchmark in self.benchmarks:
+        if benchmark is None or (isinstance(benchmark, str) and benchmark in self.benchmarks):
             return self.benchmarks.get(benchmark or "", {})
         known = dict.fromkeys(
             name for row in _read_published()["methods"].values() for name in row.get("benchmarks", ())
         )
-        if benchmark not in known:
+        if not isinstance(benchmark, str) or benchmark not in known:
             raise ValueError(f"Expected a benchmark out of {', '.join(known)}, but got {benchmark!r}.")
         return {}
 
@@ -138,7 +138,7 @@ def get_method(name: str) -> Method:
     Raises:
         ValueError: If there is none of that name; the message lists those that there are.
     """
-    if name not in _methods():
+    if not isinstance(name, str) or name not in _methods():
         raise ValueError(
             f"Expected a method out of {', '.join(_methods())}, but got {name!r}. Make a new one known by "
             "`register_method`."

@@ -426,7 +426,7 @@ def get_preset(name: str) -> dict[str, Any]:
     Raises:
         ValueError: If there is none of that name; the message lists those that there are.
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"Expected a preset out of {', '.join(PRESETS)}, but got {name!r}.")
     return dict(PRESETS[name])
 
@@ -457,14 +457,16 @@ def check_setting(name: str, value: Any) -> Any:
     values: ValueRange = _FIELDS[name].metadata["values"]
     try:
         return values.read(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         default = _FIELDS[name].default
-        raise type(error)(
-            f"Expected `{name}` to be {values.describe()}, but got {value!r}. The paper's value is {default!r}."
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(
+            f"Expected `{name}` to be {values.describe()}, but got {value!r:.200}. The paper's value is {default!r}."
         ) from None
 
 
 def _expect_names(names: Mapping[str, Any] | list[str]) -> None:
     unknown = [name for name in names if name not in _FIELDS]
     if unknown:
-        raise ValueError(f"Expected settings out of {', '.join(SETTING_NAMES)}, but got {', '.join(unknown)}.")
+        raise ValueError(
+            f"Expected settings out of {', '.join(SETTING_NAMES)}, but got {', '.join(map(str, unknown))}."
+        )

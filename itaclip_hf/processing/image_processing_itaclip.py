@@ -4,14 +4,16 @@ Images become CLIP-normalised pixels of a common size, beside their valid and or
 engineering as data. Label maps come from class scores through the published method's thresholds and closing.
 """
 
+import difflib
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
+from huggingface_hub.dataclasses import validate_typed_dict
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
@@ -25,7 +27,7 @@ from transformers.processing_utils import ImagesKwargs
 from transformers.utils.generic import TensorType
 
 from .augmentation import View, compute_views, stack_views
-from .pixels import compute_resized_size, open_image, read_image, resize_image
+from .pixels import check_length, compute_resized_size, open_image, read_image, resize_image
 from .segmentation_maps import (
     assign_labels,
     close_label_map,
@@ -34,6 +36,7 @@ from .segmentation_maps import (
     drop_small_classes_,
     find_small_classes,
     pair_with_target_sizes,
+    stack_label_maps,
 )
 
 try:  # types and ranges of settings are said there; code that was loaded from the Hub does without the package
@@ -78,6 +81,9 @@ class ITACLIPImageProcessorKwargs(ImagesKwargs, total=False):
     score_threshold: float | int | None
     area_threshold: float | int | None
     closing: bool | None
+
+
+OWN_FIELDS = tuple(ITACLIPImageProcessorKwargs.__annotations__)
 
 
 class ITACLIPImageProcessor(PilBackend):
@@ -126,6 +132,7 @@ class ITACLIPImageProcessor(PilBackend):
     closing = True
 
     def __init__(self, **kwargs: Any) -> None:
+        refuse_misspelled(kwargs, OWN_FIELDS)
         super().__init__(**kwargs)
         _refuse_crop(getattr(self, "do_center_crop", None))
 
@@ -142,34 +149,68 @@ class ITACLIPImageProcessor(PilBackend):
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read the fields of a saved image processor; of another model's (stock CLIP's), only those about pixels."""
+        refuse_misspelled(kwargs, OWN_FIELDS)
         values, kwargs = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
         is_own = values.get("image_processor_type") == cls.__name__ or "photometric_weight" in values
         return values if is_own else _select_pixel_fields(values), kwargs
 
     def _validate_preprocess_kwargs(self, *args: Any, **kwargs: Any) -> None:
-        super()._validate_preprocess_kwargs(*args, **kwargs)
+        try:
+            super()._validate_preprocess_kwargs(*args, **kwargs)
+        except ValueError as error:
+            raise ValueError(
+                f"Expected options that go together, but got others: {error} Give all or none."
+            ) from error
         _refuse_crop(kwargs.get("do_center_crop"))
         for name in ITACLIPImageProcessorKwargs.__annotations__.keys() & kwargs.keys():
             check_value(name, kwargs[name])
 
+    def preprocess(
+        self, images: ImageInput, segmentation_maps: Any = None, do_reduce_labels: bool = False, **kwargs: Any
+    ) -> BatchFeature:
+        """Prepare images, and label maps for a loss beside them.
+
+        Args:
+            images: One image or a list.
+            segmentation_maps: For each image a map (height, width) of class ids: an array, a tensor or a PIL image.
+                They come out as `labels`, at original size, which is the size of the model's results.
+            do_reduce_labels: Whether the maps call the first class 1 and unlabelled pixels 0, as those of ADE20K do:
+                these become 255, and the classes 0, 1, ...
+            **kwargs: Fields of the image processor, for this call.
+
+        Raises:
+            TypeError: If an image or a field has another type than expected.
+            ValueError: If there is no such field, or something cannot be prepared.
+            OSError: If a file cannot be read.
+        """
+        check_options(kwargs, self.valid_kwargs)
+        inputs = super().preprocess(images, **kwargs)
+        if segmentation_maps is not None:
+            labels = stack_label_maps(
+                segmentation_maps, np.asarray(inputs["original_sizes"]).tolist(), do_reduce_labels
+            )
+            inputs.update(BatchFeature({"labels": labels}, tensor_type=kwargs.get("return_tensors")))
+        return inputs
+
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         """Open paths and URLs; images pass through. Files keep their mode, so that depth and transparency survive."""
         source = image_url_or_urls
-        if isinstance(source, os.PathLike) or (isinstance(source, str) and os.path.isfile(source)):
+        if isinstance(source, str) and source.startswith(("http://", "https://", "data:")):
+            try:
+                return super().fetch_images(source)
+            except Exception as error:  # of the connection, or of a decoder
+                raise OSError(f"Expected an image at {source:.200}, but got: {error}. Correct the address.") from error
+        if isinstance(source, str | os.PathLike):
+            path = os.fspath(source)
             try:
                 return open_image(source)
-            except OSError as error:
-                path = os.fspath(source)
-                if path in str(error):
+            except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
+                if getattr(error, "filename", None) is not None or path in str(error):
                     raise
                 raise OSError(f"{path}: {error}") from error
-        return super().fetch_images(source)
-
-    def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> list[Any]:
-        flat = cast(list[Any], super()._prepare_images_structure(images, expected_ndims))
-        if not flat:
-            raise ValueError("Expected at least one image, but got none. Pass an image or a list of images.")
-        return flat
+        if isinstance(source, list | tuple):
+            return [self.fetch_images(each) for each in source]
+        return source
 
     def _prepare_image_like_inputs(
         self,
@@ -181,12 +222,13 @@ class ITACLIPImageProcessor(PilBackend):
         **kwargs: Any,
     ) -> list[np.ndarray]:
         prepared = []
-        images = _add_channel_axis(self.fetch_images(images), input_data_format)
-        for index, image in enumerate(self._prepare_images_structure(images, expected_ndims)):
+        for index, image in enumerate(_flatten_images(self.fetch_images(images))):
             try:
                 prepared.append(read_image(image, bool(do_convert_rgb), input_data_format))
             except ValueError as error:
                 raise ValueError(f"Image {index}: {error}") from error
+        if not prepared:
+            raise ValueError("Expected at least one image, but got none. Pass an image or a list of images.")
         return prepared
 
     def _preprocess(
@@ -250,8 +292,8 @@ class ITACLIPImageProcessor(PilBackend):
         if image_mean is None or image_std is None:
             return image if rescale_factor is None else self.rescale(image, rescale_factor)
         levels = 1.0 if rescale_factor is None else rescale_factor
-        _check_numbers("image_mean", image_mean, lowest=-math.inf)
-        _check_numbers("image_std", image_std)
+        _check_numbers("image_mean", image_mean, lowest=-math.inf, channels=len(image))
+        _check_numbers("image_std", image_std, channels=len(image))
         mean, std = (np.asarray(values, dtype=np.float64) / levels for values in (image_mean, image_std))
         return self.normalize(image.astype(np.float32), mean.tolist(), std.tolist())
 
@@ -408,6 +450,9 @@ def _select_pixel_fields(values: dict[str, Any]) -> dict[str, Any]:
 
 def check_value(name: str, value: Any) -> Any:
     """The value of an attribute; that of a setting is checked, where the package is there."""
+    if name == "size" and hasattr(value, "keys"):
+        for side, length in dict(value).items():
+            check_length(side, length)
     return check_setting(name, value) if name in SETTING_NAMES else value
 
 
@@ -416,28 +461,59 @@ def _refuse_crop(do_center_crop: bool | None) -> None:
         raise ValueError("Expected no `do_center_crop`, as a label map covers the whole image. Crop images before.")
 
 
-def _check_numbers(name: str, values: float | Sequence[float], lowest: float = 0.0) -> None:
+def _check_numbers(name: str, values: float | Sequence[float], lowest: float = 0.0, channels: int = 1) -> None:
     """Zeros would become infinite pixels, which no later step would tell from others."""
     array = np.asarray(values)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"Expected `{name}` to be a number or a list of numbers, but got {values!r}. Use numbers.")
+    if array.shape not in ((), (channels,)):
+        raise ValueError(
+            f"Expected `{name}` for {channels} channels, but got {array.size}. Give one number, or so many."
+        )
     if not (np.isfinite(array).all() and (array > lowest).all()):
         above = "finite numbers" if lowest == -math.inf else f"finite numbers above {lowest:g}"
         raise ValueError(f"Expected `{name}` of {above}, but got {values}. Correct it.")
 
 
-def _add_channel_axis(images: Any, input_data_format: str | ChannelDimension | None) -> Any:
-    """Give arrays (height, width) the channels that Transformers' batching expects, in lists, too.
-
-    Three of them: grey images that are three pixels wide would else be taken for colours.
-    """
+def _flatten_images(images: Any) -> list[Any]:
+    """Single images out of lists and batches."""
     if isinstance(images, list | tuple):
-        return [_add_channel_axis(image, input_data_format) for image in images]
-    if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 2:
-        axis = 0 if input_data_format == ChannelDimension.FIRST else -1
-        stack: Any = torch.stack if isinstance(images, torch.Tensor) else np.stack
-        return stack([images] * 3, axis)
-    return images
+        return [image for part in images for image in _flatten_images(part)]
+    is_batch = isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4
+    return list(images) if is_batch else [images]
+
+
+def check_options(options: Mapping[str, Any], known: Any) -> None:
+    """Make sure that options of a call are known, and of the type that a typed dictionary says.
+
+    Raises:
+        TypeError: If one is of another type.
+        ValueError: If there is none of that name.
+    """
+    for name, value in options.items():
+        if name not in known.__annotations__:
+            raise ValueError(
+                f"Expected options out of {', '.join(sorted(known.__annotations__))}, but got {name!r}. Correct it."
+            )
+        try:
+            validate_typed_dict(known, {name: value})
+        except Exception as error:  # of a kind of its own
+            reason = " ".join(str(error).split())
+            raise TypeError(
+                f"Expected another `{name}`, but got one that is not valid ({reason:.300}). Correct it."
+            ) from error
+
+
+def refuse_misspelled(names: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse what looks like an option of ours; of the rest, libraries hand over more than anybody knows.
+
+    Raises:
+        ValueError: If a name is nearly a known one.
+    """
+    for name in names:
+        similar = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if similar and name not in known:
+            raise ValueError(f"Expected the option {similar[0]!r}, but got {name!r}. Correct the spelling.")
 
 
 def _warn_of_rescaled_images(images: list[np.ndarray]) -> None:

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 
-__all__ = ["compute_resized_size", "open_image", "read_image", "read_rgb_image", "resize_image"]
+__all__ = ["check_length", "compute_resized_size", "open_image", "read_image", "read_rgb_image", "resize_image"]
 
 # What photographs come in; EPS and others would run foreign programs. Those that PIL knows from the start come first,
 # and AVIF last, as older versions of PIL know nothing of it.
@@ -31,6 +31,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "DIB", "TIFF", "WEBP", "JPEG2000"
 TRANSPARENT_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 DEEP_MODES = ("I", "F")  # and everything that begins with "I;16"; PIL's own conversion would clip them at 255
 COLOR_CHANNELS = (3, 4)
+LONGEST_SIDE = 2**16
 LARGEST_FLOAT = 1e9  # far beyond any sensor; squares of what is larger leave single precision
 DARK_SHARE = 0.25  # of the range: 12 bits or reflectances in 16-bit integers are darker than any photograph
 
@@ -70,7 +71,7 @@ def open_image(source: str | os.PathLike[str] | IO[bytes]) -> PIL.Image.Image:
     except Exception as error:  # decoders raise what they like
         what = "can be read" if getattr(error, "errno", None) else "is whole"
         reason = str(error) or type(error).__name__
-        raise OSError(f"Expected an image file that {what}, but got: {reason}") from error
+        raise OSError(f"Expected an image file that {what}, but got: {reason}. Repair or replace it.") from error
 
 
 def read_rgb_image(source: PIL.Image.Image | str | os.PathLike[str]) -> PIL.Image.Image:
@@ -126,6 +127,25 @@ def read_image(
     return _convert_channels_to_rgb(pixels) if do_convert_rgb else pixels
 
 
+def check_length(name: str, value: int | None) -> None:
+    """Make sure that a length of `size` is one.
+
+    Raises:
+        TypeError: If it is no whole number.
+        ValueError: If it is below 1 or far beyond any image.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"Expected `size` in whole pixels, but got {value!r:.80} as '{name}'. Use a number like 336.")
+    if value < 1:
+        raise ValueError(f"Expected `size` of at least 1 pixel, but got {value} as '{name}'. Use a number like 336.")
+    if value > LONGEST_SIDE:
+        raise ValueError(
+            f"Expected `size` of at most {LONGEST_SIDE}, but got more as '{name}'. Use a number like 336."
+        )
+
+
 def compute_resized_size(height: int, width: int, size: SizeDict) -> tuple[int, int]:
     """Size that keeps the proportions, unless `size` gives both sides; rounded as in the published method.
 
@@ -134,7 +154,7 @@ def compute_resized_size(height: int, width: int, size: SizeDict) -> tuple[int, 
         ValueError: If `size` names no length or one below 1.
     """
     for name in ("height", "width", "shortest_edge", "longest_edge"):
-        _check_length(name, getattr(size, name))
+        check_length(name, getattr(size, name))
     if size.height and size.width:
         return size.height, size.width
     factors = []
@@ -227,7 +247,16 @@ def _move_channels_first(pixels: np.ndarray, input_data_format: str | ChannelDim
         raise ValueError(f"Expected an image of 2 or 3 dimensions, but got the shape {pixels.shape}. Reshape it.")
     if input_data_format is None:
         input_data_format = _infer_layout(pixels.shape)
-    return pixels if ChannelDimension(input_data_format) == ChannelDimension.FIRST else np.moveaxis(pixels, -1, 0)
+    if input_data_format not in list(ChannelDimension):
+        raise ValueError(
+            f"Expected `input_data_format` out of 'channels_first' and 'channels_last', but got {input_data_format!r}."
+        )
+    pixels = pixels if input_data_format == ChannelDimension.FIRST else np.moveaxis(pixels, -1, 0)
+    if len(pixels) not in (1, *COLOR_CHANNELS):
+        raise ValueError(
+            f"Expected 1, 3 or 4 channels, but got {len(pixels)}. Choose three, or set `input_data_format` right."
+        )
+    return pixels
 
 
 def _infer_layout(shape: tuple[int, ...]) -> ChannelDimension:
@@ -283,15 +312,6 @@ def _convert_channels_to_rgb(pixels: np.ndarray) -> np.ndarray:
     opacity = pixels[3:].astype(np.float32) / white
     opaque = opacity * pixels[:3] + (1 - opacity) * white
     return np.rint(opaque).astype(np.uint8) if pixels.dtype == np.uint8 else opaque.astype(np.float32)
-
-
-def _check_length(name: str, value: int | None) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"Expected `size` in whole pixels, but got {value!r} as '{name}'. Use a number like 336.")
-    if value < 1:
-        raise ValueError(f"Expected `size` of at least 1 pixel, but got {value} as '{name}'. Use a number like 336.")
 
 
 def _resize_in_fixed_point(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -8,14 +8,16 @@ import itertools
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Annotated, Any, TypedDict, cast
 
 import numpy as np
 from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
+from transformers.utils.generic import PaddingStrategy, TensorType
+from transformers.utils.type_validators import padding_validator, tensor_type_validator
 
-from .image_processing_itaclip import ITACLIPImageProcessor, check_value
+from .image_processing_itaclip import ITACLIPImageProcessor, check_options, check_value, refuse_misspelled
 from .vocabulary import IMAGENET_TEMPLATES, Vocabulary, straighten_text
 
 __all__ = ["ITACLIPProcessor"]
@@ -24,6 +26,21 @@ TEXT_INPUT_NAMES = ["input_ids", "attention_mask", "text_weight", "query_classes
 CLIP_CONTEXT_LENGTH = 77
 # Tokenizers that were saved without a length report one beyond any use.
 LARGEST_CONTEXT_LENGTH = 100_000
+OWN_OPTIONS = ("auxiliary_weight", "templates", *ITACLIPImageProcessor.valid_kwargs.__annotations__)
+FIXED_TEXT_OPTIONS = {"truncation": True, "add_special_tokens": True, "return_attention_mask": True}
+
+
+class ITACLIPTextKwargs(TypedDict, total=False):
+    """Options of a call that prompts are tokenized by; as Transformers' own of these names."""
+
+    padding: Annotated[bool | str | PaddingStrategy | None, padding_validator()]
+    padding_side: str | None
+    max_length: int | None
+    pad_to_multiple_of: int | None
+    return_tensors: Annotated[str | TensorType | None, tensor_type_validator()]
+    truncation: bool | None
+    add_special_tokens: bool | None
+    return_attention_mask: bool | None
 
 
 class ITACLIPProcessor(ProcessorMixin):
@@ -78,11 +95,11 @@ class ITACLIPProcessor(ProcessorMixin):
     def _get_arguments_from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], processor_dict: Any = None, **kwargs: Any
     ) -> list[Any]:
+        refuse_misspelled(kwargs, OWN_OPTIONS)
         # The Auto class would find CLIP's own image processor in a stock CLIP folder.
         image_processor = ITACLIPImageProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
         # A tokenizer would keep what it does not know and write it into its own file.
-        foreign = {"auxiliary_weight", "templates", *ITACLIPImageProcessor.valid_kwargs.__annotations__}
-        tokenizer_kwargs = {key: value for key, value in kwargs.items() if key not in foreign}
+        tokenizer_kwargs = {key: value for key, value in kwargs.items() if key not in OWN_OPTIONS}
         tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **tokenizer_kwargs)
         return [image_processor, tokenizer]
 
@@ -116,6 +133,7 @@ class ITACLIPProcessor(ProcessorMixin):
             TypeError: If an argument has the wrong type.
             ValueError: If there is nothing to prepare, or something cannot be prepared.
         """
+        self._check_options(kwargs)
         merged = self._merge_kwargs(
             cast(Any, ProcessingKwargs), tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
         )
@@ -130,6 +148,23 @@ class ITACLIPProcessor(ProcessorMixin):
             data.update(self._encode_vocabulary(vocabulary, merged["text_kwargs"]))
         return_tensors = {**merged["images_kwargs"], **merged["text_kwargs"]}.get("return_tensors", "pt")
         return BatchFeature(data, tensor_type=return_tensors)
+
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        """Refuse what nobody would heed; options come flat, or in a dictionary for texts and one for images."""
+        of_images = self.image_processor.valid_kwargs
+        for name, value in options.items():
+            if name in ("text_kwargs", "images_kwargs", "common_kwargs"):
+                if not isinstance(value, Mapping):
+                    raise TypeError(f"Expected `{name}` to be a dictionary, but got {type(value).__name__}. Use one.")
+                self._check_options(value)
+            else:
+                check_options(
+                    {name: value}, ITACLIPTextKwargs if name in ITACLIPTextKwargs.__annotations__ else of_images
+                )
+            if value is not None and name in FIXED_TEXT_OPTIONS and value != FIXED_TEXT_OPTIONS[name]:
+                raise ValueError(
+                    f"Expected no `{name}={value!r}`, as the model needs it as it is, but got it. Leave it out."
+                )
 
     def _encode_vocabulary(self, vocabulary: Vocabulary, text_kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
         """Token ids of all texts, names before auxiliary texts, and the weights that mix them into queries."""
@@ -148,13 +183,25 @@ class ITACLIPProcessor(ProcessorMixin):
 
     def _tokenize(self, prompts: list[str], owners: list[str], text_kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
         """Tokenize to one length; what is too long loses the end of its text and keeps the end token."""
-        if text_kwargs.get("padding_side") == "left":
+        if text_kwargs.get("padding_side") not in (None, "right"):
             raise ValueError(
-                "Expected padding on the right, as CLIP's positions count from the left, but got padding_side='left'. "
-                "Leave it out."
+                "Expected padding on the right, as CLIP's positions count from the left, but got "
+                f"padding_side={text_kwargs['padding_side']!r}. Leave it out."
             )
         padding = text_kwargs.get("padding")
-        max_length = text_kwargs.get("max_length") or self._context_length
+        max_length, multiple = text_kwargs.get("max_length"), text_kwargs.get("pad_to_multiple_of")
+        max_length = self._context_length if max_length is None else max_length
+        # The start and end token, and one of the text.
+        if not 3 <= max_length <= self._context_length:
+            raise ValueError(
+                f"Expected `max_length` from 3 to {self._context_length}, which the text tower has positions "
+                f"for, but got {max_length}. Leave it out."
+            )
+        if multiple is not None and (multiple < 1 or max_length % multiple):
+            raise ValueError(
+                f"Expected `pad_to_multiple_of` to divide {max_length}, the longest prompt, but got {multiple}. Leave "
+                "it out, or set `max_length`, too."
+            )
         tokens = self.tokenizer(
             prompts,
             # The result is one tensor, so that there is no leaving out the padding.
@@ -164,7 +211,7 @@ class ITACLIPProcessor(ProcessorMixin):
             return_attention_mask=True,
             return_tensors="np",
             padding_side="right",
-            pad_to_multiple_of=text_kwargs.get("pad_to_multiple_of"),
+            pad_to_multiple_of=multiple,
         )
         is_full = tokens["attention_mask"].sum(axis=1) == max_length
         self._warn_of_cut_prompts(prompts, owners, is_full, max_length)

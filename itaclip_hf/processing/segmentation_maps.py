@@ -8,6 +8,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -19,7 +20,11 @@ __all__ = [
     "drop_small_classes_",
     "find_small_classes",
     "pair_with_target_sizes",
+    "stack_label_maps",
 ]
+
+IGNORED = 255  # what the model's loss leaves out
+LARGEST_MAP = 2**28  # pixels; memory for one score of each is 1 GiB
 
 
 def pair_with_target_sizes(
@@ -31,20 +36,24 @@ def pair_with_target_sizes(
         ValueError: If there is not one target size an image, a target size is not two whole numbers above 0, or an
             image's logits have not three dimensions.
     """
+    if not isinstance(logits, torch.Tensor | list | tuple):
+        raise TypeError(f"Expected logits as tensors, but got {type(logits).__name__}. Pass the model's outputs.")
     for image_logits in logits:
-        if image_logits.ndim != 3:
+        if not isinstance(image_logits, torch.Tensor) or image_logits.ndim != 3 or 0 in image_logits.shape:
+            found: Any = tuple(getattr(image_logits, "shape", ())) or type(image_logits).__name__
             raise ValueError(
                 "Expected logits (batch, classes, height, width) or a list of (classes, height, width), but got "
-                f"{tuple(image_logits.shape)} for an image. Pass the model's outputs as they are."
+                f"{found} for an image. Pass the model's outputs as they are."
             )
     if target_sizes is None:
         return [(image_logits, tuple(image_logits.shape[-2:])) for image_logits in logits]
-    if len(target_sizes) != len(logits):
+    sizes: Any = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor | np.ndarray) else target_sizes
+    if not isinstance(sizes, list | tuple) or len(sizes) != len(logits):
+        came = len(sizes) if isinstance(sizes, list | tuple) else type(sizes).__name__
         raise ValueError(
-            f"Expected one target size per image ({len(logits)}), but got {len(target_sizes)}. "
-            "Give (height, width) for each."
+            f"Expected a list of one target size per image ({len(logits)}), but got {came}. Give (height, width) for "
+            "each."
         )
-    sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else target_sizes
     return [(each, _read_size(size)) for each, size in zip(logits, sizes, strict=True)]
 
 
@@ -58,6 +67,8 @@ def _read_size(size: Any) -> tuple[int, int]:
             f"Expected every target size as (height, width) in whole pixels, but got {size!r}. Give two numbers "
             "above 0."
         )
+    if height * width > LARGEST_MAP:
+        raise ValueError(f"Expected label maps of at most {LARGEST_MAP} pixels, but got more. Give smaller sizes.")
     return height, width
 
 
@@ -83,6 +94,32 @@ def compute_segment_scores(labels: torch.Tensor, confidence: torch.Tensor) -> di
     ids = labels[is_class]
     counts, sums = torch.bincount(ids), torch.bincount(ids, weights=confidence[is_class].double())
     return {index: float(sums[index] / counts[index]) for index in counts.nonzero().flatten().tolist()}
+
+
+def stack_label_maps(maps: Any, sizes: Sequence[Sequence[int]], do_reduce_labels: bool) -> np.ndarray:
+    """Label maps of a batch, (batch, height, width) int64.
+
+    Args:
+        maps: One map (height, width) of class ids, or a list: arrays, tensors or PIL images.
+        sizes: (height, width) of each image.
+        do_reduce_labels: Whether 0 becomes 255, and every other id one less.
+
+    Raises:
+        TypeError: If a map holds other things than whole numbers.
+        ValueError: If there is not one map of its image's size for each image, or sizes differ.
+    """
+    arrays = [np.asarray(each) for each in (maps if isinstance(maps, list | tuple) else [maps])]
+    if any(array.dtype.kind not in "bui" for array in arrays):
+        raise TypeError("Expected segmentation maps of class ids, but got other values. Pass whole numbers.")
+    arrays = [part for array in arrays for part in (array if array.ndim == 3 else [array])]
+    shapes = [tuple(array.shape) for array in arrays]
+    if shapes != [tuple(size) for size in sizes] or len(set(shapes)) > 1:
+        raise ValueError(
+            f"Expected a segmentation map for each image, all of one size (height, width) as the images have "
+            f"{[tuple(size) for size in sizes]}, but got {shapes}. Use batches of one size."
+        )
+    labels = np.stack(arrays).astype(np.int64)
+    return np.where((labels == 0) | (labels == IGNORED), IGNORED, labels - 1) if do_reduce_labels else labels
 
 
 def find_small_classes(labels: torch.Tensor, num_classes: int, area_threshold: float) -> torch.Tensor:
@@ -128,6 +165,8 @@ def assign_labels(scores: torch.Tensor, threshold: float = 0.0) -> torch.Tensor:
         Class ids (height, width), int64.
     """
     best_scores, labels = scores.max(dim=0)
+    if not torch.isfinite(best_scores).all():
+        raise ValueError("Expected scores, but got NaN or infinity. Pass the logits of the model, unchanged.")
     return labels.masked_fill_(best_scores < threshold, 0)
 
 

@@ -311,8 +311,15 @@ class Vocabulary:
             raise ValueError(
                 f"{path}:{error.lineno}: Expected JSON, but got something else ({error.msg}). Correct the line."
             ) from error
+        except RecursionError as error:
+            raise ValueError(
+                f"{path}: Expected a vocabulary, but it is nested too deeply. Correct the file."
+            ) from error
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
+            reason = str(error)
+            if not reason.startswith("Expected "):  # as of numbers with thousands of digits
+                reason = f"Expected a vocabulary, but it cannot be read ({reason}). Correct the file."
+            raise ValueError(f"{path}: {reason}") from error
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], background_first_line: bool = False) -> "Vocabulary":
@@ -432,8 +439,8 @@ def _to_texts(values: Any, what: str, allow_string: bool = True) -> tuple[str, .
     texts = []
     for value in values:
         if not isinstance(value, str):
-            raise TypeError(f"Expected every {what} to be a string, but got {_type_name(value)} ({value!r}).")
-        if not value.strip():
+            raise TypeError(f"Expected every {what} to be a string, but got {_type_name(value)}. Write it as text.")
+        if not straighten_text(value).strip():  # signs that nobody sees are no name
             raise ValueError(f"Expected no empty {what}, but got {value!r}. Remove it or fill it in.")
         _check_signs(value, what)
         texts.append(value.strip())
@@ -442,7 +449,9 @@ def _to_texts(values: Any, what: str, allow_string: bool = True) -> tuple[str, .
 
 def _is_list(values: Any) -> bool:
     """Whether it is a collection in an order; that of a set changes from process to process."""
-    return isinstance(values, Iterable) and not isinstance(values, str | bytes | bytearray | Mapping | set | frozenset)
+    if isinstance(values, str | bytes | bytearray | Mapping | set | frozenset):
+        return False
+    return isinstance(values, Iterable) and getattr(values, "ndim", 1) > 0  # numbers of NumPy and torch are no list
 
 
 def _check_signs(text: str, what: str) -> None:
@@ -485,9 +494,10 @@ def _to_metadata(metadata: Any) -> dict[str, Any] | None:
     if not isinstance(metadata, Mapping):
         raise TypeError(f"Expected `metadata` to be a mapping, but got {_type_name(metadata)}. Pass a dictionary.")
     try:
-        return json.loads(json.dumps(dict(metadata)))
-    except TypeError as error:
-        raise TypeError(f"Expected `metadata` to be JSON, but got other values ({error}). Convert them.") from error
+        return json.loads(json.dumps(dict(metadata), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"Expected `metadata` to be JSON, but got other values ({error}). Convert them.") from error
 
 
 def _to_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

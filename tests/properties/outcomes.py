@@ -70,14 +70,10 @@ def is_clear(error):
 def attempt(area, call, check=lambda result: None, about=""):
     """Judge a call, and count it (profile "fuzz") or fail unless its outcome is good; `about` is what was tried."""
     kind, why = judge(call, check)
-    try:
-        about = str(about)
-    except ValueError:  # Python prints no numbers of thousands of digits
-        about = "a very large number"
     if settings.get_current_profile_name() == "fuzz":
         counts[area][kind] += 1
         if kind not in GOOD and len(examples[area, kind]) < EXAMPLES_OF_A_KIND:
-            examples[area, kind].append(f"{about:.300} -> {why:.300}")
+            examples[area, kind].append(f"{about!s:.300} -> {why:.300}")
     else:
         assert kind in GOOD, f"{kind}: {about} -> {why}"
 

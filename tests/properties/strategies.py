@@ -13,7 +13,7 @@ NUMBERS = st.one_of(
     st.integers(-3, 70),
     st.integers(),
     st.floats(),
-    st.sampled_from([0, -0.0, 1, 0.5, 1e36, 1e300, float("nan"), float("inf"), 2**31, 2**63, 10**400, -(10**5000)]),
+    st.sampled_from([0, -0.0, 1, 0.5, 1e36, 1e300, float("nan"), float("inf"), 2**31, 2**63, 10**400]),
 )
 SCALARS = st.one_of(
     NUMBERS,
