@@ -114,7 +114,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             processor = _load_processor(model, processor, local_files_only)
         super().__init__(model, processor=processor, **kwargs)
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, images: Any, candidate_labels: Sequence[Label] | Vocabulary | None = None, **kwargs: Any
     ) -> Any:
         """Segment images.
