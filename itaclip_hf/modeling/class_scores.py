@@ -51,7 +51,7 @@ class BestClasses:
 
     def __init__(self, maps: QueryMaps, queries: Queries) -> None:
         self.labels = torch.empty(maps.size, dtype=torch.int64, device=maps.device)
-        self.confidence = torch.empty(maps.size, device=maps.device)
+        self.confidence = torch.empty(maps.size, dtype=torch.float32, device=maps.device)
         self.num_classes = queries.num_classes
         self._maps, self._queries = maps, queries
         for tile in maps.tiles:
@@ -82,7 +82,7 @@ def score_classes(maps: QueryMaps, queries: Queries) -> torch.Tensor:
     """Log class scores of one image, (classes, H₀, W₀) float32; see [`compute_class_logits`]."""
     if len(maps.tiles) == 1:  # nothing to put together, and no copy
         return compute_class_logits(maps.compute(maps.tiles[0], queries.embeddings), queries, maps.size)
-    logits = torch.empty(queries.num_classes, *maps.size, device=maps.device)
+    logits = torch.empty(queries.num_classes, *maps.size, dtype=torch.float32, device=maps.device)
     for tile in maps.tiles:
         rows, columns = tile.core
         tile_maps = maps.compute(tile, queries.embeddings)
@@ -103,8 +103,8 @@ def compute_class_logits(maps: Iterable[torch.Tensor], queries: Queries, size: t
     """
     device = queries.embeddings.device
     classes = queries.classes
-    logits = torch.full((queries.num_classes, *size), -torch.inf, device=device)
-    log_sum = torch.full(size, -torch.inf, device=device)
+    logits = torch.full((queries.num_classes, *size), -torch.inf, dtype=torch.float32, device=device)
+    log_sum = torch.full(size, -torch.inf, dtype=torch.float32, device=device)
     class_id, best = classes[0], log_sum
     position = 0
     for chunk in maps:
@@ -140,8 +140,8 @@ def compute_best_classes(
     class_of_query = torch.tensor(queries.classes, device=device)
     is_barred = None if is_dropped is None else is_dropped[class_of_query]
     labels = torch.zeros(size, dtype=torch.int64, device=device)
-    best = torch.full(size, -torch.inf, device=device)
-    log_sum = torch.full(size, -torch.inf, device=device)
+    best = torch.full(size, -torch.inf, dtype=torch.float32, device=device)
+    log_sum = torch.full(size, -torch.inf, dtype=torch.float32, device=device)
     position = 0
     for chunk in maps:
         part = slice(position, position + chunk.shape[-1])

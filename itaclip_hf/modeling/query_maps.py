@@ -71,7 +71,9 @@ def plan_stitching(
 
 def interpolation_matrix(source: int, target: int, device: torch.device | None = None) -> torch.Tensor:
     """(target, source) matrix of linear interpolation along one axis, half-pixel centres, not antialiased."""
-    identity = torch.eye(source, device=device)[None]  # every unit vector is one channel of a signal
+    identity = torch.eye(source, dtype=torch.float32, device=device)[
+        None
+    ]  # every unit vector is one channel of a signal
     return nn.functional.interpolate(identity, size=target, mode="linear", align_corners=False)[0].T
 
 
@@ -167,8 +169,8 @@ def _axis_matrix(
 ) -> torch.Tensor:
     """(output_length, windows * patches): upsample each window, place it, divide by the cover count, resize."""
     upsample = interpolation_matrix(patches, window, device)
-    placed = torch.zeros(length, len(starts), patches, device=device)
-    cover = torch.zeros(length, 1, 1, device=device)
+    placed = torch.zeros(length, len(starts), patches, dtype=torch.float32, device=device)
+    cover = torch.zeros(length, 1, 1, dtype=torch.float32, device=device)
     for index, start in enumerate(starts):
         placed[start : start + window, index] = upsample
         cover[start : start + window] += 1

@@ -27,6 +27,7 @@ CLIP_CONTEXT_LENGTH = 77
 # Tokenizers that were saved without a length report one beyond any use.
 LARGEST_CONTEXT_LENGTH = 100_000
 OWN_OPTIONS = ("auxiliary_weight", "templates", *ITACLIPImageProcessor.valid_kwargs.__annotations__)
+CHOICES = {"padding": [each.value for each in PaddingStrategy], "return_tensors": [each.value for each in TensorType]}
 FIXED_TEXT_OPTIONS = {"truncation": True, "add_special_tokens": True, "return_attention_mask": True}
 
 
@@ -161,6 +162,8 @@ class ITACLIPProcessor(ProcessorMixin):
                 check_options(
                     {name: value}, ITACLIPTextKwargs if name in ITACLIPTextKwargs.__annotations__ else of_images
                 )
+            if isinstance(value, str) and name in CHOICES and value not in CHOICES[name]:
+                raise ValueError(f"Expected `{name}` out of {', '.join(CHOICES[name])}, but got {value!r}.")
             if value is not None and name in FIXED_TEXT_OPTIONS and value != FIXED_TEXT_OPTIONS[name]:
                 raise ValueError(
                     f"Expected no `{name}={value!r}`, as the model needs it as it is, but got it. Leave it out."

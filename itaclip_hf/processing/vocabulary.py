@@ -313,7 +313,7 @@ class Vocabulary:
             ) from error
         except RecursionError as error:
             raise ValueError(
-                f"{path}: Expected a vocabulary, but it is nested too deeply. Correct the file."
+                f"{path}: Expected a vocabulary, but got deeply nested JSON. Correct the file."
             ) from error
         except (TypeError, ValueError) as error:
             reason = str(error)

@@ -409,3 +409,16 @@ def test_the_index_to_ignore_is_a_field_and_never_a_class(tiny_model, texts):
     model.config.semantic_loss_ignore_index = 2
     with pytest.raises(ValueError, match="Expected no class to be ignored, but 2 is one of 3"):
         model(pixel_values=_pixels(1, 3, 16, 16), **texts, labels=labels)
+
+
+def test_the_default_dtype_of_the_process_changes_nothing(tiny_model, texts, engineering):
+    model, pixels = tiny_model(), _pixels(1, 3, 16, 20)
+    expected = model(pixels, **engineering, **texts).logits
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = model(pixels, **engineering, **texts).logits
+    finally:
+        torch.set_default_dtype(before)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)

@@ -415,3 +415,48 @@ class TestPostProcessing:
     def test_logits_without_a_batch_are_refused(self, outputs):
         with pytest.raises(ValueError, match=r"logits \(batch, classes, height, width\)"):
             ITACLIPImageProcessor().post_process_semantic_segmentation(SimpleNamespace(logits=outputs.logits[0]))
+
+
+class TestSegmentationMaps:
+    def test_labels_come_out_at_original_size(self):
+        maps = [
+            np.array([[0, 1, 255], [2, 3, 4]]),
+            PIL.Image.fromarray(np.array([[1, 1, 1], [2, 2, 2]], dtype=np.uint8)),
+        ]
+        inputs = ITACLIPImageProcessor()([np.zeros((2, 3, 3), dtype=np.uint8)] * 2, maps, return_tensors="pt")
+        assert inputs["labels"].dtype == torch.int64
+        assert inputs["labels"].tolist() == [[[0, 1, 255], [2, 3, 4]], [[1, 1, 1], [2, 2, 2]]]
+
+    def test_reduced_labels_begin_at_the_first_class(self):
+        image, labels = np.zeros((2, 2, 3), dtype=np.uint8), torch.tensor([[0, 1], [150, 255]])
+        inputs = ITACLIPImageProcessor()(
+            images=image, segmentation_maps=labels, do_reduce_labels=True, return_tensors="np"
+        )
+        assert inputs["labels"].tolist() == [[[255, 0], [149, 255]]]
+
+    @pytest.mark.parametrize(
+        ("maps", "error", "message"),
+        [
+            (np.zeros((3, 2), dtype=int), ValueError, r"the images have \[\(2, 3\)\], but got \[\(3, 2\)\]"),
+            ([np.zeros((2, 3), dtype=int)] * 2, ValueError, r"but got \[\(2, 3\), \(2, 3\)\]"),
+            (np.zeros((2, 3)), TypeError, "maps of class ids, but got other values"),
+        ],
+    )
+    def test_other_maps_are_refused(self, maps, error, message):
+        with pytest.raises(error, match=message):
+            ITACLIPImageProcessor()(np.zeros((2, 3, 3), dtype=np.uint8), maps)
+
+
+def test_lengths_and_images_of_other_kinds_are_refused():
+    with pytest.raises(ValueError, match="Expected `size` of at most 65536, but got more as 'shortest_edge'"):
+        ITACLIPImageProcessor(size={"shortest_edge": 10**6})
+    with pytest.raises(ValueError, match="Expected 1, 3 or 4 channels, but got 8"):
+        ITACLIPImageProcessor()(np.zeros((4, 5, 8), dtype=np.uint8), input_data_format="channels_last")
+    with pytest.raises(ValueError, match="out of 'channels_first' and 'channels_last', but got 'up'"):
+        ITACLIPImageProcessor()(np.zeros((4, 5, 3), dtype=np.uint8), input_data_format="up")
+    with pytest.raises(ValueError, match="Expected scores, but got NaN"):
+        ITACLIPImageProcessor().post_process_semantic_segmentation(
+            SimpleNamespace(logits=torch.full((1, 2, 3, 3), torch.nan))
+        )
+    with pytest.raises(TypeError, match="Expected logits as tensors, but got NoneType"):
+        ITACLIPImageProcessor().post_process_semantic_segmentation(SimpleNamespace(logits=None))

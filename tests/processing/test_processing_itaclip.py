@@ -288,3 +288,34 @@ def test_a_class_that_is_a_background_word_keeps_both_queries(processor):
     assert torch.equal(inputs["input_ids"][1], inputs["input_ids"][2])
     with pytest.warns(UserWarning, match="got 'bed' in both without an auxiliary text"):
         assert processor(**words)["query_classes"].tolist() == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (
+            {"auxilary_weight": 0.5},
+            ValueError,
+            "Expected options out of .*, but got 'auxilary_weight'",
+        ),
+        ({"score_treshold": 0.5}, ValueError, "Expected options out of .*, but got 'score_treshold'"),
+        ({"text_kwargs": {"stride": 3}}, ValueError, "Expected options out of .*, but got 'stride'"),
+        ({"text_kwargs": 3}, TypeError, "Expected `text_kwargs` to be a dictionary, but got int"),
+        ({"truncation": False}, ValueError, "Expected no `truncation=False`, as the model needs it"),
+        ({"max_length": 200}, ValueError, "Expected `max_length` from 3 to 77, .*, but got 200"),
+        ({"max_length": 2}, ValueError, "Expected `max_length` from 3 to 77, .*, but got 2"),
+        ({"pad_to_multiple_of": 50}, ValueError, "Expected `pad_to_multiple_of` to divide 77, .*, but got 50"),
+        ({"padding": "left"}, ValueError, "Expected `padding` out of longest, max_length, do_not_pad, but got 'left'"),
+        ({"return_tensors": 3}, TypeError, "Expected another `return_tensors`"),
+    ],
+)
+def test_options_that_nobody_would_heed_are_refused(processor, options, error, message):
+    with pytest.raises(error, match=message):
+        processor(text=["cat"], **options)
+
+
+@pytest.mark.parametrize("name", ["auxilary_weight", "score_treshold", "image_enginering", "template"])
+def test_a_misspelled_option_of_loading_is_refused(name, tmp_path, processor):
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"Expected the option '\w+', but got '{name}'. Correct the spelling"):
+        ITACLIPProcessor.from_pretrained(tmp_path, **{name: 0.5})

@@ -307,3 +307,22 @@ def test_lines_end_at_newlines_alone_and_comments_are_no_classes(tmp_path):
 )
 def test_texts_are_straightened_as_by_clips_own_tokenizer(text, expected):
     assert straighten_text(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000, "words.json: Expected a vocabulary, but got deeply nested JSON"),
+        ('{"classes": ["a"], "metadata": ' + "9" * 5000 + "}", "Expected a vocabulary, but it cannot be read"),
+        ('{"classes": ["a"], "metadata": {"x": NaN}}', "Expected `metadata` to be JSON, but got other values"),
+    ],
+)
+def test_json_that_no_vocabulary_can_be_is_named(tmp_path, content, message):
+    (tmp_path / "words.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        Vocabulary.from_file(tmp_path / "words.json")
+
+
+def test_names_that_nobody_sees_are_empty():
+    with pytest.raises(ValueError, match="Expected no empty class name"):
+        Vocabulary(["\ufeff"])
