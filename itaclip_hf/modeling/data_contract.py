@@ -197,7 +197,7 @@ def read_prompts(
             f"got {input_ids.shape[-1]}. Set the tokenizer's `model_max_length`, or pass `max_length`."
         )
     _expect_between("input_ids", input_ids, 0, config.vocab_size - 1)
-    return input_ids, attention_mask
+    return input_ids.long(), attention_mask
 
 
 def group_prompts(

@@ -195,7 +195,7 @@ class ITACLIPProcessor(ProcessorMixin):
         max_length, multiple = text_kwargs.get("max_length"), text_kwargs.get("pad_to_multiple_of")
         max_length = self._context_length if max_length is None else max_length
         # The start and end token, and one of the text.
-        if not 3 <= max_length <= self._context_length:
+        if not isinstance(max_length, int) or not 3 <= max_length <= self._context_length:
             raise ValueError(
                 f"Expected `max_length` from 3 to {self._context_length}, which the text tower has positions "
                 f"for, but got {max_length}. Leave it out."
