@@ -119,7 +119,8 @@ def load(
     with _telling_what_is_broken(place, "model"):
         model = _load_model(place, choose_dtype(dtype, chosen_device), chosen_device, of_config)
     processor = load_processor(model, place)
-    own = Settings.of(model, processor)
+    with _telling_what_is_broken(place, "processor"):
+        own = Settings.of(model, processor)
     if method is None and benchmark is not None:
         known = identify_method(own) or get_method("itaclip")
         changes = {**known.benchmark_settings(benchmark), **changes}
