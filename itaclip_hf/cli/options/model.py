@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..terminal import warn
 from .settings import SettingOptions, name_option
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class ModelOptions:
         quiet_libraries()
         place = choose_device(device)
         dtype = str(choose_dtype(self.dtype.value, place)).removeprefix("torch.")
-        warn(f"Loading {self.model} in {dtype} on {place} ...", None)
+        typer.echo(f"Loading {self.model} in {dtype} on {place} ...", err=True)
         loaded = load(
             self.model,
             vocabulary,
