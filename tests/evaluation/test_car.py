@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from itaclip_hf import Vocabulary
 from itaclip_hf.cli.main import app
+from itaclip_hf.evaluation import get_benchmark
 from itaclip_hf.evaluation.running.baselines.car import (
     CaR,
     CaRRules,
@@ -159,6 +160,13 @@ def test_background_words_are_the_vocabulary_s_or_the_published_ones_but_never_c
     assert len(described["background_words"]) == 23 and described["confidence_threshold"] == 0.3
     assert described["refinement"] == "none"
     assert "sky" not in CaR("demo", STUFF, settings={"pamr_steps": 0}).describe()["background_words"]
+
+
+def test_the_published_words_take_the_place_of_the_benchmark_s_own() -> None:
+    words = get_benchmark("voc21").vocabulary("none")
+    texts = CaR("demo", words, "voc21", {"pamr_steps": 0}).describe()["class_texts"]
+    assert len(texts) == 20 and "person with clothes,people,human" in texts and "bird avian" in texts
+    assert CaR("demo", THINGS, settings={"pamr_steps": 0}).describe()["class_texts"] == ["dog,puppy", "cat", "bus"]
 
 
 def test_without_the_dense_crf_it_says_so_and_offers_pamr(monkeypatch) -> None:

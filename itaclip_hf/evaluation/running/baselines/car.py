@@ -9,6 +9,7 @@ ViT-B/16 as proposer and ViT-L/14 as judge.
 """
 
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ from .activation_maps import (
 from .clip_images import embed_images, normalize_colors, shrink_image
 from .refinement import REFINEMENT_SETTINGS, Refinement
 from .tagclip import choose_words, list_map_texts
-from .visual_prompts import prompt_visually
+from .visual_prompts import blur_image, prompt_visually
 
 __all__ = ["CaR", "CaRRules", "ProposerTexts", "Stage"]
 
@@ -228,15 +229,12 @@ class CaR:
     def _predict_one(self, image: np.ndarray) -> Prediction:
         shrunk = shrink_image(image, LONGEST_SIDE)
         has_background = bool(self.vocabulary.background)
-        last = None
-        for last in recur(self._proposer, self._judge, shrunk, *self._texts, self.rules):  # noqa: B007
-            pass
-        assert last is not None
-        maps = add_background(last.masks, self.rules.background_exponent) if has_background else last.masks
-        best, position = self._refinement.apply(maps, torch.tensor(shrunk)).max(0)
-        ids = last.classes + 1 if has_background else last.classes
+        stages = recur(self._proposer, self._judge, shrunk, *self._texts, self.rules)
+        last = deque(stages, maxlen=1).pop()
+        maps, ids = last.masks, last.classes
         if has_background:
-            ids = torch.cat([ids.new_zeros(1), ids])
+            maps, ids = add_background(maps, self.rules.background_exponent), F.pad(ids + 1, (1, 0))
+        best, position = self._refinement.apply(maps, torch.tensor(shrunk)).max(0)
         labels = ids.to(position.device)[position]
         if shrunk.shape != image.shape:
             labels = _stretch(labels, image.shape[:2], "nearest-exact").long()
@@ -319,9 +317,10 @@ def judge_masks(
     Returns:
         (names, names): masks in rows.
     """
+    blurred = blur_image(image) if "blur" in rules.visual_prompts else None
     features = []
     for some in masks.split(IMAGES_PER_BATCH):
-        marked = [mark_mask(image, mask, rules) for mask in some.cpu()]
+        marked = [mark_mask(image, mask, rules, blurred) for mask in some.cpu()]
         features.append(
             embed_images(judge, normalize_colors(_crop_for_judge(judge, marked), judge), blocks_left_out=1)
         )
@@ -330,11 +329,11 @@ def judge_masks(
     return scores
 
 
-def mark_mask(image: np.ndarray, mask: torch.Tensor, rules: CaRRules) -> np.ndarray:
-    """The image as the judge is shown it; a mask that is as good as empty leaves it plain."""
+def mark_mask(image: np.ndarray, mask: torch.Tensor, rules: CaRRules, blurred: np.ndarray | None = None) -> np.ndarray:
+    """The image as the judge is shown it, see `prompt_visually`; a mask as good as empty leaves it plain."""
     if mask.sum() <= 1:
         return image
-    return prompt_visually(image, (mask > rules.mask_threshold).numpy(), rules.visual_prompts)
+    return prompt_visually(image, (mask > rules.mask_threshold).numpy(), rules.visual_prompts, blurred)
 
 
 def keep_names(scores: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -361,7 +360,7 @@ def _crop_for_judge(judge: Any, images: Sequence[np.ndarray]) -> list[np.ndarray
         size = [int(side * length / min(height, width)) for length in (width, height)]
         resized = Image.fromarray(image).resize((size[0], size[1]), Image.Resampling.BICUBIC)
         left, top = (round((length - side) / 2) for length in size)
-        cropped.append(np.asarray(resized)[top : top + side, left : left + side])
+        cropped.append(np.asarray(resized.crop((left, top, left + side, top + side))))
     return cropped
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["PROMPTS", "draw_ellipse", "prompt_visually"]
+__all__ = ["PROMPTS", "blur_image", "draw_ellipse", "prompt_visually"]
 
 PROMPTS = ("blur", "gray", "circle")
 """In the order in which they are applied."""
@@ -23,19 +23,22 @@ ONE, HALF = 1 << FRACTION_BITS, 1 << (FRACTION_BITS - 1)
 Point = tuple[int, int]
 
 
-def prompt_visually(image: np.ndarray, mask: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+def prompt_visually(
+    image: np.ndarray, mask: np.ndarray, prompts: Sequence[str], blurred: np.ndarray | None = None
+) -> np.ndarray:
     """Mark a region.
 
     Args:
         image: (height, width, 3) uint8, RGB.
         mask: (height, width) bool, the region; where it is empty, there is no ellipse.
         prompts: Out of [`PROMPTS`]; their order does not matter.
+        blurred: What [`blur_image`] makes of the image, if that is known: many masks share it.
 
     Returns:
         (height, width, 3) uint8.
     """
     if "blur" in prompts:
-        image = np.where(mask[..., None], image, _blur(image))
+        image = np.where(mask[..., None], image, blur_image(image) if blurred is None else blurred)
     if "gray" in prompts:
         gray = (image.astype(np.int64) @ GRAY_WEIGHTS + (1 << 14)) >> 15
         image = np.where(mask[..., None], image, gray[..., None].astype(np.uint8))
@@ -62,8 +65,8 @@ def draw_ellipse(image: np.ndarray, centre: Point, half_axes: Point) -> np.ndarr
     return drawn
 
 
-def _blur(image: np.ndarray) -> np.ndarray:
-    """Gaussian blur in fixed point: weights of 8 bits, borders mirrored without repeating the edge."""
+def blur_image(image: np.ndarray) -> np.ndarray:
+    """Gaussian blur of (height, width, 3) uint8, in fixed point; borders are mirrored without repeating the edge."""
     kernel, reach = _blur_kernel(), BLUR_LENGTH // 2
     height, width = image.shape[:2]
     rows, columns = (_mirror(np.arange(-reach, length + reach), length) for length in (height, width))
