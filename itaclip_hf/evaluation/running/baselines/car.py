@@ -131,7 +131,7 @@ class CaR:
         vocabulary: The classes.
         benchmark: Name of the benchmark, for its thresholds and marks; those of Pascal VOC by default.
         settings: The judge's checkpoint, as `second_checkpoint` (default: the proposer), and PAMR instead of the
-            dense CRF, as `pamr_steps`.
+            dense CRF, as steps of PAMR.
         dtype: Number format, as for `choose_dtype`.
         device: Where it shall run.
 
