@@ -80,8 +80,8 @@ class Progress:
 
 
 def learning_rate_factor(progress: float) -> float:
-    """Constant for the first 30 % of the run, then falling in a straight line to a hundredth."""
-    return 1.0 if progress < 0.3 else max(0.01, (1 - progress) / 0.7)
+    """Constant for the first tenth of the run, then falling in a straight line to a hundredth."""
+    return 1.0 if progress < 0.1 else max(0.01, (1 - progress) / 0.9)
 
 
 class Trainer:

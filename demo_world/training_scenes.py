@@ -55,7 +55,7 @@ class TrainingPhase:
 
 
 PHASES = (
-    (0.7, TrainingPhase(7, 96, SceneSettings((1, 3), (40, 124), 0.5, 0.0, 1.0, 0.05, 0.3))),
+    (0.78, TrainingPhase(7, 96, SceneSettings((1, 3), (40, 124), 0.5, 0.0, 1.0, 0.05, 0.3))),
     (1.0, TrainingPhase(14, 32, SceneSettings((1, 6), (40, 140), 0.5, 0.03, 0.9, 0.05, 0.3))),
 )
 
