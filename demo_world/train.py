@@ -47,7 +47,7 @@ class TrainingSettings:
         seed: Seed of scenes and of the initial weights.
         matrix_rate: Learning rate of Muon, for the matrices of the transformer blocks.
         rate: Learning rate of AdamW, for the rest.
-        averaging: Decay of the moving average of the weights that is evaluated and exported.
+        averaging: Window of the moving average of the weights that is evaluated and exported, a share of the steps.
         precision: Of forward and backward pass; the weights are kept in float32.
         save_seconds: Time between two saved states.
         evaluate_seconds: Time between two looks at fresh scenes, each with an export.
@@ -60,7 +60,7 @@ class TrainingSettings:
     seed: int = 0
     matrix_rate: float = 2e-3
     rate: float = 1e-3
-    averaging: float = 0.9985
+    averaging: float = 0.02
     precision: Literal["float32", "bfloat16"] = "float32"
     warmup_steps: int = 150
     save_seconds: float = 240

@@ -40,20 +40,22 @@ class LowPrecisionCopy:
 
 
 class AveragedWeights:
-    """Exponential moving average of a model's weights: calmer than the last step, and better on unseen styles.
+    """Moving average of a model's weights over the last steps: calmer than the last one.
+
+    The window grows with the run. One of fixed length lagged behind in a short run: while rates fall, weights of many
+    steps ago are worse ones.
 
     Args:
         model: The trained model; the average starts from its weights.
-        decay: Share of the old average that a step keeps, once there were enough steps.
+        window: Length of the average, as a share of the steps so far.
     """
 
-    def __init__(self, model: CLIPModel, decay: float):
-        self.decay = decay
+    def __init__(self, model: CLIPModel, window: float):
+        self.window = window
         self.model = copy.deepcopy(model).requires_grad_(False)
 
     @torch.no_grad()
     def update(self, model: CLIPModel, step: int) -> None:
-        """Moves the average towards the weights after `step` steps; early averages are short."""
-        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        """Moves the average towards the weights after `step` steps."""
         averages, weights = list(self.model.parameters()), list(model.parameters())
-        torch._foreach_lerp_(averages, weights, share)
+        torch._foreach_lerp_(averages, weights, 1 / (1 + self.window * step))
