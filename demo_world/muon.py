@@ -1,6 +1,6 @@
-"""Muon in float32 with all matrices of one shape in one batched product.
+"""Muon with all matrices of one shape in one batched product, in float32 or, where products are fast in it, bfloat16.
 
-`torch.optim.Muon` orthogonalises one matrix at a time in bfloat16, which is slow on processors without it. The update
+`torch.optim.Muon` orthogonalises one matrix at a time and always in bfloat16. The update
 is the same (Jordan et al., 2024; scaled to AdamW's size as in Moonlight, Liu et al., 2025).
 """
 
@@ -26,8 +26,10 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.1,
         steps: int = 5,
+        dtype: torch.dtype = torch.float32,
     ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps})
+        self.dtype = dtype  # of the orthogonalisation; momentum stays in the precision of the parameters
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -49,7 +51,8 @@ class Muon(Optimizer):
             momentum.lerp_(gradient, 1 - group["momentum"])
             updates.append(gradient.lerp(momentum, group["momentum"]))  # Nesterov's look ahead
         step_size = 0.2 * max(parameters[0].shape) ** 0.5 * group["lr"]
-        for parameter, update in zip(parameters, _orthogonalize(torch.stack(updates), group["steps"]), strict=True):
+        orthogonal = _orthogonalize(torch.stack(updates).to(self.dtype), group["steps"]).to(parameters[0].dtype)
+        for parameter, update in zip(parameters, orthogonal, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-step_size)
 
 

@@ -25,8 +25,8 @@ INTERMEDIATE_LAYERS = (7, 8, 10)
 
 
 def compose_scenes(world: WorldClasses, styles: Sequence[str], count: int, seed: int) -> list[Scene]:
-    """A fixed set of 224 px scenes in the given styles."""
-    sprites = load_sprites(styles, [noun.label for noun in world.nouns])
+    """A fixed set of 224 px scenes in the given styles, of the nouns that these draw."""
+    sprites = load_sprites(styles, [noun.label for noun in world.nouns], needs_all=False)
     composer = SceneComposer(world.labels, sprites, [entry.label for entry in world.stuff])
     return [composer.compose(np.random.default_rng([seed, index]), 224, 224) for index in range(count)]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from .sprite_variation import vary_sprite
 from .sprites import Sprite
@@ -16,6 +17,7 @@ from .stuff import generate_stuff
 __all__ = ["Scene", "SceneComposer", "SceneSettings"]
 
 DrawBackdrop = Callable[[str, np.random.Generator, int, int], np.ndarray]
+DrawNoun = Callable[[np.random.Generator, str], Image.Image]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class SceneComposer:
         backdrops: Names of the backdrops to draw from. One that is no label gets id 0 (background).
         draw_backdrop: Draws a backdrop by name, uint8 (height, width, 3).
         settings: How scenes look.
+        draw_noun: Draws a noun by name, RGBA. By default one of its sprites, as it is.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class SceneComposer:
         backdrops: Sequence[str],
         draw_backdrop: DrawBackdrop | None = None,
         settings: SceneSettings | None = None,
+        draw_noun: DrawNoun | None = None,
     ):
         self.label_ids = {label: index for index, label in enumerate(labels)}
         self.sprites = {noun: drawings for noun, drawings in sprites.items() if noun in self.label_ids}
@@ -76,6 +80,7 @@ class SceneComposer:
             lambda name, rng, height, width: generate_stuff(name, rng, height, width)
         )
         self.settings = settings or SceneSettings()
+        self.draw_noun = draw_noun or self._choose_sprite
 
     def compose(self, rng: np.random.Generator, height: int, width: int) -> Scene:
         """Draws one scene of the given size."""
@@ -103,14 +108,15 @@ class SceneComposer:
         taken: list[tuple[float, float, float, float]],
     ) -> None:
         noun = self.nouns[rng.integers(len(self.nouns))]
-        drawings = self.sprites[noun]
         size = round(rng.uniform(*self.settings.object_sizes))
-        sprite = vary_sprite(
-            rng, drawings[int(rng.integers(len(drawings)))].image, size, self.settings.sprite_variation
-        )
+        sprite = vary_sprite(rng, self.draw_noun(rng, noun), size, self.settings.sprite_variation)
         box = self._find_room(rng, label.shape, sprite.shape, taken)
         taken.append(box)
         _paste(image, label, sprite, round(box[0]), round(box[1]), self.label_ids[noun])
+
+    def _choose_sprite(self, rng: np.random.Generator, noun: str) -> Image.Image:
+        drawings = self.sprites[noun]
+        return drawings[int(rng.integers(len(drawings)))].image
 
     def _find_room(
         self,

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import CLIPTokenizer
 
 from .captions import PROMPT_TEMPLATES, caption_scene, choose_name
 from .scenes import Scene, SceneComposer, SceneSettings
-from .sprites import TRAINING_STYLES, load_sprites
+from .sprite_painting import DrawingChooser
+from .sprites import PAINTED_STYLES, TRAINING_STYLES, load_sprites
 from .stuff import generate_stuff
+from .style_randomization import randomize_style
 from .vocabulary import WorldClasses
 
 __all__ = [
@@ -37,6 +40,8 @@ GRID = 14  # patches a side at the native 224 px
 PATCH = 16
 # A class must cover this many pixels to be a tag; below, it counts neither for nor against.
 LEAST_TAG_PIXELS = 150
+# Captions speak to the CLS token alone: a part of the batch is enough.
+MOST_CAPTIONS = 32
 TEXTURES_PER_STUFF, TEXTURE_SIZE, STEPS_PER_TEXTURE_SET = 16, 288, 1000
 
 
@@ -50,9 +55,8 @@ class TrainingPhase:
 
 
 PHASES = (
-    (0.15, TrainingPhase(7, 64, SceneSettings((0, 2), (56, 108), 0.4, 0.0, 1.0, 0.05, 0.3))),
-    (0.75, TrainingPhase(7, 64, SceneSettings((1, 3), (40, 112), 0.5, 0.0, 1.0, 0.05, 0.3))),
-    (1.0, TrainingPhase(14, 24, SceneSettings((1, 5), (40, 124), 0.5, 0.03, 0.8, 0.05, 0.3))),
+    (0.78, TrainingPhase(7, 96, SceneSettings((1, 3), (40, 124), 0.5, 0.0, 1.0, 0.05, 0.3))),
+    (1.0, TrainingPhase(14, 32, SceneSettings((1, 6), (40, 140), 0.5, 0.03, 0.9, 0.05, 0.3))),
 )
 
 
@@ -69,13 +73,15 @@ class TrainingBatch:
         pixel_values: (batch, 3, side, side), normalised.
         positions: (batch, patches), where each patch of a window lies in the full grid of positions.
         tags: (batch, classes) of 1 (in the picture), 0 (not in it), -1 (too little of it to say).
-        captions: token ids of one caption per picture, padded. (batch, length)
+        patch_labels: share of each class in the area of each patch. (batch, patches, classes)
+        captions: token ids of one caption for each of the first pictures, padded. (at most batch, length)
         prompts: token ids of one prompt per class, padded. (classes, length)
     """
 
     pixel_values: Tensor
     positions: Tensor
     tags: Tensor
+    patch_labels: Tensor
     captions: Tensor
     prompts: Tensor
 
@@ -106,7 +112,8 @@ class TrainingScenes(Dataset[TrainingBatch]):
             total_steps,
             clock,
         )
-        self.sprites = load_sprites(TRAINING_STYLES, [noun.label for noun in world.nouns])
+        self.sprites = load_sprites(TRAINING_STYLES + PAINTED_STYLES, [noun.label for noun in world.nouns])
+        self.chooser = DrawingChooser(self.sprites)
         self.textures: dict[str, list[np.ndarray]] = {}
         self.texture_set = -1
 
@@ -119,10 +126,12 @@ class TrainingScenes(Dataset[TrainingBatch]):
         self._refresh_textures(step // STEPS_PER_TEXTURE_SET)
         side = phase.grid * PATCH
         stuff = [entry.label for entry in self.world.stuff]
-        composer = SceneComposer(self.world.labels, self.sprites, stuff, self._cut_texture, phase.scenes)
-        scenes = [composer.compose(rng, side, side) for _ in range(phase.batch_size)]
+        composer = SceneComposer(
+            self.world.labels, self.sprites, stuff, self._cut_texture, phase.scenes, self._draw_noun
+        )
+        scenes = [_turn(rng, composer.compose(rng, side, side)) for _ in range(phase.batch_size)]
         tags = np.stack([_tag(scene, len(self.world.classes)) for scene in scenes])
-        captions = [self._caption(rng, row) for row in tags]
+        captions = [self._caption(rng, row) for row in tags[:MOST_CAPTIONS]]
         prompts = [
             PROMPT_TEMPLATES[rng.integers(len(PROMPT_TEMPLATES))].format(choose_name(rng, entry))
             for entry in self.world.classes
@@ -132,6 +141,7 @@ class TrainingScenes(Dataset[TrainingBatch]):
             torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))),
             torch.from_numpy(_cut_positions(rng, phase.batch_size, phase.grid)),
             torch.from_numpy(tags),
+            torch.from_numpy(np.stack([_label_patches(scene.label, len(self.world.classes)) for scene in scenes])),
             self._tokenize(captions),
             self._tokenize(prompts),
         )
@@ -155,6 +165,10 @@ class TrainingScenes(Dataset[TrainingBatch]):
         cut = texture[top : top + height, left : left + width]
         return cut[:, ::-1] if rng.random() < 0.5 else cut
 
+    def _draw_noun(self, rng: np.random.Generator, noun: str) -> Image.Image:
+        drawing = self.chooser.choose(rng, noun)
+        return randomize_style(rng, drawing, self.chooser.choose_colored(rng, noun))
+
     def _caption(self, rng: np.random.Generator, tags: np.ndarray) -> str:
         present = [self.world.classes[index] for index in np.flatnonzero(tags == 1)]
         nouns = [entry for entry in present if entry.emoji]
@@ -174,6 +188,22 @@ def _tag(scene: Scene, classes: int) -> np.ndarray:
     return np.where(pixels >= LEAST_TAG_PIXELS, 1, np.where(pixels > 0, -1, 0)).astype(np.int64)
 
 
+def _label_patches(label: np.ndarray, classes: int) -> np.ndarray:
+    """Share of each class in each patch. (height, width) -> float32 (patches, classes)."""
+    rows, columns = label.shape[0] // PATCH, label.shape[1] // PATCH
+    patches = label.reshape(rows, PATCH, columns, PATCH).swapaxes(1, 2).reshape(rows * columns, PATCH * PATCH)
+    ids = np.arange(rows * columns)[:, None] * classes + patches
+    counts = np.bincount(ids.ravel(), minlength=rows * columns * classes)
+    return (counts.reshape(-1, classes) / PATCH**2).astype(np.float32)
+
+
+def _turn(rng: np.random.Generator, scene: Scene) -> Scene:
+    """Now and then upside down, as image engineering feeds pictures; the label map turns along."""
+    if rng.random() >= UPSIDE_DOWN_SHARE:
+        return scene
+    return Scene(scene.image[::-1], scene.label[::-1])
+
+
 def _cut_positions(rng: np.random.Generator, batch_size: int, grid: int) -> np.ndarray:
     """A random grid x grid cut of the full grid of positions for every window. (batch, grid * grid)."""
     first = rng.integers(0, GRID - grid + 1, (batch_size, 2))
@@ -183,13 +213,11 @@ def _cut_positions(rng: np.random.Generator, batch_size: int, grid: int) -> np.n
 
 
 def _augment(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
-    """The views that image engineering feeds: grayscale, blurred, upside down. (height, width, 3)."""
+    """Further views that image engineering feeds: grayscale, blurred. (height, width, 3)."""
     if rng.random() < GRAYSCALE_SHARE:
         pixels = np.repeat((pixels @ GRAY_WEIGHTS)[..., None], 3, axis=-1)
     if rng.random() < BLUR_SHARE:
         pixels = _blur(pixels)
-    if rng.random() < UPSIDE_DOWN_SHARE:
-        pixels = pixels[::-1]
     return pixels
 
 

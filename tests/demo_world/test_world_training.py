@@ -12,12 +12,13 @@ from demo_world.export import build_model, export_checkpoint, warm_start
 from demo_world.losses import compute_losses, encode_texts, encode_views
 from demo_world.muon import Muon
 from demo_world.quick_evaluation import compose_scenes, evaluate_quickly
-from demo_world.scenes import SceneSettings
+from demo_world.scenes import Scene, SceneSettings
 from demo_world.sprites import TRAINING_STYLES
 from demo_world.tokenizer import build_tokenizer
 from demo_world.train import Trainer, TrainingSettings, learning_rate_factor
-from demo_world.training_scenes import TrainingPhase, TrainingScenes, phase_at
+from demo_world.training_scenes import TrainingPhase, TrainingScenes, _label_patches, _turn, phase_at
 from demo_world.vocabulary import WorldClasses, load_world_classes
+from demo_world.weight_copies import AveragedWeights, LowPrecisionCopy
 
 FULL = load_world_classes(small=True)
 WORLD = WorldClasses(FULL.stuff[:3], FULL.nouns[:3])
@@ -47,6 +48,10 @@ def train(folder: Path, tokenizer: CLIPTokenizer, steps: int, **settings) -> Tra
     return trainer
 
 
+def _state(trainer: Trainer, kind: str) -> dict[str, torch.Tensor]:
+    return (trainer.model if kind == "model" else trainer.averaged.model).state_dict()
+
+
 def test_loss_falls(tmp_path, tokenizer):
     batch = TrainingScenes(WORLD, tokenizer, seed=0, total_steps=40)[1]
     before = compute_losses(tiny_model(tokenizer), batch).total.item()
@@ -69,8 +74,9 @@ def test_a_run_cut_off_and_continued_equals_an_uninterrupted_one(tmp_path, token
         train(tmp_path / "cut", tokenizer, 6, save_seconds=-1.0)
     continued = train(tmp_path / "cut", tokenizer, 6)
     assert continued.progress.step == whole.progress.step == 6
-    for name, weight in whole.model.state_dict().items():
-        assert torch.equal(weight, continued.model.state_dict()[name]), name
+    for kind in ("model", "averaged"):
+        weights, expected = (_state(trainer, kind) for trainer in (continued, whole))
+        assert all(torch.equal(weight, weights[name]) for name, weight in expected.items()), kind
 
 
 def test_a_finished_run_goes_on_with_a_larger_limit(tmp_path, tokenizer):
@@ -109,6 +115,29 @@ def test_tags_say_what_is_in_the_picture(tokenizer):
     assert (batch.tags[:, :3] == 1).any(dim=1).all(), "every picture has some stuff"
 
 
+def test_patch_labels_are_the_areas_of_the_classes(tokenizer):
+    batch = TrainingScenes(WORLD, tokenizer, seed=0, total_steps=9)[0]
+    assert batch.patch_labels.shape == (6, 9, 6)
+    assert torch.allclose(batch.patch_labels.sum(-1), torch.ones(6, 9))
+    areas = batch.patch_labels.sum(1) * 256
+    assert torch.equal(areas >= 150, batch.tags == 1) and torch.equal(areas == 0, batch.tags == 0)
+
+
+def test_a_patch_is_labelled_by_its_own_pixels():
+    label = np.zeros((32, 48), np.uint8)
+    label[16:, 32:40] = 2
+    shares = _label_patches(label, 3)
+    assert shares.shape == (6, 3)
+    assert shares[5].tolist() == [0.5, 0, 0.5] and (shares[:5] == [1, 0, 0]).all()
+
+
+def test_labels_turn_with_the_picture():
+    scene = Scene(np.arange(6, dtype=np.uint8).repeat(3).reshape(2, 3, 3), np.arange(6, dtype=np.uint8).reshape(2, 3))
+    for seed in range(30):
+        turned = _turn(np.random.default_rng(seed), scene)
+        assert np.array_equal(turned.image[..., 0], turned.label)
+
+
 def test_positions_are_a_square_cut_of_the_grid(tokenizer):
     positions = TrainingScenes(WORLD, tokenizer, seed=0, total_steps=9)[0].positions
     rows, columns = positions // 14, positions % 14
@@ -125,13 +154,15 @@ def test_views_of_the_full_grid_are_those_of_transformers(tokenizer):
     assert torch.allclose(image, torch.nn.functional.normalize(expected, dim=-1), atol=1e-5)
 
 
-def test_texts_of_mixed_length_are_encoded_as_alone(tokenizer):
+def test_texts_of_mixed_length_are_encoded_as_alone_by_transformers(tokenizer):
     model = tiny_model(tokenizer).eval()
     texts = ["a dog", FULL.nouns[0].definition, "cat", "a photo of a bus and a tree over sand", "sky"]
     with torch.no_grad():
         together = encode_texts(model, tokenizer(texts, padding=True, return_tensors="pt").input_ids)
-        alone = torch.cat([encode_texts(model, tokenizer(text, return_tensors="pt").input_ids) for text in texts])
-    assert torch.allclose(together, alone, atol=1e-5)
+        alone = torch.cat(
+            [model.get_text_features(**tokenizer(text, return_tensors="pt")).pooler_output for text in texts]
+        )
+    assert torch.allclose(together, torch.nn.functional.normalize(alone, dim=-1), atol=1e-5)
 
 
 def test_no_loss_reaches_what_the_method_replaces(tokenizer):
@@ -139,7 +170,7 @@ def test_no_loss_reaches_what_the_method_replaces(tokenizer):
     model = tiny_model(tokenizer)
     batch = TrainingScenes(WORLD, tokenizer, seed=0, total_steps=9)[0]
     losses = compute_losses(model, batch)
-    losses.patch_tags.backward()
+    (losses.patch_tags + losses.patch_labels).backward()
     last = model.vision_model.encoder.layers[-1]
     assert last.self_attn.v_proj.weight.grad is not None
     assert last.mlp.fc1.weight.grad is None and last.self_attn.q_proj.weight.grad is None
@@ -156,6 +187,48 @@ def test_muon_takes_the_step_of_torch(tokenizer):
             optimizer.step()
     assert torch.allclose(ours, theirs, atol=2e-3)  # theirs is computed in bfloat16
     assert (ours - 1).abs().max() > 0.01
+
+
+def test_low_precision_copy_follows_the_weights_and_hands_gradients_back(tokenizer):
+    model = tiny_model(tokenizer)
+    low = LowPrecisionCopy(model, torch.bfloat16)
+    with torch.no_grad():
+        model.visual_projection.weight.neg_()
+    low.refresh()
+    assert torch.allclose(low.model.visual_projection.weight.float(), model.visual_projection.weight, atol=2e-3)
+    batch = TrainingScenes(WORLD, tokenizer, seed=0, total_steps=9)[0]
+    losses = compute_losses(low.model, batch)
+    assert losses.total.isfinite() and abs(losses.total - compute_losses(model, batch).total) < 0.1
+    losses.total.backward()
+    low.hand_back_gradients()
+    gradient = model.visual_projection.weight.grad
+    assert gradient is not None and gradient.dtype == torch.float32 and gradient.abs().max() > 0
+    assert low.model.visual_projection.weight.grad is None
+
+
+def test_float32_needs_no_copy(tokenizer):
+    model = tiny_model(tokenizer)
+    assert LowPrecisionCopy(model, torch.float32).model is model
+
+
+def test_averaged_weights_lag_behind(tokenizer):
+    model = tiny_model(tokenizer)
+    averaged = AveragedWeights(model, window=0.1)
+    with torch.no_grad():
+        model.logit_scale.add_(1.0)
+    gap = [(model.logit_scale - averaged.model.logit_scale).item()]
+    for _ in range(3):
+        averaged.update(model, step=90)
+        gap.append((model.logit_scale - averaged.model.logit_scale).item())
+    assert np.allclose(gap, [1, 0.9, 0.81, 0.729], atol=1e-5)
+
+
+def test_a_run_in_bfloat16_trains_float32_weights(tmp_path, tokenizer):
+    batch = TrainingScenes(WORLD, tokenizer, seed=0, total_steps=20)[1]
+    before = compute_losses(tiny_model(tokenizer), batch).total.item()
+    trainer = train(tmp_path, tokenizer, 20, precision="bfloat16")
+    assert trainer.model.dtype == torch.float32
+    assert compute_losses(trainer.model, batch).total.item() < before
 
 
 def test_warm_start_keeps_weights_and_matches_tokens_by_string(tmp_path, tokenizer):

@@ -88,8 +88,6 @@ def test_what_another_tool_converted_is_kept_and_a_stopped_conversion_goes_on(tm
     path = tmp_path / "VOC2010/SegmentationClassContext/2008_000002.png"
     write_labels(path, np.zeros((6, 8)))
     before = path.read_bytes()
-    with pytest.raises(
-        FileExistsError, match=r"2008_000002\.png to be an earlier result.*move it away"
-    ):
+    with pytest.raises(FileExistsError, match=r"2008_000002\.png to be an earlier result.*move it away"):
         convert_pascal_context(annotations, tmp_path / "VOC2010", show_progress=False)
     assert path.read_bytes() == before
