@@ -113,14 +113,9 @@ def _format_curve(curve: Sequence[dict[str, Any]]) -> str:
         return ""
     header = ("scenes", "seen styles, plain", "seen styles, ITACLIP", "validation, plain", "validation, ITACLIP")
     return (
-        "## Curve of the run
-
-mIoU on 48 scenes of 224 px each, one window, six templates, no refinement: figures "
-        "to steer by. The validation styles draw only some of the nouns, in lines and few colours, unlike the test.
-
-"
-        f"{format_table(header, rows)}
-"
+        "## Curve of the run\n\nmIoU on 48 scenes of 224 px each, one window, six templates, no refinement: figures "
+        "to steer by. The validation styles draw only some of the nouns, in lines and few colours, unlike the test."
+        f"\n\n{format_table(header, rows)}\n"
     )
 
 
