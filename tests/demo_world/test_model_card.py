@@ -50,7 +50,7 @@ def test_model_card_reports_run_and_scores():
         "rows": rows, "shown_benchmarks": [], "pairs_in_published_order": {},
         "run": {"dataset": "world-stuff-48", "settings": {"window_stride": 56}},
     }  # fmt: skip
-    looks = {"seen_plain": 1.0, "seen_itaclip": 2.0, "held_out_plain": 3.0, "held_out_itaclip": 4.06}
+    looks = {"seen_plain": 1.0, "seen_itaclip": 2.0, "validation_plain": 3.0, "validation_itaclip": 4.06}
     curve = [{"scenes": 1}, {"scenes": 90_000, "minutes": 75.4, **looks}]
     card = build_model_card(load_world_classes(small=True), 6.9, 2023, curve, tables=[report])
     for text in (
