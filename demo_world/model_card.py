@@ -44,7 +44,7 @@ through the last block's *value path*, `h + out_proj(v_proj(layer_norm1(h)))`: a
 patches' query–key attention and feed-forward of the last block. The ablation below is therefore one of a model made
 for it: in a trial without any loss on patches, a model of this size had no usable patch features at all. The value
 path alone scores within a few points of ITACLIP's maps. Grayscale, blurred and upside-down pictures were among the
-training views, as image engineering feeds them. The weights are a moving average over the last steps.
+training views, as image engineering feeds them.
 
 {scores}
 ## Licences
