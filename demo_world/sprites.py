@@ -51,7 +51,7 @@ def _load_style(style: str) -> tuple[Sprite, ...]:
     cells = json.loads((PACKS_FOLDER / "index.json").read_text())["styles"][style]
     sprites: list[Sprite] = []
     for start in range(0, len(cells), STRIP_LENGTH):
-        strip = Image.open(PACKS_FOLDER / style / f"{start // STRIP_LENGTH:02d}.png")
+        strip: Image.Image = Image.open(PACKS_FOLDER / style / f"{start // STRIP_LENGTH:02d}.png")
         strip = strip if strip.mode == "LA" else strip.convert("RGBA")
         for column, (noun, emoji) in enumerate(cells[start : start + STRIP_LENGTH]):
             image = strip.crop((column * SPRITE_SIZE, 0, (column + 1) * SPRITE_SIZE, SPRITE_SIZE))
