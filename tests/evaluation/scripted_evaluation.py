@@ -31,8 +31,9 @@ from itaclip_hf.evaluation.data.label_mapping import LabelMapping
 from itaclip_hf.evaluation.data.segmentation_datasets import FolderDataset, load_folder_dataset
 from itaclip_hf.evaluation.running.predictor import Prediction
 from itaclip_hf.evaluation.running.runner import RunOptions, run_evaluation, run_family
-from itaclip_hf.loading import DEMO_CHECKPOINT
 
+# Fixed, so that random checkpoints are the same whatever vocabulary the embedded checkpoint has.
+TOKENIZER = Path(__file__).parents[1] / "tokenizer"
 NUM_CLASSES = 5
 
 
@@ -114,9 +115,9 @@ def write_folders(root: Path, num_images: int) -> None:
 
 
 def save_tiny_checkpoint(folder: Path, num_layers: int = 3) -> Path:
-    """A random ITACLIP checkpoint of a few small blocks, with the embedded checkpoint's tokenizer."""
+    """A random ITACLIP checkpoint of a few small blocks, with a small tokenizer."""
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
-    tokenizer = AutoTokenizer.from_pretrained(DEMO_CHECKPOINT)
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
     torch.manual_seed(0)
     config = ITACLIPConfig(
         projection_dim=24,

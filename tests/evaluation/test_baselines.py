@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from scripted_evaluation import NUM_CLASSES, load_folders, write_folders
+from scripted_evaluation import NUM_CLASSES, TOKENIZER, load_folders, write_folders
 from transformers import (
     AutoImageProcessor,
     AutoTokenizer,
@@ -26,7 +26,6 @@ from itaclip_hf.evaluation.running.baselines.groupvit import GroupViT
 from itaclip_hf.evaluation.running.predictor import Predictor
 from itaclip_hf.evaluation.running.runner import RunOptions, run_evaluation
 from itaclip_hf.files import write_json
-from itaclip_hf.loading import DEMO_CHECKPOINT
 
 STUFF = Vocabulary([f"{word}" for word in ("dog", "cat", "sky", "tree", "car", "bus", "cup")])
 OBJECTS = Vocabulary([["dog", "puppy"], "cat", ["bus", "coach", "van"], "cup"], background=["sky", "wall"])
@@ -36,7 +35,7 @@ PROMPTS = {name: f"a photo of a {name}." for name in (*STUFF.query_names, *OBJEC
 def save_checkpoint(folder: Path) -> Path:
     """Random weights that tell images and texts apart, as a user has them on disk."""
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(DEMO_CHECKPOINT)
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
     text = {
         "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
         "num_attention_heads": 2, "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
@@ -68,7 +67,7 @@ def save_checkpoint(folder: Path) -> Path:
                 parameter.data *= 4
     model.save_pretrained(folder)
     for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(DEMO_CHECKPOINT / file, folder)
+        shutil.copy(TOKENIZER / file, folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     return folder
 
