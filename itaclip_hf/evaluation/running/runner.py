@@ -234,6 +234,12 @@ def run_family(
         share.run(folders)
         seconds = time.perf_counter() - started
         return _collect(accelerator, folders, before, share, seconds)
+    except KeyboardInterrupt as stop:
+        if stop.args:
+            raise
+        # Before this process scores its first image, another one may have kept some.
+        where = f"Scored images are kept in {folders[0].folder}"
+        raise type(stop)(f"{where}. To go on, run the same command again.") from None
     finally:
         for folder in folders:
             folder.finish()
