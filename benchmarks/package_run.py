@@ -8,8 +8,7 @@ import torch
 
 from itaclip_hf import ITACLIPForSemanticSegmentation
 from itaclip_hf.modeling import query_maps, windows
-from itaclip_hf.modeling.pixel_refinement import RefinementMatrix
-from itaclip_hf.modeling.query_maps import Stitcher
+from itaclip_hf.modeling.query_maps import RefinementMatrix, Stitcher
 from itaclip_hf.modeling.vision_itaclip import ITACLIPVisionModel
 
 from .measuring import Stopwatch

@@ -70,6 +70,7 @@ def load(
     benchmark: str | None = None,
     preset: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    proxy: Checkpoint | torch.nn.Module | None = None,
     dtype: torch.dtype | str = "auto",
     device: torch.device | str = "auto",
 ) -> Loaded:
@@ -82,10 +83,12 @@ def load(
     Args:
         checkpoint: Folder or hub id of a CLIP or ITACLIP checkpoint, or "demo" for the embedded one.
         vocabulary: To be baked into the model; by default it keeps what it has.
-        method: "clip", "maskclip", "sclip", "clearclip", "naclip", "itaclip", or what `register_method` made known.
+        method: "itaclip", "sclip", "corrclip" or another of `method_names()`.
         benchmark: Such as "voc21".
         preset: "paper", "balanced", "fast" or "live".
         settings: Settings by name; see [`Settings`].
+        proxy: Another backbone whose patches the method compares, such as "facebook/dino-vitb8"; see
+            [`~ITACLIPForSemanticSegmentation.attach_proxy`]. A folder that was saved with one brings it along.
         dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the device is fast in it, else float32.
         device: Where it shall run; "auto": the GPU if there is one.
 
@@ -126,9 +129,26 @@ def load(
         changes = {**known.benchmark_settings(benchmark), **changes}
     if changes:
         own.replace(**changes).apply(model, processor)
+    _attach_proxy(model, proxy)
     if vocabulary is not None:
         model.set_vocabulary(processor, vocabulary, TextCache())
     return Loaded(model, processor)
+
+
+def _attach_proxy(model: ITACLIPForSemanticSegmentation, proxy: Any) -> None:
+    if proxy is not None and not model.config.uses_proxy:
+        raise ValueError(
+            "Expected a proxy only with a method that compares its patches, such as proxyclip or corrclip, but got "
+            "one. Leave it out, or name such a method."
+        )
+    if proxy is not None:
+        with _telling_what_is_broken(proxy, "proxy"):
+            model.attach_proxy(proxy)
+    if model.config.uses_proxy and model.proxy_model is None:
+        raise ValueError(
+            "Expected a proxy, whose patches this method compares, but got none. Name one, such as "
+            '"facebook/dino-vitb8".'
+        )
 
 
 def collect_changes(
@@ -177,6 +197,7 @@ def load_method(
     name: str,
     checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
     benchmark: str | None = None,
+    proxy: Checkpoint | torch.nn.Module | None = None,
     dtype: torch.dtype | str = "float32",
     device: torch.device | str = "cpu",
     **settings: Any,
@@ -187,9 +208,10 @@ def load_method(
     `pipeline("image-segmentation")`. Bake a vocabulary with `model.set_vocabulary(processor, vocabulary)`.
 
     Args:
-        name: "clip", "maskclip", "sclip", "clearclip", "naclip", "itaclip", or what `register_method` made known.
+        name: "itaclip", "sclip", "corrclip" or another of `method_names()`.
         checkpoint: Folder or hub id of a CLIP checkpoint, or "demo" for the embedded one.
         benchmark: A benchmark whose settings to take, such as "voc21"; the method's general ones if left out.
+        proxy: Another backbone, which "proxyclip" and "corrclip" need, such as "facebook/dino-vitb8".
         dtype: Number format.
         device: Where it shall run.
         **settings: Settings by name that win over the method's; see [`Settings`].
@@ -213,7 +235,9 @@ def load_method(
 
     ```
     """
-    return load(checkpoint, method=name, benchmark=benchmark, settings=settings, dtype=dtype, device=device)
+    return load(
+        checkpoint, method=name, benchmark=benchmark, proxy=proxy, settings=settings, dtype=dtype, device=device
+    )
 
 
 def load_demo() -> Loaded:

@@ -42,6 +42,7 @@ class ValueRange:
         excludes_low: Whether a number must lie above `low`.
         is_list: Whether the value is a list of these.
         is_optional: Whether `None` is a value, too.
+        choices: The names that there are; any, if left out.
     """
 
     type: type
@@ -50,9 +51,12 @@ class ValueRange:
     excludes_low: bool = False
     is_list: bool = False
     is_optional: bool = False
+    choices: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """The range in words, as in "a whole number from 1 to 65536, or none"."""
+        if self.choices:
+            return " or ".join(self.choices)
         kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}[self.type]
         if math.isfinite(self.low):
             kind += (
@@ -88,6 +92,8 @@ class ValueRange:
             is_inside = self.low < value <= self.high if self.excludes_low else self.low <= value <= self.high
             if not is_inside:  # written so that NaN is refused
                 raise ValueError(value)
+        if self.choices and value not in self.choices:
+            raise ValueError(value)
         return value
 
 
@@ -158,7 +164,15 @@ class Settings:
         "config",
         "last_block",
         ValueRange(str, is_list=True),
-        "Attention maps of the last block that are summed: pairs of the letters q, k, v, or 'identity'.",
+        "Attention maps of the last block that are summed: pairs of the letters q, k, v, 'identity', 'similarity' or "
+        "'procrustes'.",
+    )
+    attention_map_weights: tuple[float, ...] = _setting(
+        (),
+        "config",
+        "last_block",
+        ValueRange(float, -1000, 1000, is_list=True),
+        "Weight of each of these maps; none given: 1 each.",
     )
     attention_prior_std: float = _setting(
         0.0,
@@ -181,6 +195,120 @@ class Settings:
         _SHARE,
         "Share of that mean map; the last block's own gets the rest.",
         idle_without="intermediate_layers",
+    )
+    intermediate_maps: tuple[str, ...] = _setting(
+        (),
+        "config",
+        "last_block",
+        ValueRange(str, is_list=True),
+        "Attention maps of those blocks; none given: the same as of the last one.",
+        idle_without="intermediate_layers",
+    )
+    last_class_token: bool = _setting(
+        True, "config", "last_block", _SWITCH, "Whether the last block sees the class token beside the patches."
+    )
+    class_token_share: float = _setting(
+        0.0, "config", "last_block", ValueRange(float, -100, 100), "Share of the class token added to every patch."
+    )
+    similarity_block: int | None = _setting(
+        None,
+        "config",
+        "last_block",
+        ValueRange(int, 1, 1000, is_optional=True),
+        "Block whose patches the map 'similarity' compares, counted from 1; none: the proxy's are compared.",
+    )
+    similarity_sharpness: float = _setting(
+        3.0, "config", "last_block", ValueRange(float, 0, 1000), "Factor on similarities before their softmax."
+    )
+    similarity_threshold: float | None = _setting(
+        1.0,
+        "config",
+        "last_block",
+        ValueRange(float, -1000, 1000, is_optional=True),
+        "Similarities below so many times their mean get no weight; none: all count.",
+    )
+    proxy_features: str = _setting(
+        "hidden",
+        "config",
+        "last_block",
+        ValueRange(str, choices=("hidden", "query_key")),
+        "What of the proxy is compared: its last hidden states, or queries plus keys of its last block.",
+    )
+    region_scope: bool = _setting(
+        False, "config", "last_block", _SWITCH, "Whether patches see only those of their region in 'similarity'."
+    )
+    region_merge_distance: float = _setting(
+        0.2,
+        "config",
+        "last_block",
+        ValueRange(float, 0, 2),
+        "Regions whose mean features are at most so much less alike than the most alike are one region.",
+        idle_without="region_scope",
+    )
+    region_token_weight: float = _setting(
+        0.0,
+        "config",
+        "last_block",
+        ValueRange(float, 0, 100),
+        "Weight of a class token of its own for each region, in the features of its patches.",
+        idle_without="region_scope",
+    )
+    token_cleaning: str = _setting(
+        "none",
+        "config",
+        "last_block",
+        ValueRange(str, choices=("none", "lof", "class_row")),
+        "How outlying patches are found, which their neighbours then replace.",
+    )
+    smoothing_before: int = _setting(
+        0,
+        "config",
+        "last_block",
+        ValueRange(int, 0, 1000),
+        "Block by whose similarity patches are smoothed before the last block; 0: not.",
+    )
+    smoothing_after: int = _setting(
+        0,
+        "config",
+        "last_block",
+        ValueRange(int, 0, 1000),
+        "Block by whose similarity patches are smoothed after the last block; 0: not.",
+    )
+    smoothing_threshold: float = _setting(
+        0.4, "config", "last_block", ValueRange(float, -1, 1), "Lowest similarity that counts in smoothing."
+    )
+    fused_layers: tuple[int, ...] = _setting(
+        (),
+        "config",
+        "last_block",
+        ValueRange(int, 1, 1000, is_list=True),
+        "Blocks, counted from 1, that go through the last block together, beside the ordinary pass.",
+    )
+    fused_as: str = _setting(
+        "pass",
+        "config",
+        "last_block",
+        ValueRange(str, choices=("pass", "branch")),
+        "How: their sum, added to the ordinary pass; or their mean, added after the final norm.",
+        idle_without="fused_layers",
+    )
+    fused_weight: float = _setting(
+        1.0,
+        "config",
+        "last_block",
+        ValueRange(float, -100, 100),
+        "Weight of their branch.",
+        idle_without="fused_layers",
+    )
+    procrustes_steps: int = _setting(
+        5, "config", "last_block", ValueRange(int, 1, 1000), "Steps towards the rotation of the map 'procrustes'."
+    )
+    procrustes_key_share: float = _setting(
+        0.08,
+        "config",
+        "last_block",
+        ValueRange(float, -1000, 1000),
+        "Share of the keys' own products in the map 'procrustes'.",
     )
     last_residual: bool = _setting(
         True, "config", "last_block", _SWITCH, "Whether the last block keeps the residual around its attention."
@@ -371,8 +499,10 @@ class Settings:
     def last_block(self) -> tuple[Any, ...]:
         """How the last block works, whatever the order of what is summed: methods with equal ones are one method."""
         canonical = replace(self, intermediate_weight=self.intermediate_weight if self.intermediate_layers else 0.0)
-        values = canonical.read_by("last_block")
-        return tuple(tuple(sorted(value)) if isinstance(value, tuple) else value for value in values)
+        weights = self.attention_map_weights or (1.0,) * len(self.attention_maps)
+        maps = tuple(sorted(zip(self.attention_maps, weights, strict=False)))
+        values = replace(canonical, attention_maps=(), attention_map_weights=()).read_by("last_block")
+        return maps, *(tuple(sorted(value)) if isinstance(value, tuple) else value for value in values)
 
     def differences(self, other: "Settings") -> dict[str, tuple[Any, Any]]:
         """The settings that both have otherwise, as far as results depend on them: (own value, other's value)."""

@@ -1,7 +1,8 @@
 """Attention maps by name, and their blend in the last block: softmax maps among queries, keys and values.
 
-Built in are `softmax(x yᵀ / √d)` for any two letters x, y out of q, k, v, and the identity. A new term is a function
-and a name; configurations then accept that name. ITACLIP weighs the last block's values by softmax(q qᵀ) +
+Built in are `softmax(x yᵀ / √d)` for any two letters x, y out of q, k, v, the identity, `procrustes` (queries and keys
+rotated onto each other) and `similarity` (of patches, see `patch_similarity.py`). A new term is a function and a name;
+configurations then accept that name. ITACLIP weighs the last block's values by softmax(q qᵀ) +
 softmax(k kᵀ), half from the last block, half the mean of some intermediate blocks. A blend of maps times the values is
 the blend of ordinary attentions that share the values, so no (tokens, tokens) map is ever stored and any attention
 kernel of Transformers will do. Configurations read names here, so torch is not imported before a map is computed.
@@ -10,21 +11,21 @@ kernel of Transformers will do. Configurations read names here, so torch is not 
 import operator
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "Attend",
     "AttentionMap",
+    "BlockContext",
     "HeadProjections",
+    "MapTerm",
     "attend_by_maps",
     "attention_map_names",
     "compute_neighbourhood_prior",
     "get_attention_map",
     "register_attention_map",
-    "weigh_blocks",
 ]
 
 LETTERS = "qkv"
@@ -38,16 +39,36 @@ class HeadProjections(NamedTuple):
     value: "torch.Tensor"
 
 
-Attend = Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
-"""Ordinary attention by the configured kernel, `softmax(query keyᵀ / √d + prior) @ value`, with the last block's
-neighbourhood prior where there is one: query, key, value (batch, heads, tokens, head_dim) -> (batch, tokens, heads,
-head_dim)."""
+class BlockContext(NamedTuple):
+    """What a term may use beside its block's projections; calling it is ordinary attention.
 
-AttentionMap = Callable[[Attend, HeadProjections, "torch.Tensor"], "torch.Tensor"]
+    Attributes:
+        kernel: Attention by the configured kernel, of query, key, value and prior.
+        settings: The configuration, for terms with numbers of their own.
+        has_class_token: Whether the first token is the class token; the others are the patches, row by row.
+        prior: Added to the scaled products before the softmax; the last block's neighbourhood prior.
+        similarity: (batch, tokens, tokens) attention map of how much patches are alike, where one was asked for.
+    """
+
+    kernel: Callable[..., "torch.Tensor"]
+    settings: Any
+    has_class_token: bool = True
+    prior: "torch.Tensor | None" = None
+    similarity: "torch.Tensor | None" = None
+
+    def __call__(self, query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor") -> "torch.Tensor":
+        """`softmax(query keyᵀ / √d + prior) @ value`.
+
+        Each is (batch, heads, tokens, head_dim); the result is (batch, tokens, heads, head_dim).
+        """
+        return self.kernel(query, key, value, self.prior)
+
+
+AttentionMap = Callable[[BlockContext, HeadProjections, "torch.Tensor"], "torch.Tensor"]
 """One term: an attention map of a block, already multiplied by the values of the last block.
 
-It gets ordinary attention (calling that with other queries and keys is all that most terms need), the projections of
-the block whose map takes part (the last one or an intermediate one) and the values of the last block, (batch, heads,
+It gets the context (calling that with other queries and keys is all that most terms need), the projections of the
+block whose map takes part (the last one or an intermediate one) and the values of the last block, (batch, heads,
 tokens, head_dim), class token first. It returns (batch, tokens, heads, head_dim)."""
 
 
@@ -104,44 +125,41 @@ def attention_map_names() -> tuple[str, ...]:
     return tuple(_MAPS)
 
 
-def attend_by_maps(
-    attend: Attend,
-    blocks: Sequence[tuple[float, HeadProjections]],
-    names: Sequence[str],
-    value: "torch.Tensor",
-) -> "torch.Tensor":
+class MapTerm(NamedTuple):
+    """One summand of the blended attention map.
+
+    Attributes:
+        weight: Its share.
+        name: Of the registered map.
+        projections: Of the block whose map it is.
+        context: What the map may use beside these.
+    """
+
+    weight: float
+    name: str
+    projections: HeadProjections
+    context: BlockContext
+
+
+def attend_by_maps(terms: Sequence[MapTerm], value: "torch.Tensor") -> "torch.Tensor":
     """Weigh `value` by the blended attention map of several blocks.
 
     Args:
-        attend: Ordinary attention: (query, key, value), each (batch, heads, tokens, head_dim), to
-            (batch, tokens, heads, head_dim).
-        blocks: Weight and projections of each block whose map takes part.
-        names: Of the registered maps that are summed.
+        terms: What is summed.
         value: Values of the last block, (batch, heads, tokens, head_dim).
 
     Returns:
-        (batch, tokens, heads, head_dim): the sum over blocks b and maps m of `weight_b * m_b @ value`, where a map
-        named xy is `softmax(x_b y_bᵀ / √d)`.
+        (batch, tokens, heads, head_dim): the sum over terms of `weight * map @ value`, where a map named xy is
+        `softmax(x yᵀ / √d)` of its block.
 
     Raises:
         ValueError: If a name is not registered.
     """
-    terms = []
-    for weight, projections in blocks:
-        for name in names:
-            term = get_attention_map(name)(attend, projections, value)
-            terms.append(term if weight == 1 else weight * term)
-    return reduce(operator.add, terms)
-
-
-def weigh_blocks(
-    last: HeadProjections, intermediate: Sequence[HeadProjections], intermediate_share: float
-) -> list[tuple[float, HeadProjections]]:
-    """Give the last block the weight `1 - share` and each of n others `share / n`; the last one alone gets 1."""
-    if not intermediate:
-        return [(1.0, last)]
-    share = intermediate_share / len(intermediate)
-    return [(1.0 - intermediate_share, last), *((share, projections) for projections in intermediate)]
+    attended = []
+    for weight, name, projections, context in terms:
+        term = get_attention_map(name)(context, projections, value)
+        attended.append(term if weight == 1 else weight * term)
+    return reduce(operator.add, attended)
 
 
 def compute_neighbourhood_prior(grid: tuple[int, int], std: float, like: "torch.Tensor") -> "torch.Tensor":
@@ -169,18 +187,66 @@ def compute_neighbourhood_prior(grid: tuple[int, int], std: float, like: "torch.
 
 
 def _attend_by_pair(
-    first: int, second: int, attend: Attend, projections: HeadProjections, value: "torch.Tensor"
+    first: int, second: int, attend: BlockContext, projections: HeadProjections, value: "torch.Tensor"
 ) -> "torch.Tensor":
     return attend(projections[first], projections[second], value)
 
 
-def _keep_own_value(attend: Attend, projections: HeadProjections, value: "torch.Tensor") -> "torch.Tensor":
+def _keep_own_value(attend: BlockContext, projections: HeadProjections, value: "torch.Tensor") -> "torch.Tensor":
     """Each token keeps its own value: the identity map."""
     return value.transpose(1, 2)
+
+
+def _attend_by_similarity(attend: BlockContext, projections: HeadProjections, value: "torch.Tensor") -> "torch.Tensor":
+    """Patches see those that are alike; the class token keeps itself."""
+    if attend.similarity is None:
+        raise ValueError("Expected the map 'similarity' in the last block alone, but got it in an intermediate one.")
+    return (attend.similarity.to(value)[:, None] @ value).transpose(1, 2)
+
+
+def _attend_by_rotation(attend: BlockContext, projections: HeadProjections, value: "torch.Tensor") -> "torch.Tensor":
+    """Keys are turned onto the queries by the best rotation, after orthogonal Procrustes analysis.
+
+    Source: PEARL (CVPR 2026): `softmax((q (k R)ᵀ + α k' k'ᵀ) / √d)`, where k' is k less its mean, all means weighed by
+    the length of the patches' queries. R comes from a few Newton-Schulz steps; their number is part of the method.
+    """
+    query, key = projections.query.float(), projections.key.float()
+    weight = query.norm(dim=-1, keepdim=True)
+    if attend.has_class_token:
+        weight[..., :1, :] = 0
+    weight = weight / (weight.sum(-2, keepdim=True) + 1e-6)
+    centred_query, centred_key = (tokens - (weight * tokens).sum(-2, keepdim=True) for tokens in (query, key))
+    rotation = _find_rotation(centred_key.mT @ centred_query, attend.settings.procrustes_steps)
+    # One ordinary attention of twice the width: the products of both halves add up.
+    share = attend.settings.procrustes_key_share
+    queries, keys = _concatenate(query, share * centred_key), _concatenate(key @ rotation, centred_key)
+    return attend(queries.to(value), keys.to(value), value)
+
+
+def _find_rotation(matrix: "torch.Tensor", steps: int) -> "torch.Tensor":
+    """M (MᵀM)^(-1/2) by coupled Newton-Schulz steps: (..., d, d) -> the same."""
+    import torch
+
+    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    gram = matrix.mT @ matrix
+    scale = gram.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
+    root, inverse = gram / scale + 1e-6 * identity, identity
+    for _ in range(steps):
+        step = 0.5 * (3 * identity - inverse @ root)
+        root, inverse = root @ step, step @ inverse
+    return matrix @ inverse / scale.sqrt()
+
+
+def _concatenate(first: "torch.Tensor", second: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    return torch.cat([first, second], dim=-1)
 
 
 _MAPS: dict[str, AttentionMap] = {
     x + y: partial(_attend_by_pair, LETTERS.index(x), LETTERS.index(y)) for x in LETTERS for y in LETTERS
 }
 _MAPS["identity"] = _keep_own_value
+_MAPS["similarity"] = _attend_by_similarity
+_MAPS["procrustes"] = _attend_by_rotation
 _BUILT_IN = attention_map_names()

@@ -5,7 +5,7 @@ Defaults are those of the paper (ITACLIP, CVPR-W 2025). A stock CLIP `config.jso
 
 from typing import TYPE_CHECKING, Any, cast
 
-from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
+from transformers import CONFIG_MAPPING, CLIPConfig, CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
 
 from .attention_maps import attention_map_names
 
@@ -23,8 +23,11 @@ class ITACLIPConfig(CLIPConfig):
     Args:
         attention_maps (`tuple[str, ...]`, *optional*, defaults to `("qq", "kk")`):
             Attention maps of a block, summed: `softmax(x yᵀ / √d)` for any two letters out of q, k, v such as `"qk"`,
-            `"qq"`, `"kk"`; the identity matrix for `"identity"` (each patch keeps its own value); and what
-            `register_attention_map` made known. Rows add up to the number of maps.
+            `"qq"`, `"kk"`; the identity matrix for `"identity"` (each patch keeps its own value); `"similarity"`
+            (patches see those that are alike, by another block or the proxy) and `"procrustes"` (queries and keys
+            rotated onto each other); and what `register_attention_map` made known. Rows of each add up to 1.
+        attention_map_weights (`tuple[float, ...]`, *optional*, defaults to `()`):
+            Weight of each of these maps; `()` for 1 each.
         attention_prior_std (`float`, *optional*, defaults to 0.0):
             Standard deviation, in patches, of a Gaussian of the distance between two patches, peak 1, that is added
             to the scaled products before each softmax of the last block; 0 for none.
@@ -33,6 +36,52 @@ class ITACLIPConfig(CLIPConfig):
             last block; `()` for none.
         intermediate_weight (`float`, *optional*, defaults to 0.5):
             Share of that mean map, 0 to 1; the last block's own map gets the rest.
+        intermediate_maps (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Attention maps of those blocks, as many as of the last one; `()` for the same.
+        last_class_token (`bool`, *optional*, defaults to `True`):
+            Whether the last block sees the class token beside the patches.
+        class_token_share (`float`, *optional*, defaults to 0.0):
+            Share of the class token that is added to every patch after the last block.
+        similarity_block (`int`, *optional*):
+            Block, counted from 1 and before the last one, whose patches `"similarity"` compares by their cosine;
+            those of the proxy if left out.
+        similarity_sharpness (`float`, *optional*, defaults to 3.0):
+            Factor on the similarities before their softmax.
+        similarity_threshold (`float`, *optional*, defaults to 1.0):
+            Similarities below so many times the window's mean get no weight; `None`: all count.
+        proxy_config (`PreTrainedConfig` or `dict`, *optional*):
+            Of the backbone that was attached by [`~ITACLIPForSemanticSegmentation.attach_proxy`].
+        proxy_features (`str`, *optional*, defaults to `"hidden"`):
+            What of it is compared: `"hidden"`, the last hidden states, or `"query_key"`, queries plus keys of the last
+            block. The method answers on the proxy's patch grid if `"similarity"` is the only map and neither residual
+            nor feed-forward stay; otherwise the proxy's features are resized to CLIP's.
+        region_scope (`bool`, *optional*, defaults to `False`):
+            Whether `"similarity"` lets patches see those of their region alone; where one is in none, those more alike
+            than the mean. Regions come as `region_maps` beside the pixels.
+        region_merge_distance (`float`, *optional*, defaults to 0.2):
+            Regions whose mean features are at most so much less alike than the most alike are one region.
+        region_token_weight (`float`, *optional*, defaults to 0.0):
+            Weight of a class token of its own for each region, in the features of its patches.
+        token_cleaning (`str`, *optional*, defaults to `"none"`):
+            How outlying patches are found, which their neighbours then replace: `"lof"`, by their local outlier
+            factor, or `"class_row"`, by the class token's attention.
+        smoothing_before (`int`, *optional*, defaults to 0):
+            Block by whose similarity patches are smoothed before the last block; 0 for none.
+        smoothing_after (`int`, *optional*, defaults to 0):
+            Block by whose similarity they are smoothed after it; 0 for none.
+        smoothing_threshold (`float`, *optional*, defaults to 0.4):
+            Lowest similarity that counts in smoothing.
+        fused_layers (`tuple[int, ...]`, *optional*, defaults to `()`):
+            Blocks that go through the last block together, beside the ordinary pass; `()` for none.
+        fused_as (`str`, *optional*, defaults to `"pass"`):
+            `"pass"`: their sum, the result added to the ordinary pass; `"branch"`: their mean, the result added after
+            the final norm, times `fused_weight`.
+        fused_weight (`float`, *optional*, defaults to 1.0):
+            Weight of that branch.
+        procrustes_steps (`int`, *optional*, defaults to 5):
+            Newton-Schulz steps towards the rotation of `"procrustes"`.
+        procrustes_key_share (`float`, *optional*, defaults to 0.08):
+            Share of the keys' own products in it.
         last_residual (`bool`, *optional*, defaults to `True`):
             Whether the last block keeps the residual around its attention.
         last_feed_forward (`bool`, *optional*, defaults to `False`):
@@ -77,10 +126,31 @@ class ITACLIPConfig(CLIPConfig):
 
     model_type = "itaclip"
 
+    proxy_config: dict | PreTrainedConfig | None = None
     attention_maps: tuple[str, ...] = ("qq", "kk")
+    attention_map_weights: tuple[float, ...] = ()
     attention_prior_std: float = 0.0
     intermediate_layers: tuple[int, ...] = (7, 8, 10)
     intermediate_weight: float = 0.5
+    intermediate_maps: tuple[str, ...] = ()
+    last_class_token: bool = True
+    class_token_share: float = 0.0
+    similarity_block: int | None = None
+    similarity_sharpness: float = 3.0
+    similarity_threshold: float | None = 1.0
+    proxy_features: str = "hidden"
+    region_scope: bool = False
+    region_merge_distance: float = 0.2
+    region_token_weight: float = 0.0
+    token_cleaning: str = "none"
+    smoothing_before: int = 0
+    smoothing_after: int = 0
+    smoothing_threshold: float = 0.4
+    fused_layers: tuple[int, ...] = ()
+    fused_as: str = "pass"
+    fused_weight: float = 1.0
+    procrustes_steps: int = 5
+    procrustes_key_share: float = 0.08
     last_residual: bool = True
     last_feed_forward: bool = False
     window_size: int = 224
@@ -99,7 +169,44 @@ class ITACLIPConfig(CLIPConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        if isinstance(self.proxy_config, dict):
+            model_type: Any = self.proxy_config.get("model_type")
+            _expect(model_type in CONFIG_MAPPING, "`proxy_config` with a known `model_type`", repr(model_type))
+            self.proxy_config = CONFIG_MAPPING[model_type].from_dict(self.proxy_config)
         self.validate_settings()
+
+    @property
+    def uses_proxy(self) -> bool:
+        """Whether the last block compares the patches of another backbone."""
+        return "similarity" in self.attention_maps and self.similarity_block is None
+
+    @property
+    def uses_regions(self) -> bool:
+        """Whether the model looks at region maps; their vote is the processor's."""
+        return self.region_scope
+
+    @property
+    def answers_on_proxy_grid(self) -> bool:
+        """Whether features come on the proxy's patch grid: where nothing of the last block lives on CLIP's own."""
+        is_alone = set(self.attention_maps) == {"similarity"} and not self.intermediate_layers
+        keeps_tokens = self.last_class_token or self.last_residual or self.last_feed_forward
+        return self.uses_proxy and is_alone and not (keeps_tokens or self.smoothing_after)
+
+    @property
+    def layers_read(self) -> set[int]:
+        """Blocks before the last one whose queries, keys and values the last block reads."""
+        last = self.vision_config.num_hidden_layers
+        if self.region_token_weight:
+            return {*range(1, last)}
+        return {*self.intermediate_layers, *([last - 1] if self.token_cleaning == "class_row" else [])}
+
+    @property
+    def states_read(self) -> set[int]:
+        """Blocks before the last one whose states the last block reads; 0 are those before the first one."""
+        blocks = {*self.fused_layers, self.smoothing_before, self.smoothing_after}
+        if "similarity" in self.attention_maps and self.similarity_block is not None:
+            blocks.add(self.similarity_block)
+        return (blocks - {0}) | ({0} if self.region_token_weight else set())
 
     def validate_settings(self) -> None:
         """Check that settings go together, and with the towers; called when made, and by the model before it runs.
@@ -113,13 +220,39 @@ class ITACLIPConfig(CLIPConfig):
             self.attention_maps,
             "Make a map of your own known by `register_attention_map` first.",
         )
-        last = self.vision_config.num_hidden_layers
+        count = len(self.attention_maps)
+        for name, length in (("attention_map_weights", count), ("intermediate_maps", count)):
+            _expect(
+                len(getattr(self, name)) in (0, length),
+                f"`{name}` to have an entry for each of `attention_maps` {self.attention_maps}",
+                getattr(self, name),
+                "Leave it out for the default.",
+            )
         _expect(
-            all(1 <= layer < last for layer in self.intermediate_layers),
-            f"`intermediate_layers` to count blocks from 1 to {last - 1} (the last of {last} comes anyway)",
-            self.intermediate_layers,
-            "Name other layers, or `()` for none.",
+            set(self.intermediate_maps) <= set(attention_map_names()),
+            f"`intermediate_maps` to name some of {attention_map_names()}",
+            self.intermediate_maps,
         )
+        of_intermediate = (self.intermediate_maps or self.attention_maps) if self.intermediate_layers else ()
+        _expect(
+            "similarity" not in of_intermediate,
+            "no map 'similarity' in intermediate blocks",
+            of_intermediate,
+            "Set `intermediate_layers=()`, or name other `intermediate_maps`.",
+        )
+        last = self.vision_config.num_hidden_layers
+        single = (self.similarity_block or 0, self.smoothing_before, self.smoothing_after)
+        for name, layers in (
+            ("intermediate_layers", self.intermediate_layers),
+            ("fused_layers", self.fused_layers),
+            ("similarity_block, smoothing_before, smoothing_after", tuple(filter(None, single))),
+        ):
+            _expect(
+                all(1 <= layer < last for layer in layers),
+                f"`{name}` to count blocks from 1 to {last - 1} (the last of {last} comes anyway)",
+                layers,
+                "Name other layers, or none.",
+            )
         patch_size = cast(int, self.vision_config.patch_size)
         _expect(
             self.window_size == 0 or self.window_size >= patch_size,
@@ -173,7 +306,7 @@ class ITACLIPConfig(CLIPConfig):
         return {**config_dict, "model_type": cls.model_type}, kwargs
 
 
-TUPLE_FIELDS = ("attention_maps", "intermediate_layers", "pamr_dilations", "query_classes")
+TUPLE_FIELDS = tuple(name for name, kind in ITACLIPConfig.__annotations__.items() if str(kind).startswith("tuple"))
 
 
 def _expect(condition: bool, expected: str, found: Any, advice: str = "") -> None:

@@ -30,10 +30,11 @@ __all__ = [
     "pack_inputs",
     "read_images",
     "read_prompts",
+    "read_region_maps",
     "stack_logits",
 ]
 
-WHOLE_NUMBERS = ("input_ids", "attention_mask", "query_classes")
+WHOLE_NUMBERS = ("input_ids", "attention_mask", "query_classes", "region_maps")
 LARGEST_INPUT = 1e6  # normalised pixels are about 3 at most; sums of larger ones may leave the model's number format
 LARGEST_RESULT = 2**28  # pixels; memory for one score of each is 1 GiB
 MOST_CLASSES = 2**16
@@ -52,6 +53,7 @@ class ImageInputs(NamedTuple):
     augmentation_blur: torch.Tensor | None = None
     augmentation_flip: torch.Tensor | None = None
     augmentation_weight: torch.Tensor | None = None
+    region_maps: torch.Tensor | None = None
 
 
 class TextInputs(NamedTuple):
@@ -161,7 +163,25 @@ def read_images(inputs: ImageInputs, config: ITACLIPConfig) -> list[WindowedImag
     images = _crop_images(inputs, smallest=cast(int, config.vision_config.patch_size))
     views, output_sizes = _choose_views(inputs), _choose_output_sizes(images, inputs.original_sizes)
     layouts = [plan_windows(_size(image), config.window_size, config.window_stride) for image in images]
-    return [WindowedImage(*parts) for parts in zip(images, layouts, views, output_sizes, strict=True)]
+    regions: list[torch.Tensor | None] = [None] * len(images)
+    if inputs.region_maps is not None and config.uses_regions:
+        maps = read_region_maps(inputs.region_maps, inputs.pixel_values)
+        regions = [
+            of_image[: _size(image)[0], : _size(image)[1]] for of_image, image in zip(maps, images, strict=True)
+        ]
+    return [WindowedImage(*parts) for parts in zip(images, layouts, views, output_sizes, regions, strict=True)]
+
+
+def read_region_maps(region_maps: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Check region maps: (batch, height, width) int64, on the device of the pixels.
+
+    Raises:
+        TypeError: If they are no tensor of whole numbers.
+        ValueError: If there is not one for each image, of its size.
+    """
+    check_tensors(ImageInputs(pixel_values, region_maps=region_maps))
+    expect_shape("region_maps", region_maps, (len(pixel_values), *_size(pixel_values)))
+    return region_maps.to(pixel_values.device, torch.int64)
 
 
 def read_prompts(

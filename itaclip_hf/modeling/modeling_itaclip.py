@@ -5,12 +5,15 @@ original sizes go out. Source: Aydın et al., "ITACLIP: Boosting Training-Free S
 and Architectural Enhancements" (CVPR Workshops 2025).
 """
 
+import operator
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from os import PathLike
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPModel, initialization as init
+from transformers import AutoModel, CLIPModel, initialization as init
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple
 
@@ -31,10 +34,12 @@ from .data_contract import (
     pack_inputs,
     read_images,
     read_prompts,
+    read_region_maps,
     stack_logits,
 )
+from .patch_similarity import check_proxy, encode_proxy
 from .query_maps import QueryMaps
-from .vision_itaclip import ITACLIPVisionModel
+from .vision_itaclip import ITACLIPVisionModel, LastStates, ProxyFeatures
 from .windows import (
     DenseFeatures,
     WindowBatch,
@@ -83,8 +88,49 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
     def __init__(self, config: ITACLIPConfig) -> None:
         super().__init__(config)
         self.vision_model = ITACLIPVisionModel._from_config(config.vision_config, itaclip_config=config)
+        self.proxy_model = (
+            None if config.proxy_config is None else _prepare_proxy(AutoModel.from_config(config.proxy_config))
+        )
         self._register_queries(torch.zeros(len(config.query_classes), config.projection_dim))
         self.post_init()
+
+    def attach_proxy(self, proxy: str | PathLike[str] | nn.Module) -> None:
+        """Give the model another backbone, whose patches the map "similarity" compares.
+
+        It becomes a part of the model: `save_pretrained` writes its weights (under `proxy_model.`) and configuration
+        (`proxy_config`) along.
+
+        Args:
+            proxy: Name on the Hub, folder or model: a ViT, DINOv2 (with registers or without), DINOv3 or RADIO.
+
+        Raises:
+            TypeError: If it is no backbone with square patches.
+            ValueError: If the checkpoint lacks weights.
+
+        Example:
+        ```python
+        >>> from transformers import ViTConfig, ViTModel
+        >>> from itaclip_hf import load_demo
+
+        >>> model, processor = load_demo()
+        >>> model.attach_proxy(ViTModel(ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2)))
+        >>> model.config.proxy_config.model_type
+        'vit'
+
+        ```
+        """
+        backbone: Any = proxy
+        if not isinstance(proxy, nn.Module):
+            backbone, found = AutoModel.from_pretrained(proxy, output_loading_info=True)
+            missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
+            if missing:
+                raise ValueError(
+                    f"Expected all weights of the proxy, but {len(missing)} are missing, such as {missing[0]}. Name a "
+                    "complete checkpoint of the backbone."
+                )
+        check_proxy(backbone)
+        self.proxy_model = _prepare_proxy(backbone).to(self.device, self.dtype).eval()
+        self.config.proxy_config = backbone.config
 
     def _register_queries(self, query_embeddings: torch.Tensor) -> None:
         # An empty vocabulary stays out of the files, so that they are CLIP's own to the letter.
@@ -216,6 +262,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         augmentation_blur: torch.Tensor | None = None,
         augmentation_flip: torch.Tensor | None = None,
         augmentation_weight: torch.Tensor | None = None,
+        region_maps: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         text_weight: torch.Tensor | None = None,
@@ -235,6 +282,8 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             augmentation_blur: (batch, views, K) 1-D blur kernel of odd length, a unit impulse for none.
             augmentation_flip: (batch, views, 2) whether to flip vertically and horizontally.
             augmentation_weight: (batch, views) weights that sum to 1. Without the four: the plain view alone.
+            region_maps: (batch, height, width) region of each pixel, 0 for none, for methods whose attention regions
+                bound. The vote of regions is the processor's.
             input_ids: (texts, prompts, tokens) texts in their prompt templates; the baked vocabulary if left out.
             attention_mask: Same shape as `input_ids`.
             text_weight: (queries, texts) mixing matrix; one query for each text if left out.
@@ -264,6 +313,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
                 augmentation_blur,
                 augmentation_flip,
                 augmentation_weight,
+                region_maps,
             ),
             self.config,
         )
@@ -341,32 +391,44 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         with torch.autocast(features.patches.device.type, enabled=False):  # sums of many terms need float32
             return BestClasses(QueryMaps(features, config or self.config), queries)
 
-    def encode_patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def encode_patches(self, pixel_values: torch.Tensor, region_maps: torch.Tensor | None = None) -> torch.Tensor:
         """Unit embedding of each patch of images of one size, without windows or views.
 
         Args:
             pixel_values: (batch, 3, height, width) CLIP-normalised.
+            region_maps: (batch, height, width) region of each pixel, 0 for none; some methods bound attention by it.
 
         Returns:
-            (batch, grid_h, grid_w, projection_dim) float32.
+            (batch, grid_h, grid_w, projection_dim) float32; the grid is the proxy's where patches are compared by it
+            alone.
         """
-        outputs = self.vision_model(pixel_values, return_dict=True)
-        return self.project_patches(
-            outputs.last_hidden_state, self.vision_model.compute_grid(*pixel_values.shape[-2:])
-        )
+        regions = None if region_maps is None else read_region_maps(region_maps, pixel_values)
+        proxied = self.encode_proxy(pixel_values, [self.config])
+        outputs = self.vision_model(pixel_values, regions=regions, proxied=proxied, return_dict=True)
+        return self.project_patches(outputs.last)
 
-    def project_patches(self, hidden_states: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    def encode_proxy(self, pixel_values: torch.Tensor, configs: Sequence[ITACLIPConfig]) -> ProxyFeatures:
+        """What the attached proxy makes of images of one size, as far as configurations ask for it."""
+        kinds = {config.proxy_features for config in configs if config.uses_proxy}
+        if self.proxy_model is None:
+            return {}
+        return {kind: encode_proxy(self.proxy_model, pixel_values, kind) for kind in kinds}
+
+    def project_patches(self, last: LastStates) -> torch.Tensor:
         """Bring what the last block gives into the space of texts, without the class token, at unit length.
 
         Args:
-            hidden_states: (batch, 1 + grid_h * grid_w, dim), class token first.
-            grid: (grid_h, grid_w).
+            last: Of the vision tower's `run_last_block`.
 
         Returns:
             (batch, grid_h, grid_w, projection_dim) float32.
         """
-        tokens = self.vision_model.post_layernorm(hidden_states[:, 1:])
-        return nn.functional.normalize(self.visual_projection(tokens).float(), dim=-1).unflatten(1, grid)
+        normed = (
+            weight * self.vision_model.post_layernorm(hidden_states[:, -last.num_patches :])
+            for weight, hidden_states in last.branches
+        )
+        tokens = reduce(operator.add, normed)
+        return nn.functional.normalize(self.visual_projection(tokens).float(), dim=-1).unflatten(1, last.grid)
 
     def batch_windows(self, images: Sequence[WindowedImage]) -> Iterator[WindowBatch]:
         """All views of all windows of all images, in batches that the device does well with."""
@@ -383,10 +445,13 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         gathered, states = WindowFeatures(images), []
         for batch in self.batch_windows(images):
             outputs = self.vision_model(
-                batch.pixel_values, output_hidden_states=output_hidden_states, return_dict=True
+                batch.pixel_values,
+                output_hidden_states=output_hidden_states,
+                regions=batch.regions,
+                proxied=self.encode_proxy(batch.pixel_values, [self.config]),
+                return_dict=True,
             )
-            grid = self.vision_model.compute_grid(*batch.pixel_values.shape[-2:])
-            gathered.add(batch, self.project_patches(outputs.last_hidden_state, grid))
+            gathered.add(batch, self.project_patches(outputs.last))
             states.append(outputs.hidden_states)
         return gathered.lay_out(), merge_hidden_states(states)
 
@@ -410,6 +475,13 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             classes = torch.arange(len(embeddings))
         check_classes(classes, len(embeddings))
         return Queries.sort(embeddings.float().to(device), classes, num_classes)
+
+
+def _prepare_proxy(proxy: nn.Module) -> nn.Module:
+    """Without its pooler, which nobody reads and checkpoints lack, and not to be trained."""
+    if getattr(proxy, "pooler", None) is not None:
+        setattr(proxy, "pooler", None)  # noqa: B010  # mypy knows modules of modules only
+    return proxy.requires_grad_(False)
 
 
 def _mix_texts(text_weight: torch.Tensor, unit_texts: torch.Tensor) -> torch.Tensor:

@@ -4,8 +4,8 @@ Pixels come in, one feature vector per token goes out. Module names are those of
 are.
 """
 
-from collections.abc import Collection
-from functools import partial
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import torch
@@ -23,10 +23,22 @@ from transformers.models.clip.modeling_clip import (
 )
 from transformers.utils.generic import can_return_tuple
 
-from .attention_maps import HeadProjections, attend_by_maps, compute_neighbourhood_prior, weigh_blocks
+from .attention_maps import BlockContext, HeadProjections, MapTerm, attend_by_maps, compute_neighbourhood_prior
 from .configuration_itaclip import ITACLIPConfig
+from .patch_similarity import (
+    clean_patches,
+    compute_cosines,
+    find_outliers,
+    gate_similarity,
+    join_regions,
+    limit_to_regions,
+    relabel_regions,
+    resize_patches,
+    sample_regions,
+    smooth_patches,
+)
 
-__all__ = ["EncodedBlocks", "ITACLIPVisionModel"]
+__all__ = ["EncodedBlocks", "ITACLIPVisionModel", "LastStates", "ProxyFeatures"]
 
 
 class ITACLIPVisionEmbeddings(CLIPVisionEmbeddings):
@@ -101,28 +113,8 @@ class ITACLIPEncoderLayer(CLIPEncoderLayer):
         return hidden_states + self.mlp(self.layer_norm2(hidden_states)), projections
 
 
-class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
-    """The last block, rebuilt for dense features: other attention maps; residual and feed-forward by configuration."""
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        intermediate: list[HeadProjections],
-        grid: tuple[int, int],
-        config: ITACLIPConfig,
-    ) -> torch.Tensor:
-        """(batch, 1 + grid_h * grid_w, dim) and the projections of the intermediate blocks -> the same shape."""
-        attention = self.self_attn
-        last = attention.project(self.layer_norm1(hidden_states))
-        std = config.attention_prior_std
-        prior = compute_neighbourhood_prior(grid, std, like=hidden_states) if std else None
-        blocks = weigh_blocks(last, intermediate, config.intermediate_weight)
-        attended = attend_by_maps(partial(attention.attend, prior=prior), blocks, config.attention_maps, last.value)
-        attended = attention.merge_heads(attended)
-        hidden_states = hidden_states + attended if config.last_residual else attended
-        if config.last_feed_forward:
-            hidden_states = hidden_states + self.mlp(self.layer_norm2(hidden_states))
-        return hidden_states
+ProxyFeatures = dict[str, tuple[torch.Tensor, tuple[int, int]]]
+"""Features of a proxy's patches and their grid, by kind; see `encode_proxy`."""
 
 
 class EncodedBlocks(NamedTuple):
@@ -130,15 +122,127 @@ class EncodedBlocks(NamedTuple):
 
     Attributes:
         hidden_states: (batch, 1 + grid_h * grid_w, dim), class token first.
-        projections: Queries, keys and values of the intermediate blocks that were asked for, by number from 1.
+        projections: Queries, keys and values of the blocks that were asked for, by number from 1.
         grid: Patch grid (height, width).
         states: The states that were asked for, before the first block and after each one; `None` for the others.
+        proxied: What a proxy makes of the images, of the kinds that were asked for.
+        regions: (batch, height, width) region of each pixel, 0 for none, where there are any.
     """
 
     hidden_states: torch.Tensor
     projections: dict[int, HeadProjections]
     grid: tuple[int, int]
     states: list[torch.Tensor | None]
+    proxied: ProxyFeatures
+    regions: torch.Tensor | None = None
+
+    def patches_after(self, block: int) -> torch.Tensor:
+        """(batch, grid_h * grid_w, dim) after a block whose states were asked for."""
+        return cast(torch.Tensor, self.states[block])[:, 1:]
+
+
+class PatchRelations(NamedTuple):
+    """What the last block knows of the patches of a window beside their features; see `patch_similarity.py`.
+
+    Attributes:
+        grid: Patch grid that the last block answers on; the proxy's where it is the proxy that relates patches.
+        is_outlier: (batch, patches) bool, patches to be cleaned.
+        attention: (batch, N, N) the attention map of how much patches are alike.
+        regions: (batch, grid_h * grid_w) joined region of each of CLIP's patches, 0 for none.
+    """
+
+    grid: tuple[int, int]
+    is_outlier: torch.Tensor | None = None
+    attention: torch.Tensor | None = None
+    regions: torch.Tensor | None = None
+
+
+class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
+    """The last block, rebuilt for dense features: other attention maps; residual and feed-forward by configuration."""
+
+    def forward(
+        self, tokens: torch.Tensor, encoded: EncodedBlocks, relations: PatchRelations, config: ITACLIPConfig
+    ) -> torch.Tensor:
+        """Run the block on tokens, which are those of `encoded` or something made of them.
+
+        Args:
+            tokens: (batch, 1 + grid_h * grid_w, dim), class token first.
+            encoded: All blocks before.
+            relations: How the patches are related.
+            config: Says which maps, and what stays.
+
+        Returns:
+            (batch, tokens, dim), on the grid of `relations`; without class token where the block does without.
+        """
+        attention, class_token = self.self_attn, tokens[:, :1]
+        if not config.last_class_token:
+            tokens = tokens[:, 1:]
+        projections = attention.project(self.layer_norm1(tokens))
+        if relations.grid != encoded.grid:  # the proxy's, on which nothing but its map lives
+            projections = HeadProjections(*(_resize_heads(part, encoded.grid, relations.grid) for part in projections))
+        attended = attention.merge_heads(
+            attend_by_maps(self._choose_terms(projections, encoded, relations, config), projections.value)
+        )
+        hidden_states = tokens + attended if config.last_residual else attended
+        if config.last_feed_forward:
+            hidden_states = hidden_states + self.mlp(self.layer_norm2(hidden_states))
+        if config.class_token_share:
+            hidden_states = hidden_states + config.class_token_share * class_token
+        return hidden_states
+
+    def _choose_terms(
+        self, last: HeadProjections, encoded: EncodedBlocks, relations: PatchRelations, config: ITACLIPConfig
+    ) -> list[MapTerm]:
+        """The maps of the last block, and those of intermediate blocks, which share a part of the weight."""
+        prior = None
+        if config.attention_prior_std:
+            prior = compute_neighbourhood_prior(encoded.grid, config.attention_prior_std, like=last.value)
+            prior = prior if config.last_class_token else prior[..., 1:, 1:]
+        similarity = relations.attention
+        if similarity is not None and config.last_class_token:
+            similarity = nn.functional.pad(similarity, (1, 0, 1, 0))
+            similarity[:, 0, 0] = 1.0
+        context = BlockContext(self.self_attn.attend, config, config.last_class_token)
+        weights = config.attention_map_weights or (1.0,) * len(config.attention_maps)
+        layers, share = config.intermediate_layers, config.intermediate_weight
+        own = context._replace(prior=prior, similarity=similarity)
+        terms = [
+            MapTerm((1.0 - share if layers else 1.0) * weight, name, last, own)
+            for weight, name in zip(weights, config.attention_maps, strict=True)
+        ]
+        for layer in layers:
+            of_layer = encoded.projections[layer]
+            if not config.last_class_token:
+                of_layer = HeadProjections(*(part[:, :, 1:] for part in of_layer))
+            terms += [
+                MapTerm(share / len(layers) * weight, name, of_layer, context)
+                for weight, name in zip(weights, config.intermediate_maps or config.attention_maps, strict=True)
+            ]
+        return terms
+
+
+class LastStates(NamedTuple):
+    """What the last block gives: one summand of the features or several.
+
+    Attributes:
+        branches: Weight and hidden states of each, (batch, tokens, dim); they are summed after the post-layernorm.
+        grid: Patch grid; in front of its patches stands a class token or none.
+    """
+
+    branches: list[tuple[float, torch.Tensor]]
+    grid: tuple[int, int]
+
+    @property
+    def num_patches(self) -> int:
+        """Number of patches."""
+        return self.grid[0] * self.grid[1]
+
+
+@dataclass
+class ITACLIPVisionOutput(BaseModelOutputWithPooling):
+    """Output of [`ITACLIPVisionModel`]; see there."""
+
+    last: LastStates | None = None
 
 
 class ITACLIPVisionModel(CLIPVisionModel):
@@ -173,8 +277,10 @@ class ITACLIPVisionModel(CLIPVisionModel):
         interpolate_pos_encoding: bool = True,
         output_hidden_states: bool | int | list[int] | None = None,
         output_attentions: bool | None = None,
-    ) -> BaseModelOutputWithPooling:
-        """Encode images of one size, with the signature and outputs of [`~transformers.CLIPVisionModel`].
+        regions: torch.Tensor | None = None,
+        proxied: ProxyFeatures | None = None,
+    ) -> ITACLIPVisionOutput:
+        """Encode images of one size, with the signature and outputs of [`~transformers.CLIPVisionModel`] and more.
 
         Args:
             pixel_values: (batch, 3, height, width), CLIP-normalised.
@@ -182,47 +288,158 @@ class ITACLIPVisionModel(CLIPVisionModel):
             output_hidden_states: Whether to return the states before the first block and after each one; an index or
                 several for these alone (the others are `None`).
             output_attentions: There for compatibility: attention maps are never stored, so none is returned.
+            regions: (batch, height, width) region of each pixel, 0 for none.
+            proxied: What a proxy makes of the images, where a configuration asks for it.
 
         Returns:
             `last_hidden_state` (batch, 1 + grid_h * grid_w, dim), class token first, before the post-layernorm;
-            `pooler_output` (batch, dim), the class token after it; `hidden_states`.
+            `pooler_output` (batch, dim), the class token after it, where there is one; `hidden_states`; and `last`,
+            all that the last block gave.
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         selected = _select_states(output_hidden_states, 1 + len(self.encoder.layers))
-        encoded = self.encode_blocks(pixel_values, self.itaclip_config.intermediate_layers, selected)
-        hidden_states = self.run_last_block(encoded, self.itaclip_config)
-        states = [*encoded.states, hidden_states if len(encoded.states) in selected else None]
-        return BaseModelOutputWithPooling(
-            last_hidden_state=hidden_states,
-            pooler_output=self.post_layernorm(hidden_states[:, 0]),
-            hidden_states=cast(tuple[torch.Tensor, ...], tuple(states)) if selected else None,
+        encoded = self.encode_blocks(pixel_values, [self.itaclip_config], selected, regions, proxied)
+        last = self.run_last_block(encoded, self.itaclip_config)
+        tokens = last.branches[0][1]
+        kept = [state if index in selected else None for index, state in enumerate([*encoded.states, tokens])]
+        return ITACLIPVisionOutput(
+            last_hidden_state=tokens,
+            pooler_output=self.post_layernorm(tokens[:, 0]) if tokens.shape[1] > last.num_patches else None,
+            hidden_states=cast(tuple[torch.Tensor, ...], tuple(kept)) if selected else None,
+            last=last,
         )
 
     def encode_blocks(
-        self, pixel_values: torch.Tensor, layers: Collection[int], selected_states: Collection[int] = ()
+        self,
+        pixel_values: torch.Tensor,
+        configs: Sequence[ITACLIPConfig],
+        selected_states: Collection[int] = (),
+        regions: torch.Tensor | None = None,
+        proxied: ProxyFeatures | None = None,
     ) -> EncodedBlocks:
         """Run all blocks but the last, what the last block starts from, however it is configured.
 
         Args:
             pixel_values: (batch, 3, height, width), CLIP-normalised.
-            layers: Intermediate blocks, counted from 1, whose projections are kept.
-            selected_states: Indices of the states to keep: 0 before the first block, n after block n.
+            configs: Say what a last block needs that may follow.
+            selected_states: Indices of further states to keep: 0 before the first block, n after block n.
+            regions: (batch, height, width) region of each pixel, 0 for none.
+            proxied: What a proxy makes of the images, where a last block asks for it.
         """
+        layers = {layer for config in configs for layer in config.layers_read}
+        wanted = {*selected_states, *(index for config in configs for index in config.states_read)}
         hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
-        states = [hidden_states if 0 in selected_states else None]
+        states = [hidden_states if 0 in wanted else None]
         projections = {}
         for number, block in enumerate(self.encoder.layers[:-1], start=1):
             hidden_states, block_projections = block(hidden_states)
             if number in layers:
                 projections[number] = block_projections
-            states.append(hidden_states if number in selected_states else None)
-        return EncodedBlocks(hidden_states, projections, self.compute_grid(*pixel_values.shape[-2:]), states)
+            states.append(hidden_states if number in wanted else None)
+        grid = self.compute_grid(*pixel_values.shape[-2:])
+        return EncodedBlocks(hidden_states, projections, grid, states, proxied or {}, regions)
 
-    def run_last_block(self, encoded: EncodedBlocks, config: ITACLIPConfig) -> torch.Tensor:
-        """Run the last block as `config` says: (batch, 1 + grid_h * grid_w, dim), class token first."""
-        intermediate = [encoded.projections[layer] for layer in config.intermediate_layers]
-        return self.encoder.layers[-1](encoded.hidden_states, intermediate, encoded.grid, config)
+    def run_last_block(self, encoded: EncodedBlocks, config: ITACLIPConfig) -> LastStates:
+        """Run the last block as `config` says, once, or twice where earlier blocks are fused into another pass."""
+        relations = self._relate_patches(encoded, config)
+        tokens = encoded.hidden_states
+        if relations.is_outlier is not None:
+            tokens = _replace_patches(tokens, clean_patches(tokens[:, 1:], relations.is_outlier, encoded.grid))
+        if config.smoothing_before:
+            similarity = self._compare_patches(encoded, config.smoothing_before, relations.is_outlier)
+            tokens = _replace_patches(tokens, smooth_patches(tokens[:, 1:], similarity, config.smoothing_threshold))
+        last = self._end(tokens, encoded, relations, config)
+        branches = [(1.0, last)]
+        if config.fused_layers:
+            fused = torch.stack([cast(torch.Tensor, encoded.states[layer]) for layer in config.fused_layers])
+            if config.fused_as == "pass":
+                branches = [(1.0, last + self._end(fused.sum(0), encoded, relations, config))]
+            else:
+                branches += [(config.fused_weight, self._end(fused.mean(0), encoded, relations, config))]
+        if config.region_token_weight and relations.regions is not None:
+            branches += [(config.region_token_weight, self._spread_region_tokens(encoded, relations))]
+        return LastStates(branches, relations.grid)
+
+    def _end(
+        self, tokens: torch.Tensor, encoded: EncodedBlocks, relations: PatchRelations, config: ITACLIPConfig
+    ) -> torch.Tensor:
+        """The last block, and the smoothing after it."""
+        tokens = self.encoder.layers[-1](tokens, encoded, relations, config)
+        if config.smoothing_after:
+            similarity = self._compare_patches(encoded, config.smoothing_after)
+            patches = tokens[:, -similarity.shape[-1] :]
+            tokens = _replace_patches(tokens, smooth_patches(patches, similarity, config.smoothing_threshold))
+        return tokens
+
+    def _compare_patches(
+        self, encoded: EncodedBlocks, block: int, is_outlier: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        patches = encoded.patches_after(block)
+        return compute_cosines(patches if is_outlier is None else clean_patches(patches, is_outlier, encoded.grid))
+
+    def _relate_patches(self, encoded: EncodedBlocks, config: ITACLIPConfig) -> PatchRelations:
+        grid, is_outlier = encoded.grid, None
+        if config.token_cleaning != "none":
+            projections = encoded.projections.get(len(self.encoder.layers) - 1)
+            is_outlier = find_outliers(config.token_cleaning, encoded.hidden_states[:, 1:], projections)
+        if "similarity" not in config.attention_maps:
+            return PatchRelations(grid, is_outlier)
+        if config.similarity_block is None:
+            if config.proxy_features not in encoded.proxied:
+                raise ValueError(
+                    "Expected a proxy, whose patches are compared, but there is none. Attach one with "
+                    '`model.attach_proxy("facebook/dino-vitb8")`, or name a block as `similarity_block`.'
+                )
+            features, proxy_grid = encoded.proxied[config.proxy_features]
+            if config.answers_on_proxy_grid:
+                grid = proxy_grid
+            features = resize_patches(features, proxy_grid, grid)
+        else:
+            features = encoded.patches_after(config.similarity_block)
+            features = features if is_outlier is None else clean_patches(features, is_outlier, grid)
+        cosines = compute_cosines(features)
+        allowed = regions = None
+        if config.region_scope:
+            maps = encoded.regions
+            if maps is None:  # every patch is in none
+                maps = torch.zeros(len(features), *encoded.grid, dtype=torch.int64, device=features.device)
+            joined = join_regions(features, sample_regions(maps, grid), config.region_merge_distance)
+            allowed = limit_to_regions(cosines, relabel_regions(sample_regions(maps, grid), joined))
+            regions = relabel_regions(sample_regions(maps, encoded.grid), joined)
+        attention = gate_similarity(cosines, config.similarity_sharpness, config.similarity_threshold, allowed)
+        return PatchRelations(grid, is_outlier, attention, regions)
+
+    def _spread_region_tokens(self, encoded: EncodedBlocks, relations: PatchRelations) -> torch.Tensor:
+        """A class token for each joined region, and one for what is in none, given to its patches, (batch, N, dim).
+
+        Each is a copy of the class token that goes through all blocks beside the image. It sees the image's class
+        token and its region's patches; the image does not see it.
+        """
+        regions = cast(torch.Tensor, relations.regions)  # on CLIP's grid, as the tokens
+        numbers = torch.arange(int(regions.max()) + 1, device=regions.device)
+        is_seen = nn.functional.pad(regions[:, None] == numbers[:, None], (1, 0), value=True)[:, None]
+        tokens = cast(torch.Tensor, encoded.states[0])[:, :1].repeat(1, len(numbers), 1)
+        mask = torch.zeros(is_seen.shape, dtype=tokens.dtype, device=tokens.device)
+        mask = mask.masked_fill(~is_seen, torch.finfo(tokens.dtype).min)
+        for number, block in enumerate(cast(Sequence[ITACLIPEncoderLayer], self.encoder.layers), start=1):
+            attention = block.self_attn
+            image = encoded.projections.get(number) or attention.project(block.layer_norm1(encoded.hidden_states))
+            query = attention.project(block.layer_norm1(tokens)).query
+            tokens = tokens + attention.merge_heads(attention.attend(query, image.key, image.value, mask))
+            tokens = tokens + block.mlp(block.layer_norm2(tokens))
+        of_patch = sample_regions(regions.unflatten(1, encoded.grid), relations.grid)
+        return tokens.gather(1, of_patch[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def _replace_patches(tokens: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+    """Other patches behind the same class token, where there is one."""
+    return torch.cat([tokens[:, : tokens.shape[1] - patches.shape[1]], patches], dim=1)
+
+
+def _resize_heads(part: torch.Tensor, grid: tuple[int, int], target: tuple[int, int]) -> torch.Tensor:
+    """(batch, heads, grid_h * grid_w, head_dim) -> (batch, heads, H * W, head_dim), bilinear."""
+    return resize_patches(part.flatten(0, 1), grid, target).unflatten(0, part.shape[:2])
 
 
 def _select_states(output_hidden_states: bool | int | list[int] | None, count: int) -> set[int]:

@@ -100,12 +100,14 @@ class WindowedImage(NamedTuple):
         layout: Where its windows lie.
         views: What is made of each window.
         output_size: (H₀, W₀) of the result.
+        regions: (height, width) region of each pixel, 0 for none, where there are any.
     """
 
     pixels: torch.Tensor
     layout: WindowLayout
     views: Sequence[WindowView]
     output_size: tuple[int, int]
+    regions: torch.Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -137,10 +139,12 @@ class WindowBatch(NamedTuple):
     Attributes:
         pixel_values: (windows * views, 3, height, width).
         counts: Which images they are from, in order: index of the image, and number of its windows.
+        regions: (windows * views, height, width) region of each pixel, where there are any.
     """
 
     pixel_values: torch.Tensor
     counts: tuple[tuple[int, int], ...]
+    regions: torch.Tensor | None = None
 
 
 class WindowFeatures:
@@ -232,11 +236,19 @@ def make_batches(images: Sequence[WindowedImage], batch_size: int) -> Iterator[W
         batch_size: Number of windows in a batch, at most.
     """
     for batch in share_windows([image.layout for image in images], batch_size):
-        parts = []
+        parts, regions = [], []
         for index, boxes in batch:
-            windows = torch.stack([images[index].pixels[:, rows, columns] for rows, columns in boxes])
-            parts.append(make_views(windows, images[index].views))
-        yield WindowBatch(torch.cat(parts).flatten(0, 1), tuple((index, len(boxes)) for index, boxes in batch))
+            image = images[index]
+            windows = torch.stack([image.pixels[:, rows, columns] for rows, columns in boxes])
+            parts.append(make_views(windows, image.views))
+            if image.regions is not None:
+                regions += [
+                    image.regions[rows, columns].flip(view.flip_axes)
+                    for rows, columns in boxes
+                    for view in image.views
+                ]
+        counts = tuple((index, len(boxes)) for index, boxes in batch)
+        yield WindowBatch(torch.cat(parts).flatten(0, 1), counts, torch.stack(regions) if regions else None)
 
 
 def share_windows(layouts: Sequence[WindowLayout], batch_size: int) -> Iterator[list[tuple[int, list[Box]]]]:

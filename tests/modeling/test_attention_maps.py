@@ -24,8 +24,9 @@ def attend_doubly(attend, projections, value):
     return 2 * attend(projections.query, projections.query, value)
 
 
-def test_built_in_are_all_pairs_of_letters_and_the_identity():
-    assert sorted(attention_map_names()) == sorted([*(x + y for x in "qkv" for y in "qkv"), "identity"])
+def test_built_in_are_all_pairs_of_letters_and_those_beyond():
+    pairs = [x + y for x in "qkv" for y in "qkv"]
+    assert sorted(attention_map_names()) == sorted([*pairs, "identity", "similarity", "procrustes"])
 
 
 @torch.inference_mode()

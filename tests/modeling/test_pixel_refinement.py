@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, interpolate, pad
 
-from itaclip_hf.modeling.pixel_refinement import compute_refinement_matrix, resize_guide
+from itaclip_hf.modeling.query_maps import compute_refinement_matrix, resize_guide
 
 
 def _neighbours_by_convolution(maps, dilations, centre):

@@ -44,6 +44,13 @@ class ModelOptions:
         NumberFormat,
         typer.Option(help="Number format; auto: bfloat16 where the device is fast in it, else float32."),
     ] = NumberFormat.auto
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            help="Backbone whose patches the method compares, as proxyclip and corrclip do: a folder or hub id of a "
+            "ViT, DINOv2 or the like, such as facebook/dino-vitb8."
+        ),
+    ] = None
     second_checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -82,6 +89,7 @@ class ModelOptions:
             benchmark=benchmark,
             preset=settings.preset,
             settings=settings.changes(),
+            proxy=self.proxy,
             dtype=dtype,
             device=place,
         )
@@ -116,7 +124,8 @@ class ModelOptions:
 
         known = [*baseline.accepted, *(["method"] if settings.method in SYSTEMS else [])]
         second = {} if self.second_checkpoint is None else {"second_checkpoint": self.second_checkpoint}
-        refused = [name_option(name) for name in {**settings.given(), **second} if name not in known]
+        others = {**second, **({} if self.proxy is None else {"proxy": self.proxy})}
+        refused = [name_option(name) for name in {**settings.given(), **others} if name not in known]
         if refused:
             raise ValueError(
                 f"Expected no {', '.join(refused)} with {baseline.__name__}, which has no such settings, but got them."

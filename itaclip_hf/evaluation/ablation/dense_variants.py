@@ -44,14 +44,15 @@ def encode_variants(
     for variant in variants:
         variant.config.validate_settings()
     tower, last_block = model.vision_model, stage_setting_names("last_block")
-    layers = {layer for variant in variants for layer in variant.config.intermediate_layers}
+    configs = [variant.config for variant in variants]
     gathered = [WindowFeatures(images, variant.view_weights) for variant in variants]
     for batch in model.batch_windows(images):
-        blocks = tower.encode_blocks(batch.pixel_values, layers)
+        proxied = model.encode_proxy(batch.pixel_values, configs)
+        blocks = tower.encode_blocks(batch.pixel_values, configs, (), batch.regions, proxied)
         done: dict[tuple[Any, ...], torch.Tensor] = {}  # by what the last block reads
         for variant, features in zip(variants, gathered, strict=True):
             key = tuple(getattr(variant.config, name) for name in last_block)
             if key not in done:
-                done[key] = model.project_patches(tower.run_last_block(blocks, variant.config), blocks.grid)
+                done[key] = model.project_patches(tower.run_last_block(blocks, variant.config))
             features.add(batch, done[key])
     return [features.lay_out() for features in gathered]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ....modeling.pixel_refinement import compute_refinement_matrix
+from ....modeling.query_maps import compute_refinement_matrix
 from .dense_crf import CRF_SETTINGS, has_dense_crf, refine_with_crf, shift_colors
 
 __all__ = ["REFINEMENT_SETTINGS", "Refinement"]
