@@ -112,17 +112,26 @@ class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
         config: ITACLIPConfig,
     ) -> torch.Tensor:
         """(batch, 1 + grid_h * grid_w, dim) and the projections of the intermediate blocks -> the same shape."""
-        attention = self.self_attn
-        last = attention.project(self.layer_norm1(hidden_states))
-        std = config.attention_prior_std
-        prior = compute_neighbourhood_prior(grid, std, like=hidden_states) if std else None
-        blocks = weigh_blocks(last, intermediate, config.intermediate_weight)
-        attended = attend_by_maps(partial(attention.attend, prior=prior), blocks, config.attention_maps, last.value)
-        attended = attention.merge_heads(attended)
+        last = self.self_attn.project(self.layer_norm1(hidden_states))
+        attended = self.self_attn.merge_heads(self.blend_maps(last, intermediate, grid, config, last.value))
         hidden_states = hidden_states + attended if config.last_residual else attended
         if config.last_feed_forward:
             hidden_states = hidden_states + self.mlp(self.layer_norm2(hidden_states))
         return hidden_states
+
+    def blend_maps(
+        self,
+        last: HeadProjections,
+        intermediate: list[HeadProjections],
+        grid: tuple[int, int],
+        config: ITACLIPConfig,
+        value: torch.Tensor,
+    ) -> torch.Tensor:
+        """Weigh values, (batch, heads, tokens, any), by the configured maps -> (batch, tokens, heads, any)."""
+        std = config.attention_prior_std
+        prior = compute_neighbourhood_prior(grid, std, like=value) if std else None
+        blocks = weigh_blocks(last, intermediate, config.intermediate_weight)
+        return attend_by_maps(partial(self.self_attn.attend, prior=prior), blocks, config.attention_maps, value)
 
 
 class EncodedBlocks(NamedTuple):
