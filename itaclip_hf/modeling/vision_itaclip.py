@@ -190,6 +190,14 @@ class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
             hidden_states = hidden_states + config.class_token_share * class_token
         return hidden_states
 
+    def blend_maps(self, encoded: EncodedBlocks, relations: PatchRelations, config: ITACLIPConfig) -> torch.Tensor:
+        """The attention map itself, (batch, heads, tokens, tokens), on CLIP's grid."""
+        tokens = encoded.hidden_states[:, 0 if config.last_class_token else 1 :]
+        projections = self.self_attn.project(self.layer_norm1(tokens))
+        batch, heads, count, _ = projections.value.shape
+        identity = torch.eye(count).to(projections.value).expand(batch, heads, -1, -1)
+        return attend_by_maps(self._choose_terms(projections, encoded, relations, config), identity).transpose(1, 2)
+
     def _choose_terms(
         self, last: HeadProjections, encoded: EncodedBlocks, relations: PatchRelations, config: ITACLIPConfig
     ) -> list[MapTerm]:
@@ -299,7 +307,7 @@ class ITACLIPVisionModel(CLIPVisionModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         selected = _select_states(output_hidden_states, 1 + len(self.encoder.layers))
-        encoded = self.encode_blocks(pixel_values, [self.itaclip_config], selected, regions, proxied)
+        encoded = self.encode_blocks(pixel_values, [self.itaclip_config], (), selected, regions, proxied)
         last = self.run_last_block(encoded, self.itaclip_config)
         tokens = last.branches[0][1]
         kept = [state if index in selected else None for index, state in enumerate([*encoded.states, tokens])]
@@ -313,7 +321,8 @@ class ITACLIPVisionModel(CLIPVisionModel):
     def encode_blocks(
         self,
         pixel_values: torch.Tensor,
-        configs: Sequence[ITACLIPConfig],
+        configs: Sequence[ITACLIPConfig] = (),
+        layers: Collection[int] = (),
         selected_states: Collection[int] = (),
         regions: torch.Tensor | None = None,
         proxied: ProxyFeatures | None = None,
@@ -323,11 +332,12 @@ class ITACLIPVisionModel(CLIPVisionModel):
         Args:
             pixel_values: (batch, 3, height, width), CLIP-normalised.
             configs: Say what a last block needs that may follow.
+            layers: Further blocks, counted from 1, whose projections are kept.
             selected_states: Indices of further states to keep: 0 before the first block, n after block n.
             regions: (batch, height, width) region of each pixel, 0 for none.
             proxied: What a proxy makes of the images, where a last block asks for it.
         """
-        layers = {layer for config in configs for layer in config.layers_read}
+        layers = {*layers, *(layer for config in configs for layer in config.layers_read)}
         wanted = {*selected_states, *(index for config in configs for index in config.states_read)}
         hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
         states = [hidden_states if 0 in wanted else None]
@@ -360,6 +370,11 @@ class ITACLIPVisionModel(CLIPVisionModel):
         if config.region_token_weight and relations.regions is not None:
             branches += [(config.region_token_weight, self._spread_region_tokens(encoded, relations))]
         return LastStates(branches, relations.grid)
+
+    def blend_maps(self, encoded: EncodedBlocks, config: ITACLIPConfig) -> torch.Tensor:
+        """The attention map of the last block as configured, (batch, heads, tokens, tokens)."""
+        block = cast(ITACLIPLastEncoderLayer, self.encoder.layers[-1])
+        return block.blend_maps(encoded, self._relate_patches(encoded, config), config)
 
     def _end(
         self, tokens: torch.Tensor, encoded: EncodedBlocks, relations: PatchRelations, config: ITACLIPConfig

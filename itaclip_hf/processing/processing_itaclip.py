@@ -20,7 +20,7 @@ from transformers.utils.type_validators import padding_validator, tensor_type_va
 from .image_processing_itaclip import ITACLIPImageProcessor, check_options, check_value, refuse_misspelled
 from .vocabulary import IMAGENET_TEMPLATES, Vocabulary, straighten_text
 
-__all__ = ["ITACLIPProcessor"]
+__all__ = ["ITACLIPProcessor", "mix_texts"]
 
 TEXT_INPUT_NAMES = ["input_ids", "attention_mask", "text_weight", "query_classes"]
 CLIP_CONTEXT_LENGTH = 77
@@ -171,7 +171,7 @@ class ITACLIPProcessor(ProcessorMixin):
 
     def _encode_vocabulary(self, vocabulary: Vocabulary, text_kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
         """Token ids of all texts, names before auxiliary texts, and the weights that mix them into queries."""
-        texts, owners, text_weight = _mix_texts(vocabulary, self.auxiliary_weight)
+        texts, owners, text_weight = mix_texts(vocabulary, self.auxiliary_weight)
         texts = [straighten_text(text) for text in texts]
         prompts = [template.format(text) for text in texts for template in self.templates]
         tokens = self._tokenize(prompts, owners, text_kwargs)
@@ -323,8 +323,17 @@ def _check_names_differ(vocabulary: Vocabulary, tokens: np.ndarray, text_weight:
         )
 
 
-def _mix_texts(vocabulary: Vocabulary, share: float) -> tuple[list[str], list[str], np.ndarray]:
-    """List the texts to encode, the class or background word that each is for, and the mixing (queries, texts)."""
+def mix_texts(vocabulary: Vocabulary, share: float) -> tuple[list[str], list[str], np.ndarray]:
+    """Say how queries are made of texts.
+
+    Args:
+        vocabulary: The words.
+        share: Share of a class's auxiliary texts in each of its queries.
+
+    Returns:
+        The texts to encode; the class or background word that each is for; the weights that mix them into queries,
+        (queries, texts) float32.
+    """
     # Without weight, auxiliary texts would be encoded in vain.
     auxiliary_texts = [entry.auxiliary_texts if share else () for entry in vocabulary.classes]
     names = vocabulary.query_names
