@@ -31,7 +31,6 @@ __all__ = [
     "load",
     "load_demo",
     "load_demo_vocabulary",
-    "load_method",
     "load_processor",
     "resolve_checkpoint",
 ]
@@ -191,53 +190,6 @@ def load_processor(
         processor = ITACLIPProcessor.from_pretrained(checkpoint, **hub_arguments)
         _fit_tokenizer(model, processor, checkpoint)
     return processor
-
-
-def load_method(
-    name: str,
-    checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
-    benchmark: str | None = None,
-    proxy: Checkpoint | torch.nn.Module | None = None,
-    dtype: torch.dtype | str = "float32",
-    device: torch.device | str = "cpu",
-    **settings: Any,
-) -> Loaded:
-    """Load CLIP weights with the settings of a method.
-
-    Model and processor go together; saved to one folder, they are that method for `from_pretrained` and for
-    `pipeline("image-segmentation")`. Bake a vocabulary with `model.set_vocabulary(processor, vocabulary)`.
-
-    Args:
-        name: "itaclip", "sclip", "corrclip" or another of `method_names()`.
-        checkpoint: Folder or hub id of a CLIP checkpoint, or "demo" for the embedded one.
-        benchmark: A benchmark whose settings to take, such as "voc21"; the method's general ones if left out.
-        proxy: Another backbone, which "proxyclip" and "corrclip" need, such as "facebook/dino-vitb8".
-        dtype: Number format.
-        device: Where it shall run.
-        **settings: Settings by name that win over the method's; see [`Settings`].
-
-    Raises:
-        TypeError: If a setting is of another type than expected.
-        ValueError: If there is no such method, benchmark or setting, or the checkpoint lacks weights.
-        OSError: If the checkpoint cannot be loaded.
-
-    Example:
-    ```python
-    >>> from itaclip_hf import Vocabulary, load_method
-    >>> from itaclip_hf.samples import load_demo_scene
-    >>> from transformers import pipeline
-
-    >>> model, processor = load_method("naclip", "demo")
-    >>> model.set_vocabulary(processor, Vocabulary(["sky", "grass", "dog"]))
-    >>> segment = pipeline("image-segmentation", model=model, image_processor=processor.image_processor)
-    >>> sorted(result["label"] for result in segment(load_demo_scene(0)[0]))
-    ['dog', 'grass', 'sky']
-
-    ```
-    """
-    return load(
-        checkpoint, method=name, benchmark=benchmark, proxy=proxy, settings=settings, dtype=dtype, device=device
-    )
 
 
 def load_demo() -> Loaded:

@@ -56,7 +56,7 @@ def evaluate(
     predictor: Predictor
     baseline = model.find_baseline(method)
     if baseline is not None:
-        words.refuse_texts(f"{baseline.__name__} knows no texts about the classes")
+        words.refuse_texts(f"{baseline.title} knows no texts about the classes")
         published = None  # that of another system
         predictor = model.load_baseline(baseline, settings, accelerator.device, vocabulary, benchmark)
     else:

@@ -14,7 +14,7 @@ from .data.segmentation_datasets import (
 from .metrics.mean_iou import MeanIoU as MeanIoU
 from .reporting.full_evaluation import evaluate_and_report as evaluate_and_report
 from .reporting.report_comparison import compare_reports as compare_reports
-from .running.baselines import find_baseline as find_baseline
+from .running.baselines import System as System, find_baseline as find_baseline
 from .running.predictor import ITACLIPPredictor as ITACLIPPredictor, Prediction as Prediction, Predictor as Predictor
 from .running.runner import (
     EvaluationResult as EvaluationResult,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
+from torch import nn
 
 from ..modeling import ITACLIPForSemanticSegmentation
 from ..modeling.vision_itaclip import ITACLIPLastEncoderLayer

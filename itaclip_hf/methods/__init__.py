@@ -3,10 +3,12 @@
 from .registry import (
     Method,
     Published,
+    PublishedSystem,
     find_published,
     get_method,
     identify_method,
     method_names,
+    published_systems,
     register_method,
 )
 from .settings import PRESETS, Settings, check_setting, get_preset
@@ -15,6 +17,7 @@ __all__ = [
     "PRESETS",
     "Method",
     "Published",
+    "PublishedSystem",
     "Settings",
     "check_setting",
     "find_published",
@@ -22,5 +25,6 @@ __all__ = [
     "get_preset",
     "identify_method",
     "method_names",
+    "published_systems",
     "register_method",
 ]

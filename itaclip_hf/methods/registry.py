@@ -14,10 +14,12 @@ from .settings import Settings
 __all__ = [
     "Method",
     "Published",
+    "PublishedSystem",
     "find_published",
     "get_method",
     "identify_method",
     "method_names",
+    "published_systems",
     "register_method",
 ]
 
@@ -125,7 +127,7 @@ def register_method(method: Method, exist_ok: bool = False) -> None:
     Raises:
         ValueError: If the name is one of this package's methods, or is taken and `exist_ok` is off.
     """
-    is_built_in = method.name in _read_published()["methods"]
+    is_built_in = any(method.name in rows for rows in _read_published().values())
     if is_built_in or (method.name in _methods() and not exist_ok):
         advice = "Choose another name." if is_built_in else "Choose another, or pass `exist_ok=True`."
         raise ValueError(f"Expected a new name for the method, but {method.name!r} is taken. {advice}")
@@ -139,6 +141,11 @@ def get_method(name: str) -> Method:
         ValueError: If there is none of that name; the message lists those that there are.
     """
     if not isinstance(name, str) or name not in _methods():
+        if isinstance(name, str) and name in published_systems():
+            raise ValueError(
+                f"Expected a method that is settings of our model ({', '.join(_methods())}), but {name} is a system "
+                f"of its own. Use `load_method({name!r}, …)`, or `itaclip evaluate --method {name}`."
+            )
         raise ValueError(
             f"Expected a method out of {', '.join(_methods())}, but got {name!r}. Make a new one known by "
             "`register_method`."
@@ -149,6 +156,26 @@ def get_method(name: str) -> Method:
 def method_names() -> tuple[str, ...]:
     """Names of all methods, this package's first."""
     return tuple(_methods())
+
+
+class PublishedSystem(NamedTuple):
+    """A published system that is more than settings of our model.
+
+    Attributes:
+        title: What tables call it.
+        source: The publication.
+        published: By benchmark, the published mIoU in percent.
+    """
+
+    title: str
+    source: str
+    published: Mapping[str, float]
+
+
+@cache
+def published_systems() -> dict[str, PublishedSystem]:
+    """All such systems by name, which commands and [`load_method`] call them."""
+    return {name: PublishedSystem(**row) for name, row in _read_published()["systems"].items()}
 
 
 def identify_method(settings: Settings) -> Method | None:

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from itaclip_hf import Vocabulary, load
 from itaclip_hf.cli.ablate import _choose_tables
 from itaclip_hf.cli.main import app
-from itaclip_hf.evaluation.ablation import family as variant_family
+from itaclip_hf.evaluation import find_baseline
+from itaclip_hf.evaluation.ablation import family as variant_family, paper_tables
 from itaclip_hf.evaluation.ablation.family import VariantFamily
 from itaclip_hf.evaluation.ablation.paper_tables import get_table, table_names
 from itaclip_hf.evaluation.ablation.report import build_table_report, format_ablation
@@ -24,11 +25,12 @@ from itaclip_hf.evaluation.ablation.run import run_ablations
 from itaclip_hf.evaluation.ablation.table_files import load_table_file
 from itaclip_hf.evaluation.ablation.tables import AblationRow, AblationTable
 from itaclip_hf.evaluation.ablation.variants import AblationBase, resolve_row
+from itaclip_hf.evaluation.metrics.confusion_matrix import compute_segmentation_scores
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
 from itaclip_hf.evaluation.running.runner import EvaluationResult, RunOptions, describe_run, run_evaluation
 from itaclip_hf.files import write_json
-from itaclip_hf.methods import get_method
+from itaclip_hf.methods import get_method, method_names
 
 QUIET = RunOptions(num_workers=0, save_interval=0.0, show_progress=False)
 WORDS = Vocabulary(["one", ["two", "pair"], "three", "four"], background=["sky", "wall"]).with_auxiliary_texts(
@@ -154,10 +156,11 @@ def test_the_papers_tables_are_complete() -> None:
 def test_settings_of_the_run_leave_other_methods_alone() -> None:
     base = AblationBase("demo", WORDS, settings={"window_stride": 56, "similarity_scale": 99.0})
     table = get_table("methods")
-    strides = {row.name: resolve_row(base, table, row).settings.window_stride for row in table.rows}
+    rows = [row for row in table.rows if row.settings["method"] in method_names()]
+    strides = {row.name: resolve_row(base, table, row).settings.window_stride for row in rows}
     assert (strides["ITACLIP"], strides["CLIP"], strides["SCLIP + PAMR"]) == (56, 112, 112)
     base = AblationBase("demo", WORDS, settings={"method": "clip", "window_stride": 56})
-    strides = {row.name: resolve_row(base, table, row).settings.window_stride for row in table.rows}
+    strides = {row.name: resolve_row(base, table, row).settings.window_stride for row in rows}
     assert (strides["ITACLIP"], strides["CLIP"]) == (28, 56)
     assert resolve_row(base, MIXED, MIXED.rows[0]).settings.attention_maps == ("qk",)
 
@@ -178,6 +181,51 @@ def test_every_row_has_the_bits_counts_and_description_of_its_own_evaluation(roo
         assert np.array_equal(result.confusion, evaluated.confusion), row.name
         assert json.loads(json.dumps(describe_run(dataset, predictor, QUIET))) in settings, row.name
     assert len({result.confusion.tobytes() for result in results}) > 6  # the rows do differ
+
+
+SYSTEMS = AblationTable(
+    "systems",
+    "Of several kinds",
+    (
+        AblationRow("TagCLIP", {"method": "tagclip", "pamr_steps": 2}),
+        AblationRow("full"),
+        AblationRow("CaR", {"method": "car", "pamr_steps": 2, "second_checkpoint": "demo"}),
+        AblationRow("no refinement", {"pamr_steps": 0}),
+        AblationRow("CLIP-DIY", {"method": "clip-diy"}),
+    ),
+)
+
+
+def test_systems_of_their_own_stand_beside_settings_with_the_counts_of_their_evaluation(
+    root: Path, base: AblationBase
+) -> None:
+    dataset = load_folders(root)
+    reports, results = ablate(root, base, SYSTEMS, batch_size=2)
+    variants = [resolve_row(base, SYSTEMS, row) for row in SYSTEMS.rows]
+    settings = [json.loads(path.read_text()) for path in (root / "out" / "progress").glob("*/settings.json")]
+    by_row = {row["name"]: row["mean_iou"] for row in reports[0]["rows"]}
+    for variant in (variants[0], variants[2], variants[4]):
+        system = find_baseline(variant.model, variant.system)(variant.model, WORDS, None, variant.settings, "float32")
+        options = replace(QUIET, batch_size=2)
+        evaluated = run_evaluation(dataset, system, root / "alone" / variant.system, options)
+        assert json.loads(json.dumps(describe_run(dataset, system, options))) in settings
+        assert compute_segmentation_scores(evaluated.confusion)["mean_iou"] == by_row[system.title]
+    _, again = ablate(root, base, MIXED, SYSTEMS, batch_size=2)
+    assert sum(result.resumed == 3 for result in again) == len(results) == 5
+
+
+def test_a_system_without_its_words_or_settings_is_told_with_its_row(root: Path, base: AblationBase) -> None:
+    rows = (AblationRow("full"), AblationRow("tags", {"method": "tagclip", "window_stride": 8}))
+    with pytest.raises(ValueError, match=r"In row 'tags' of the table 'few': Expected settings out of pamr_steps"):
+        ablate(root, base, AblationTable("few", "Few", rows))
+
+
+def test_systems_that_cannot_run_here_are_left_out_of_the_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has_crf, names in ((True, ["CaR", "CLIP-DIY", "TagCLIP", "TagCLIP + CRF"]), (False, ["CLIP-DIY", "TagCLIP"])):
+        monkeypatch.setattr(paper_tables, "has_dense_crf", lambda has_crf=has_crf: has_crf)
+        table = get_table("methods")
+        assert [row.name for row in table.rows][len(method_names()) :] == names
+        assert ("CaR and TagCLIP + CRF cannot run and are left out" in table.note) is not has_crf
 
 
 def test_work_is_counted_against_what_rows_by_themselves_need(root: Path, base: AblationBase) -> None:

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from itaclip_hf import Vocabulary
 from itaclip_hf.cli.main import app
-from itaclip_hf.evaluation.running.baselines import SYSTEMS, find_baseline
+from itaclip_hf.evaluation.running.baselines import find_baseline
 from itaclip_hf.evaluation.running.baselines.groupvit import GroupViT
 from itaclip_hf.evaluation.running.predictor import Predictor
 from itaclip_hf.evaluation.running.runner import RunOptions, run_evaluation
@@ -236,14 +236,13 @@ def test_the_command_line_recognises_it_and_refuses_what_does_not_apply(groupvit
     assert "Expected no --preset, --similarity-scale with" in refused.output
 
 
-def test_a_system_is_chosen_by_its_method_name(groupvit, tmp_path, monkeypatch) -> None:
-    monkeypatch.setitem(SYSTEMS, "grouped", GroupViT)
-    assert find_baseline("demo", "grouped") is GroupViT and find_baseline("demo", "naclip") is None
+def test_a_system_is_chosen_by_its_method_name(groupvit, tmp_path) -> None:
+    assert find_baseline("demo", "groupvit") is GroupViT and find_baseline("demo", "naclip") is None
     write_folders(tmp_path, num_images=2)
     write_json(tmp_path / "five.json", Vocabulary(["cat", "dog", "sky", "car"], background=["wall"]).to_dict())
-    result = evaluate(tmp_path, groupvit, "--shortest-edge", 64, "--method", "grouped")
+    result = evaluate(tmp_path, groupvit, "--shortest-edge", 64, "--method", "groupvit")
     assert result.exit_code == 0, result.output
-    refused = evaluate(tmp_path, groupvit, "--method", "grouped", "--preset", "fast")
+    refused = evaluate(tmp_path, groupvit, "--method", "groupvit", "--preset", "fast")
     assert refused.exit_code == 2
     assert "Expected no --preset with GroupViT, which has no such settings" in refused.output
     refused = evaluate(tmp_path, groupvit, "--method", "naclip")

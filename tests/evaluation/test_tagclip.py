@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from golden_clip import build_golden_clip
 from PIL import Image
 from scripted_evaluation import write_folders
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
 from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation import find_baseline, get_benchmark
-from itaclip_hf.evaluation.running.baselines import refinement, tagclip
+from itaclip_hf.evaluation.running.baselines import refinement, system, tagclip
 from itaclip_hf.evaluation.running.baselines.activation_maps import (
     compute_activation_maps,
     compute_affinity,
@@ -29,38 +30,10 @@ from itaclip_hf.evaluation.running.predictor import Predictor
 from itaclip_hf.files import write_json
 from itaclip_hf.loading import DEMO_CHECKPOINT
 from itaclip_hf.samples import load_demo_scene, load_demo_scene_labels
-from tests.goldens.golden_weights import golden_state_dict
 
 CASES = sorted((Path(__file__).parents[1] / "goldens_seed").glob("tagclip_*.npz"))
 END_TOKEN = 49407
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
-
-
-@functools.cache
-def make_model(dims: tuple[tuple[str, int], ...], scale: float, qk_factor: float, out_factor: float) -> CLIPModel:
-    """A stock CLIP with the weights of the recordings."""
-    sizes = dict(dims)
-
-    def tower(kind: str) -> dict[str, int]:
-        width = sizes[f"{kind}_width"]
-        return {
-            "hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 64,
-            "num_hidden_layers": sizes[f"{kind}_layers"],
-        }  # fmt: skip
-
-    vision = {**tower("vision"), "patch_size": sizes["patch_size"], "image_size": sizes["image_size"]}
-    config = CLIPConfig(text_config=tower("text"), vision_config=vision, projection_dim=sizes["embed_dim"])
-    config._attn_implementation = "eager"
-    model = CLIPModel(config).eval().requires_grad_(False)
-    weights = {name: torch.from_numpy(np.asarray(value)) for name, value in golden_state_dict(**sizes).items()}
-    for name, value in weights.items():
-        if name.startswith("vision_model.") and ("q_proj" in name or "k_proj" in name):
-            weights[name] = (value * qk_factor).half().float()
-        elif name.startswith("vision_model.") and "out_proj" in name:
-            weights[name] = (value * out_factor).half().float()
-    weights["logit_scale"] = torch.tensor(float(np.log(scale)))
-    model.load_state_dict(weights)
-    return model
 
 
 def make_words(spec: dict) -> Vocabulary:
@@ -76,8 +49,7 @@ class Case:
             self.arrays = dict(arrays)
         self.spec = json.loads(bytes(self.arrays["spec"]))
         spec = self.spec
-        dims = tuple(spec["dims"].items())
-        self.model = make_model(dims, spec["logit_scale"], spec["vision_qk_factor"], spec["vision_out_factor"])
+        self.model = build_golden_clip(spec)
         self.grid = tuple(spec["grid"])
         self.num_classes = len(spec["tag_names"])
         self.benchmark = "coco_stuff" if spec["stuff"] else "voc21" if spec["box_threshold"] == 0.4 else "coco_object"
@@ -171,7 +143,7 @@ def recorded(case, tmp_path, monkeypatch) -> Case:
         ITACLIPForSemanticSegmentation.from_pretrained(tmp_path),
         ITACLIPProcessor.from_pretrained(DEMO_CHECKPOINT),
     )
-    monkeypatch.setattr(tagclip, "load", lambda checkpoint, **options: loaded)
+    monkeypatch.setattr(system, "load", lambda checkpoint, **options: loaded)
 
     def encode_texts(self, names, background, templates):
         kind, of_classes, of_background = (

@@ -11,7 +11,7 @@ from .settings import SettingOptions, name_option
 if TYPE_CHECKING:
     import torch
 
-    from ...evaluation.running.baselines import Baseline
+    from ...evaluation.running.baselines import System
     from ...evaluation.running.predictor import Predictor
     from ...loading import Loaded
     from ...processing import Vocabulary
@@ -96,7 +96,7 @@ class ModelOptions:
         settings.refuse_idle(Settings.of(*loaded))
         return loaded
 
-    def find_baseline(self, method: str | None) -> "type[Baseline] | None":
+    def find_baseline(self, method: str | None) -> "type[System] | None":
         """The system beside our model that the method or the checkpoint names, if any.
 
         See [`itaclip_hf.evaluation.find_baseline`].
@@ -108,7 +108,7 @@ class ModelOptions:
 
     def load_baseline(
         self,
-        baseline: "type[Baseline]",
+        baseline: "type[System]",
         settings: SettingOptions,
         device: "torch.device | str",
         vocabulary: "Vocabulary",
@@ -120,15 +120,15 @@ class ModelOptions:
             ValueError: If options mean nothing to it, and would be ignored in silence.
             OSError: If the checkpoint cannot be loaded.
         """
-        from ...evaluation.running.baselines import SYSTEMS
+        from ...methods import published_systems
 
-        known = [*baseline.accepted, *(["method"] if settings.method in SYSTEMS else [])]
+        known = [*baseline.accepted, *(["method"] if settings.method in published_systems() else [])]
         second = {} if self.second_checkpoint is None else {"second_checkpoint": self.second_checkpoint}
         others = {**second, **({} if self.proxy is None else {"proxy": self.proxy})}
         refused = [name_option(name) for name in {**settings.given(), **others} if name not in known]
         if refused:
             raise ValueError(
-                f"Expected no {', '.join(refused)} with {baseline.__name__}, which has no such settings, but got them."
+                f"Expected no {', '.join(refused)} with {baseline.title}, which has no such settings, but got them."
                 f" Leave them out; it has {' and '.join(map(name_option, baseline.accepted))}."
             )
         return baseline(self.model, vocabulary, benchmark, {**settings.changes(), **second}, self.dtype.value, device)

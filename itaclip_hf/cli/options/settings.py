@@ -93,7 +93,7 @@ class _MethodOptions:
         Raises:
             ValueError: If there is no such method or file.
         """
-        from ...methods import get_method, method_names
+        from ...methods import get_method, published_systems
 
         if self.method is None:
             return None
@@ -102,12 +102,7 @@ class _MethodOptions:
             _run_file(Path(file).resolve())
         else:
             name = self.method
-        if name not in method_names():
-            from ...evaluation.running.baselines import SYSTEMS  # not before: this takes seconds
-
-            if name in SYSTEMS:
-                return name
-        return get_method(name).name
+        return name if name in published_systems() else get_method(name).name
 
 
 _Fields: Any = make_dataclass(

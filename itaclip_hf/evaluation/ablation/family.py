@@ -6,6 +6,7 @@ label maps alone share *label maps*. Text embeddings are shared where the texts 
 every variant gets the very tensors it would get by itself.
 """
 
+import contextlib
 import copy
 import functools
 import hashlib
@@ -31,7 +32,7 @@ from ..running.predictor import Prediction, describe_itaclip, hash_weights
 from .dense_variants import DenseVariant, encode_variants
 from .variants import Variant
 
-__all__ = ["VariantFamily", "Work"]
+__all__ = ["VariantFamily", "Work", "naming_variant"]
 
 _FEATURE_BYTES = 2**30  # features of one pass held at once; more variants than fit take another pass
 
@@ -87,7 +88,7 @@ class VariantFamily:
     ) -> None:
         self.work = Work(Counter(), Counter())
         self.vocabularies = tuple(variant.vocabulary for variant in variants)
-        self._variants = tuple(variants)
+        self.variants = tuple(variants)
         first = {variant.model: variant for variant in reversed(variants)}  # whose settings fit the tower, or are told
         loaded = {name: _load(variant, dtype, device) for name, variant in first.items()}
         self._models = {name: each.model for name, each in loaded.items()}
@@ -107,7 +108,7 @@ class VariantFamily:
             describe_itaclip(
                 variant.model, self._weights_sha256[variant.model], member.model, member.config, member.processor
             )
-            for variant, member in zip(self._variants, self._members, strict=True)
+            for variant, member in zip(self.variants, self._members, strict=True)
         ]
 
     def predict_each(
@@ -151,10 +152,8 @@ class VariantFamily:
     def _make_member(self, position: int, variant: Variant) -> _Member:
         model, settings = self._models[variant.model], variant.settings
         processor, config = copy.copy(self._processors[variant.model]), copy.deepcopy(model.config)
-        try:
+        with naming_variant(variant.title):
             settings.apply(config, processor)
-        except ValueError as error:
-            raise ValueError(f"In {variant.title or 'a variant'}: {error}") from error
         preparation = _describe_preparation(processor.image_processor)
         view_weights = _view_weights(processor.image_processor)
         words_key = (variant.model, variant.vocabulary.fingerprint, *settings.read_by("texts"))
@@ -181,11 +180,18 @@ class VariantFamily:
         )
 
 
-def _load(variant: Variant, dtype: torch.dtype, device: torch.device | str) -> Loaded:
+@contextlib.contextmanager
+def naming_variant(title: str) -> Iterator[None]:
+    """Name the variant that an error is about."""
     try:
-        return load(variant.model, settings=variant.settings.to_json(), dtype=dtype, device=device)
+        yield
     except ValueError as error:
-        raise ValueError(f"In {variant.title or 'a variant'}: {error}") from error
+        raise ValueError(f"In {title or 'a variant'}: {error}") from error
+
+
+def _load(variant: Variant, dtype: torch.dtype, device: torch.device | str) -> Loaded:
+    with naming_variant(variant.title):
+        return load(variant.model, settings=variant.settings.to_json(), dtype=dtype, device=device)
 
 
 class _SharedTexts:

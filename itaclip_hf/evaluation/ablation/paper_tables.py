@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from ...methods import get_method, method_names
+from ...methods import get_method, method_names, published_systems
+from ..running.baselines import SYSTEMS
+from ..running.baselines.dense_crf import has_dense_crf
 from .table_files import load_table_file
 from .tables import AblationRow, AblationTable
 
@@ -55,17 +57,24 @@ def _load_files() -> tuple[AblationTable, ...]:
 
 
 def _make_method_table() -> AblationTable:
-    """All methods that there are, each as its figures were published: with pixel refinement or without."""
-    rows = []
+    """All methods that run on CLIP checkpoints, each as its figures were published: with refinement or without."""
+    rows, left_out = [], []
     for name in method_names():
         method = get_method(name)
         title = f"{method.title} + PAMR" if method.published_with else method.title
         rows.append(AblationRow(title, {"method": name, **method.published_with}, method.published))
+    for name, row in published_systems().items():
+        if SYSTEMS[name].has_crf and not has_dense_crf():
+            left_out.append(row.title)
+        elif SYSTEMS[name].model_type is None:
+            rows.append(AblationRow(row.title, {"method": name}, row.published))
+    missing = f" Without pydensecrf2, {' and '.join(left_out)} cannot run and are left out." if left_out else ""
     return AblationTable(
         "methods",
         "Training-free methods that need only CLIP",
         tuple(rows),
         reference=get_method("itaclip").title,
         number=1,
-        note="Each method has its own published settings of windows, image size, scale and thresholds.",
+        note="Each method has its own published settings of windows, image size, scale and thresholds. CaR has the "
+        f"checkpoint itself as judge here, and CLIP-DIY no saliency, which the published ones have.{missing}",
     )

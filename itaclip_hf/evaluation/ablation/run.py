@@ -1,8 +1,9 @@
 """Ablations: the rows of several tables computed in one go over a dataset, and written as tables.
 
-Rows that mean the same are computed once, all others share what they have in common (`VariantFamily`). Each row's
-progress lies in a folder of its own, named by everything that determines its result: a run that was stopped goes on,
-and another table in the same folder computes only what it has new.
+Rows that mean the same are computed once, all others share what they have in common (`VariantFamily`); systems that
+are more than settings of our model stand beside them, each by itself. Each row's progress lies in a folder of its own,
+named by everything that determines its result: a run that was stopped goes on, and another table in the same folder
+computes only what it has new.
 """
 
 import hashlib
@@ -19,11 +20,13 @@ from accelerate.utils import gather_object
 from ..data.segmentation_datasets import SegmentationDataset, StreamedDataset
 from ..reporting.plots import check_plotting
 from ..reporting.report import describe_hardware, describe_versions
+from ..running.baselines import SYSTEMS, System
+from ..running.predictor_family import JoinedFamily, SinglePredictor
 from ..running.runner import EvaluationResult, RunOptions, claim_results, describe_runs, make_accelerator, run_family
-from .family import VariantFamily, Work
+from .family import VariantFamily, Work, naming_variant
 from .report import build_table_report, list_files, write_overview, write_table_report
 from .tables import AblationTable
-from .variants import AblationBase, resolve_row
+from .variants import AblationBase, SystemVariant, Variant, resolve_row
 
 __all__ = ["run_ablations"]
 
@@ -73,15 +76,20 @@ def run_ablations(
     of_tables = [[resolve_row(base, table, row) for row in table.rows] for table in tables]
     # Rows that mean the same, in one table or in several, are one variant.
     variants = {variant.key: variant for of_rows in of_tables for variant in of_rows}
-    family = VariantFamily(list(variants.values()), dtype, accelerator.device)
+    shared = VariantFamily(
+        [each for each in variants.values() if isinstance(each, Variant)], dtype, accelerator.device
+    )
+    systems = [each for each in variants.values() if isinstance(each, SystemVariant)]
+    family = JoinedFamily([shared, *(SinglePredictor(_load(each, dtype, accelerator.device)) for each in systems)])
     target = Path(folder)
     progress = [target / "progress" / _hash(run) for run in describe_runs(dataset, family, options)]
     with claim_results(accelerator, target, list_files(tables)):
         results = run_family(dataset, family, progress, options, accelerator)
         if not len(results[0].counts):
             raise ValueError("Expected images to score, but not one could be. See the problems above.")
-        facts = _describe_run(base, dataset, dtype, results[0], len(variants), _gather_work(family.work), command)
-        result_of = dict(zip(variants, results, strict=True))
+        facts = _describe_run(base, dataset, dtype, results[0], len(variants), _gather_work(shared.work), command)
+        keys = [*(variant.key for variant in shared.variants), *(system.key for system in systems)]
+        result_of = dict(zip(keys, results, strict=True))
         reports = [
             build_table_report(
                 table,
@@ -99,6 +107,13 @@ def run_ablations(
             write_overview(target, reports, left_out or {}, plots)
         accelerator.wait_for_everyone()
     return reports, results
+
+
+def _load(variant: SystemVariant, dtype: torch.dtype, device: torch.device) -> System:
+    with naming_variant(variant.title):
+        return SYSTEMS[variant.system](
+            variant.model, variant.vocabulary, variant.benchmark, variant.settings, dtype, device
+        )
 
 
 def _hash(description: Mapping[str, Any]) -> str:

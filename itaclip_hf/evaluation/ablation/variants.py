@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ...methods import Settings, get_method
+from ...methods import Settings, get_method, published_systems
 from ...processing import Vocabulary
 from .tables import AblationRow, AblationTable
 
-__all__ = ["AblationBase", "Variant", "resolve_row"]
+__all__ = ["AblationBase", "SystemVariant", "Variant", "resolve_row"]
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,36 @@ class Variant:
     @property
     def key(self) -> str:
         """Hash of all of it."""
-        content = [self.model, self.settings.to_json(), self.vocabulary.fingerprint]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return _hash([self.model, self.settings.to_json(), self.vocabulary.fingerprint])
 
 
-def resolve_row(base: AblationBase, table: AblationTable, row: AblationRow) -> Variant:
+@dataclass(frozen=True)
+class SystemVariant:
+    """The result of a system of its own.
+
+    Args:
+        model: The checkpoint.
+        system: Name of the system.
+        settings: Those that it has and that are not its usual ones.
+        vocabulary: The words.
+        benchmark: Name of the benchmark whose rules to take.
+        title: What errors call it; no part of what it is.
+    """
+
+    model: str
+    system: str
+    settings: Mapping[str, Any]
+    vocabulary: Vocabulary
+    benchmark: str | None = None
+    title: str = ""
+
+    @property
+    def key(self) -> str:
+        """Hash of all of it."""
+        return _hash([self.model, self.system, dict(self.settings), self.vocabulary.fingerprint, self.benchmark])
+
+
+def resolve_row(base: AblationBase, table: AblationTable, row: AblationRow) -> Variant | SystemVariant:
     """Put together what a row stands for.
 
     Raises:
@@ -63,13 +88,18 @@ def resolve_row(base: AblationBase, table: AblationTable, row: AblationRow) -> V
     changes = {**table.base, **row.settings}
     start = base.settings.get("method", "itaclip")
     method_name = changes.pop("method", start)
-    method = get_method(method_name)
     settings = {**(base.settings if method_name == start else {}), **changes}
     settings.pop("method", None)
     model = settings.pop("model", base.model)
     vocabulary = _change_background(base.vocabulary, settings.pop("background", None), table, row)
     title = f"row {row.name!r} of the table {table.name!r}"
-    return Variant(model, method.settings(base.benchmark).replace(**settings), vocabulary, title)
+    if method_name in published_systems():
+        return SystemVariant(model, method_name, settings, vocabulary, base.benchmark, title)
+    return Variant(model, get_method(method_name).settings(base.benchmark).replace(**settings), vocabulary, title)
+
+
+def _hash(content: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _change_background(

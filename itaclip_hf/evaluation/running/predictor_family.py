@@ -1,5 +1,6 @@
 """Several methods that are evaluated side by side, so that they can share work; one method is the family of one."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -8,7 +9,7 @@ from PIL import Image
 from ...processing import Vocabulary
 from .predictor import Prediction, Predictor
 
-__all__ = ["PredictorFamily", "SinglePredictor"]
+__all__ = ["JoinedFamily", "PredictorFamily", "SinglePredictor"]
 
 
 class PredictorFamily(Protocol):
@@ -53,3 +54,35 @@ class SinglePredictor:
     def describe_each(self) -> list[dict[str, Any]]:
         """The description of the one method."""
         return [self._predictor.describe()]
+
+
+class JoinedFamily:
+    """Families of any kinds as one, whose methods stand one family after the other."""
+
+    def __init__(self, families: Sequence[PredictorFamily]) -> None:
+        self.vocabularies = tuple(vocabulary for family in families for vocabulary in family.vocabularies)
+        self.prepare_images = functools.partial(_prepare_for_each, [family.prepare_images for family in families])
+        self._families = families
+
+    def predict_each(
+        self, prepared: Mapping[str, Any], wanted: Sequence[int]
+    ) -> Iterator[tuple[int, Sequence[Prediction]]]:
+        """Label maps of the wanted methods, family by family."""
+        first = 0
+        for number, family in enumerate(self._families):
+            positions = range(first, first + len(family.vocabularies))
+            inside = [position - first for position in wanted if position in positions]
+            for position, predictions in family.predict_each(prepared[str(number)], inside) if inside else ():
+                yield first + position, predictions
+            first = positions.stop
+
+    def describe_each(self) -> list[dict[str, Any]]:
+        """The descriptions that the families give."""
+        return [description for family in self._families for description in family.describe_each()]
+
+
+def _prepare_for_each(
+    kinds: Sequence[Callable[[list[Image.Image]], Mapping[str, Any]]], images: list[Image.Image]
+) -> dict[str, Mapping[str, Any]]:
+    """By number of the family."""
+    return {str(number): prepare(images) for number, prepare in enumerate(kinds)}

@@ -15,6 +15,7 @@ from torch import nn
 
 __all__ = [
     "Tokens",
+    "add_background",
     "compute_activation_maps",
     "compute_affinity",
     "embed_patches",
@@ -196,3 +197,8 @@ def refine_maps(maps: torch.Tensor, affinity: torch.Tensor, threshold: float) ->
 def resize_maps(maps: torch.Tensor, size: tuple[int, int], epsilon: float) -> torch.Tensor:
     """Stretch maps to 0 ... 1, then bilinearly to (height, width): (maps, rows, columns) -> (maps, *size)."""
     return F.interpolate(normalize_maps(maps, epsilon)[None], size, mode="bilinear", align_corners=False)[0]
+
+
+def add_background(maps: torch.Tensor, exponent: float = 1.0) -> torch.Tensor:
+    """(n, height, width) -> (1 + n, height, width), before the maps a power of what they leave of 1."""
+    return torch.cat([(1 - maps.amax(0, keepdim=True)) ** exponent, maps])

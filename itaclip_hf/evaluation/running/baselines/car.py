@@ -19,11 +19,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ....loading import load
-from ....processing import Vocabulary, VocabularyClass, read_rgb_image
-from ....text_cache import TextCache
+from ....processing import Vocabulary
 from ..predictor import Prediction, hash_weights
 from .activation_maps import (
+    add_background,
     compute_activation_maps,
     compute_affinity,
     encode_image,
@@ -33,6 +32,7 @@ from .activation_maps import (
 )
 from .clip_images import embed_images, normalize_colors, shrink_image
 from .refinement import REFINEMENT_SETTINGS, Refinement
+from .system import System, encode_names, load_clip, prepare_arrays
 from .tagclip import choose_words, list_map_texts
 from .visual_prompts import blur_image, prompt_visually
 
@@ -119,120 +119,74 @@ class Stage(NamedTuple):
     kept: torch.Tensor
 
 
-class CaR:
-    """CaR as `Predictor`, on one CLIP checkpoint or two.
+class CaR(System):
+    """CaR, on one CLIP checkpoint or two; see [`System`].
 
     Background words only draw activation off things: the published list for the published benchmarks, else the
     vocabulary's, without words that are names of its classes. A vocabulary without a background has no background
-    map, and every pixel goes to one of the names that were kept.
-
-    Args:
-        checkpoint: Folder or hub id of the proposer, or "demo".
-        vocabulary: The classes.
-        benchmark: Name of the benchmark, for its thresholds and marks; those of Pascal VOC by default.
-        settings: The judge's checkpoint, as `second_checkpoint` (default: the proposer), and PAMR instead of the
-            dense CRF, as steps of PAMR.
-        dtype: Number format, as for `choose_dtype`.
-        device: Where it shall run.
-
-    Raises:
-        ValueError: If a checkpoint lacks weights, a setting does not apply, a name is too long, or the dense CRF is
-            not installed.
-        OSError: If a checkpoint cannot be loaded.
+    map, and every pixel goes to one of the names that were kept. The confidence is the refined map of the pixel's
+    class. Settings: the judge's checkpoint, as `second_checkpoint` (default: the proposer), and PAMR instead of the
+    dense CRF, as steps of PAMR. Thresholds and marks are those of Pascal VOC but on the benchmarks that have others.
     """
 
-    accepted: tuple[str, ...] = ("second_checkpoint", *REFINEMENT_SETTINGS)
+    title = "CaR"
+    accepted = ("second_checkpoint", *REFINEMENT_SETTINGS)
+    has_crf = True
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def __init__(
-        self,
-        checkpoint: str | os.PathLike[str],
-        vocabulary: Vocabulary,
-        benchmark: str | None = None,
-        settings: Mapping[str, Any] | None = None,
-        dtype: str = "auto",
-        device: torch.device | str = "cpu",
-    ) -> None:
-        settings = settings or {}
-        self._refuse_settings(settings)
-        self._refinement, judge = Refinement.choose(settings, by_crf=True), settings.get("second_checkpoint")
-        classes = [VocabularyClass(entry.names) for entry in vocabulary.classes]
-        self.vocabulary = vocabulary = Vocabulary(classes, vocabulary.background, vocabulary.metadata)
-        self.name = os.fspath(checkpoint)
-        self.rules = RULES.get(benchmark or "", CaRRules())
-        self.prepare_images = _prepare_images
+    def _load(self, settings: Mapping[str, Any], dtype: torch.dtype | str, device: torch.device) -> None:
+        self._refinement, judge = Refinement.choose(settings, self.has_crf), settings.get("second_checkpoint")
+        self.rules = RULES.get(self._benchmark or "", CaRRules())
+        self.prepare_images = prepare_arrays
         self._judge_name = self.name if judge is None else os.fspath(judge)
-        self._proposer, processor = load(checkpoint, method="clip", dtype=dtype, device=device)
-        self._judge, judge_processor = self._proposer, processor
+        self._model, self._processor = load_clip(self.name, dtype, device)
+        self._judge, self._judge_processor = self._model, self._processor
         if judge is not None:
-            self._judge, judge_processor = load(judge, method="clip", dtype=dtype, device=device)
-        self._weights_sha256 = [hash_weights(model) for model in (self._proposer, self._judge)]
+            self._judge, self._judge_processor = load_clip(judge, dtype, device)
+        self._judge_sha256 = hash_weights(self._judge)
 
-        words = vocabulary.background if vocabulary.background and benchmark not in RULES else BACKGROUND_WORDS
-        names = {name for entry in vocabulary.classes for name in entry.names}
-        self._background_words = [word for word in words if word not in names]
-        published = choose_words(vocabulary, benchmark)
+    def _encode_vocabulary(self, vocabulary: Vocabulary) -> None:
+        is_own = vocabulary.background and self._benchmark not in RULES
+        classes = {name for entry in vocabulary.classes for name in entry.names}
+        words = vocabulary.background if is_own else BACKGROUND_WORDS
+        self._background_words = [word for word in words if word not in classes]
+        published = choose_words(vocabulary, self._benchmark)
         self._texts_of_classes = [",".join(entry.names) for entry in vocabulary.classes]
         if published is not vocabulary:
             self._texts_of_classes, _ = list_map_texts(published)
-        self._texts = self._encode_names(processor, judge_processor)
-        for model in {self._proposer, self._judge}:
-            model.requires_grad_(False).set_attn_implementation({"vision_config": "eager"})
+        self._texts = ProposerTexts(
+            self._ask_proposer(self._texts_of_classes, "{}"),
+            self._ask_proposer(self._texts_of_classes, CAM_TEMPLATE),
+            self._ask_proposer(self._background_words, CAM_TEMPLATE),
+        )
+        judged = [
+            encode_names(self._judge, self._judge_processor, self._texts_of_classes, [template])
+            for template in JUDGE_TEMPLATES
+        ]
+        self._judge_texts = torch.stack(judged)
 
-    @torch.inference_mode(False)  # Grad-CAM has to leave it anyway
-    @torch.no_grad()
-    def predict(self, prepared: Mapping[str, Any]) -> list[Prediction]:
-        """Label and confidence maps of a batch; the confidence is the refined map of the pixel's class."""
-        return [self._predict_one(image) for image in prepared["images"]]
+    def _ask_proposer(self, names: Sequence[str], template: str) -> torch.Tensor:
+        return encode_names(self._model, self._processor, names, [template])
 
-    def describe(self) -> dict[str, Any]:
-        """Weights, texts, rules, refinement, number format and device kind."""
+    def _describe(self) -> dict[str, Any]:
         return {
-            "method": "CaR",
-            "model": self.name,
             "judge": self._judge_name,
-            "weights_sha256": self._weights_sha256[0],
-            "judge_weights_sha256": self._weights_sha256[1],
+            "judge_weights_sha256": self._judge_sha256,
             "cam_template": CAM_TEMPLATE,
             "judge_templates": list(JUDGE_TEMPLATES),
             "class_texts": self._texts_of_classes,
-            "auxiliary_texts": "not used",
             "background_words": self._background_words,
             **asdict(self.rules),
             "visual_prompts": list(self.rules.visual_prompts),
             "longest_side": LONGEST_SIDE,
             "refinement": self._refinement.describe(),
-            "dtype": str(self._proposer.dtype).removeprefix("torch."),
-            "device": self._proposer.device.type,
         }
 
-    def _refuse_settings(self, settings: Mapping[str, Any]) -> None:
-        refused = [name for name in settings if name not in self.accepted]
-        if refused:
-            raise ValueError(
-                f"Expected settings out of {', '.join(self.accepted)} for CaR, but got {', '.join(refused)}. Leave "
-                "them out."
-            )
-
-    def _encode_names(self, processor: Any, judge_processor: Any) -> tuple[ProposerTexts, torch.Tensor]:
-        """The proposer's texts and the judge's, (templates, classes, dim)."""
-        names = self._texts_of_classes
-        asked = ProposerTexts(
-            _encode_texts(self._proposer, processor, names, "{}"),
-            _encode_texts(self._proposer, processor, names, CAM_TEMPLATE),
-            _encode_texts(self._proposer, processor, self._background_words, CAM_TEMPLATE),
-        )
-        judged = [_encode_texts(self._judge, judge_processor, names, template) for template in JUDGE_TEMPLATES]
-        return asked, torch.stack(judged)
-
-    def _predict_one(self, image: np.ndarray) -> Prediction:
+    def _predict_one(self, vocabulary: Vocabulary, image: np.ndarray) -> Prediction:
         shrunk = shrink_image(image, LONGEST_SIDE)
-        has_background = bool(self.vocabulary.background)
-        stages = recur(self._proposer, self._judge, shrunk, *self._texts, self.rules)
+        stages = recur(self._model, self._judge, shrunk, self._texts, self._judge_texts, self.rules)
         last = deque(stages, maxlen=1).pop()
         maps, ids = last.masks, last.classes
-        if has_background:
+        if vocabulary.background:
             maps, ids = add_background(maps, self.rules.background_exponent), F.pad(ids + 1, (1, 0))
         best, position = self._refinement.apply(maps, torch.tensor(shrunk)).max(0)
         labels = ids.to(position.device)[position]
@@ -342,11 +296,6 @@ def keep_names(scores: torch.Tensor, threshold: float) -> torch.Tensor:
     return kept if len(kept) else scores.argmax()[None]
 
 
-def add_background(masks: torch.Tensor, exponent: float) -> torch.Tensor:
-    """(names, height, width) -> (1 + names, height, width), the background first: a power of what masks leave of 1."""
-    return torch.cat([(1 - masks.amax(0, keepdim=True)) ** exponent, masks])
-
-
 def _stretch(values: torch.Tensor, size: Sequence[int], mode: str) -> torch.Tensor:
     return F.interpolate(values[None, None].float(), tuple(size), mode=mode)[0, 0]
 
@@ -362,17 +311,3 @@ def _crop_for_judge(judge: Any, images: Sequence[np.ndarray]) -> list[np.ndarray
         left, top = (round((length - side) / 2) for length in size)
         cropped.append(np.asarray(resized.crop((left, top, left + side, top + side))))
     return cropped
-
-
-def _encode_texts(model: Any, processor: Any, names: list[str], template: str) -> torch.Tensor:
-    """(names, dim) unit vectors."""
-    if not names:
-        return torch.zeros(0, model.config.projection_dim, device=model.device)
-    processor.templates = [template]
-    inputs = processor(text=names).to(model.device)
-    return TextCache().encode_texts(model, inputs["input_ids"], inputs["attention_mask"])
-
-
-def _prepare_images(images: list[Image.Image]) -> dict[str, Any]:
-    """`images`, a list of (height, width, 3) uint8 arrays of any sizes."""
-    return {"images": [np.asarray(read_rgb_image(image)) for image in images]}

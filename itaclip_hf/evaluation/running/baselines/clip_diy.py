@@ -7,8 +7,7 @@ similarity to "background" where there are objects and that to the classes elsew
 `laion/CLIP-ViT-B-32-laion2B-s34B-b79K`.
 """
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ....loading import load
-from ....processing import BACKGROUND_LABEL, Vocabulary, VocabularyClass, read_rgb_image
+from ....processing import Vocabulary
 from ....processing.pixels import resize_image
-from ....text_cache import TextCache
 from ..predictor import Prediction, hash_weights
 from .clip_images import embed_images, normalize_colors
 from .saliency import Found
+from .system import System, encode_names, load_clip, prepare_arrays
 
 __all__ = ["ClipDIY", "average_grids", "compare_windows", "cut_windows", "weigh_by_saliency"]
 
@@ -32,92 +30,52 @@ WINDOWS = (256, 128, 64)  # half of a window is the stride
 WINDOWS_PER_BATCH = 64
 
 
-class ClipDIY:
-    """CLIP-DIY as `Predictor`.
+class ClipDIY(System):
+    """CLIP-DIY; see [`System`].
 
     The background, where the vocabulary has one, is the very word; lists of background words are not used. A class
     with synonyms counts as its best name. Without a background there is nothing to weigh, and saliency is not used.
     Without saliency at all it is not the published system. Maps of one's own, (height, width) from 0 to 1 for each
-    image, may be added to what `prepare_images` returns as `saliency_maps`.
-
-    Args:
-        checkpoint: Folder or hub id of a CLIP checkpoint, or "demo".
-        vocabulary: The classes.
-        benchmark: Not used: the method has no settings that differ.
-        settings: Where FOUND is, as `second_checkpoint`: its published file, or a folder with that and a DINO.
-        dtype: Number format, as for `choose_dtype`; FOUND runs in float32.
-        device: Where it shall run.
-
-    Raises:
-        ValueError: If a checkpoint lacks weights, a setting does not apply, or a name is too long.
-        OSError: If a checkpoint cannot be loaded.
+    image, may be added to what `prepare_images` returns as `saliency_maps`. The confidence is the softmax over
+    classes, at temperature 1. Settings: where FOUND is, as `second_checkpoint`: its published file, or a folder with
+    that and a DINO; it runs in float32. Nothing differs between benchmarks.
     """
 
-    accepted: tuple[str, ...] = ("second_checkpoint",)
+    title = "CLIP-DIY"
+    accepted = ("second_checkpoint",)
+    takes_background_words = False
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def __init__(
-        self,
-        checkpoint: str | os.PathLike[str],
-        vocabulary: Vocabulary,
-        benchmark: str | None = None,
-        settings: Mapping[str, Any] | None = None,
-        dtype: str = "auto",
-        device: torch.device | str = "cpu",
-    ) -> None:
-        settings = settings or {}
-        refused = [name for name in settings if name not in self.accepted]
-        if refused:
-            raise ValueError(
-                f"Expected settings out of {', '.join(self.accepted)} for CLIP-DIY, but got {', '.join(refused)}. "
-                "Leave them out."
-            )
-        classes = [VocabularyClass(entry.names) for entry in vocabulary.classes]
-        self.vocabulary = Vocabulary(classes, [BACKGROUND_LABEL] if vocabulary.background else [], vocabulary.metadata)
-        self.name = os.fspath(checkpoint)
-        self.prepare_images = _prepare_images
-        self._model, processor = load(checkpoint, method="clip", dtype=dtype, device=device)
-        self._weights_sha256 = hash_weights(self._model)
+    def _load(self, settings: Mapping[str, Any], dtype: torch.dtype | str, device: torch.device) -> None:
+        self.prepare_images = prepare_arrays
+        self._model, self._processor = load_clip(self.name, dtype, device)
         place = settings.get("second_checkpoint")
-        self._found = None if place is None else Found(place, self._model.device)
-        processor.templates = [TEMPLATE]
-        inputs = processor(text=list(self.vocabulary.query_names)).to(self._model.device)
-        self._texts = TextCache().encode_texts(self._model, inputs["input_ids"], inputs["attention_mask"])
-        self._model.set_attn_implementation({"vision_config": "eager"})
+        self._found = None if place is None else Found(place, device)
 
-    @torch.inference_mode()
-    def predict(self, prepared: Mapping[str, Any]) -> list[Prediction]:
-        """Label and confidence maps of a batch; the confidence is the softmax over classes, at temperature 1."""
-        images = prepared["images"]
-        maps = prepared.get("saliency_maps") or [None] * len(images)
-        return [self._predict_one(image, saliency) for image, saliency in zip(images, maps, strict=True)]
+    def _encode_vocabulary(self, vocabulary: Vocabulary) -> None:
+        self._texts = encode_names(self._model, self._processor, vocabulary.query_names, [TEMPLATE])
 
-    def describe(self) -> dict[str, Any]:
-        """Weights, prompts, windows, saliency, number format and device kind."""
+    def _describe(self) -> dict[str, Any]:
         saliency: Any = "none, which is not the published system"
         if self._found is not None:
             saliency = {"found": self._found.backbone, "weights_sha256": hash_weights(self._found.state())}
         return {
-            "method": "CLIP-DIY" if self._found is not None else "CLIP-DIY without saliency",
-            "model": self.name,
-            "weights_sha256": self._weights_sha256,
+            "method": self.title if self._found is not None else f"{self.title} without saliency",
             "template": TEMPLATE,
             "synonyms": "best name",
-            "auxiliary_texts": "not used",
-            "background_words": "not used",
             "side": SIDE,
             "windows": list(WINDOWS),
             "saliency": saliency,
-            "dtype": str(self._model.dtype).removeprefix("torch."),
-            "device": self._model.device.type,
         }
 
-    def _predict_one(self, image: np.ndarray, saliency: Any) -> Prediction:
+    def _part_batch(self, prepared: Mapping[str, Any]) -> Iterable[tuple[Any, ...]]:
+        images = prepared["images"]
+        return zip(images, prepared.get("saliency_maps") or [None] * len(images), strict=True)
+
+    def _predict_one(self, vocabulary: Vocabulary, image: np.ndarray, saliency: Any) -> Prediction:
         square = stretch_to_square(image)
         grids = [compare_windows(self._model, square, window, self._texts) for window in WINDOWS]
-        scores = average_grids([self._pick_best_names(grid) for grid in grids])
-        if self.vocabulary.background:
+        scores = average_grids([pick_best_names(grid, vocabulary) for grid in grids])
+        if vocabulary.background:
             if saliency is None and self._found is not None:
                 saliency = self._found(image)
             if saliency is not None:
@@ -126,12 +84,13 @@ class ClipDIY:
         height, width = image.shape[:2]
         return Prediction(_stretch(labels, height, width).long(), _stretch(best, height, width))
 
-    def _pick_best_names(self, grid: torch.Tensor) -> torch.Tensor:
-        """(names, rows, columns) -> (classes, rows, columns)."""
-        names_per_class = [len(entry.names) for entry in self.vocabulary.classes]
-        if self.vocabulary.background:
-            names_per_class = [1, *names_per_class]
-        return torch.stack([names.amax(0) for names in grid.split(names_per_class)])
+
+def pick_best_names(grid: torch.Tensor, vocabulary: Vocabulary) -> torch.Tensor:
+    """(names, rows, columns) -> (classes, rows, columns), the background's one name first."""
+    names_per_class = [len(entry.names) for entry in vocabulary.classes]
+    if vocabulary.background:
+        names_per_class = [1, *names_per_class]
+    return torch.stack([names.amax(0) for names in grid.split(names_per_class)])
 
 
 def stretch_to_square(image: np.ndarray) -> np.ndarray:
@@ -190,8 +149,3 @@ def weigh_by_saliency(scores: torch.Tensor, saliency: torch.Tensor) -> torch.Ten
 def _stretch(values: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Nearest value for each pixel, the place rounded down as the published evaluation has it."""
     return F.interpolate(values[None, None].float(), (height, width), mode="nearest")[0, 0]
-
-
-def _prepare_images(images: list[Image.Image]) -> dict[str, Any]:
-    """`images`, a list of (height, width, 3) uint8 arrays of any sizes."""
-    return {"images": [np.asarray(read_rgb_image(image)) for image in images]}

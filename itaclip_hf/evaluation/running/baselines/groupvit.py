@@ -8,19 +8,20 @@ and classes of one name are treated exactly as published.
 """
 
 import functools
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from transformers import AutoImageProcessor, AutoTokenizer, GroupViTModel
+from transformers import AutoImageProcessor, AutoTokenizer, GroupViTModel, PreTrainedConfig
 
-from ....loading import choose_dtype
-from ....processing import BACKGROUND_LABEL, Vocabulary, VocabularyClass, read_image
-from ..predictor import Prediction, hash_weights
+from ....loading import choose_dtype, resolve_checkpoint
+from ....methods import check_setting
+from ....processing import Vocabulary, read_image
+from ..predictor import Prediction
+from .system import System
 
 __all__ = ["GroupViT"]
 
@@ -34,114 +35,86 @@ BACKGROUND_THRESHOLDS = {"voc21": 0.95, "context60": 0.35, "coco_object": 0.95}
 BACKGROUND_THRESHOLD = 0.95  # the published code's default, for anything but its three benchmarks
 
 
-class GroupViT:
-    """A GroupViT checkpoint as `Predictor`.
+class GroupViT(System):
+    """A GroupViT checkpoint; see [`System`].
 
     Each pixel belongs to the group with the largest soft assignment (of all stages multiplied, interpolated
     bilinearly); a group's class probability is the softmax over all classes times that over the five classes that are
     likeliest for the whole image; and a pixel is background if its best probability is below the threshold or, where
-    no group reaches that, below the best group's.
+    no group reaches that, below the best group's. The confidence is the best class's score, before the threshold.
     Differently from there, both sides of the resized image are rounded to whole patches, so that nothing is cut off.
-
-    Args:
-        checkpoint: Folder or hub id.
-        vocabulary: The classes; of a list of background words it only matters that there is one.
-        benchmark: Name of the benchmark, for the paper's background threshold.
-        settings: Another background threshold, as `score_threshold`, and another image size, as `shortest_edge`.
-        dtype: Number format, as for `choose_dtype`.
-        device: Where it shall run.
-
-    Raises:
-        ValueError: If the checkpoint lacks weights, a setting does not apply, or a class name is too long.
-        OSError: If the checkpoint cannot be loaded.
+    Settings: another background threshold than the paper's, as `score_threshold`, and another image size, as
+    `shortest_edge`.
     """
 
-    accepted: tuple[str, ...] = ("score_threshold", "shortest_edge")
+    title = "GroupViT"
+    accepted = ("score_threshold", "shortest_edge")
+    model_type = "groupvit"
+    takes_background_words = False
 
-    def __init__(
-        self,
-        checkpoint: str | os.PathLike[str],
-        vocabulary: Vocabulary,
-        benchmark: str | None = None,
-        settings: Mapping[str, Any] | None = None,
-        dtype: str = "auto",
-        device: torch.device | str = "cpu",
-    ) -> None:
-        threshold, self._shortest_edge = self._read_settings(settings or {}, vocabulary)
-        usual = BACKGROUND_THRESHOLDS.get(benchmark or "", BACKGROUND_THRESHOLD)
-        self._threshold = usual if threshold is None else threshold
-        classes = [VocabularyClass(entry.names) for entry in vocabulary.classes]
-        self.vocabulary = Vocabulary(classes, [BACKGROUND_LABEL] if vocabulary.background else [], vocabulary.metadata)
-        self.name = os.fspath(checkpoint)
-        self._model = _load_complete(checkpoint, dtype, torch.device(device))
-        # Projections keep statistics in buffers.
-        self._weights_sha256 = hash_weights(self._model, with_buffers=True)
-        self._text_features = self._encode_names(AutoTokenizer.from_pretrained(checkpoint))
+    def _load(self, settings: Mapping[str, Any], dtype: torch.dtype | str, device: torch.device) -> None:
+        self._asked_threshold, edge = (settings.get(name) for name in self.accepted)
+        self._shortest_edge: int = SHORTEST_EDGE if edge is None else check_setting("shortest_edge", edge)
+        if self._asked_threshold is not None and not 0 <= self._asked_threshold <= 1:
+            raise ValueError(
+                f"Expected a background threshold between 0 and 1, but got {self._asked_threshold}. Use 0.95, for "
+                "example."
+            )
+        place = resolve_checkpoint(self.name)
+        found, _ = PreTrainedConfig.get_config_dict(place)
+        if found.get("model_type") != self.model_type:
+            raise ValueError(
+                f"Expected a GroupViT checkpoint, but {self.name} is of the type {found.get('model_type')}. Name "
+                "another, such as nvidia/groupvit-gcc-yfcc."
+            )
+        self._model = _load_complete(self.name, dtype, device)
+        self._tokenizer = AutoTokenizer.from_pretrained(self.name)
         self._patch_size: int = self._model.config.vision_config.patch_size
-        image_processor = AutoImageProcessor.from_pretrained(checkpoint)
+        image_processor = AutoImageProcessor.from_pretrained(self.name)
         self._pixels = {"image_mean": list(image_processor.image_mean), "image_std": list(image_processor.image_std)}
         self.prepare_images = functools.partial(_prepare_images, self._patch_size, self._shortest_edge, **self._pixels)
 
-    @torch.inference_mode()
-    def predict(self, prepared: Mapping[str, Any]) -> list[Prediction]:
-        """Label and confidence maps of a batch; the confidence is the best class's score, before the threshold."""
-        predictions = []
-        for pixels, size in zip(prepared["pixel_values"], prepared["original_sizes"].tolist(), strict=True):
-            groups, features = self._encode_groups(pixels[None].to(self._model.device, self._model.dtype))
-            labels, scores, least = self._claim_pixels(groups, features, size)
-            if self.vocabulary.background:
-                labels = (labels + 1).masked_fill(scores < least, 0)
-            predictions.append(Prediction(labels, scores))
-        return predictions
+    def _encode_vocabulary(self, vocabulary: Vocabulary) -> None:
+        threshold = self._asked_threshold
+        if threshold is not None and not vocabulary.background:
+            raise ValueError(
+                f"Expected no background threshold without a background in the vocabulary, but got {threshold}. Leave "
+                "it out, or give the vocabulary a background."
+            )
+        usual = BACKGROUND_THRESHOLDS.get(self._benchmark or "", BACKGROUND_THRESHOLD)
+        self._threshold = usual if threshold is None else threshold
+        self._text_features = self._encode_names(vocabulary)
 
-    def describe(self) -> dict[str, Any]:
-        """Weights, configuration, prompts, rules and thresholds, number format and device kind."""
+    def _describe(self) -> dict[str, Any]:
         config = self._model.config.to_diff_dict()
         for derived in ("transformers_version", "_name_or_path", "dtype"):
             config.pop(derived, None)
         return {
-            "method": "GroupViT",
-            "model": self.name,
-            "weights_sha256": self._weights_sha256,
             "config": config,
             "template": PROMPT_TEMPLATE,
             "synonyms": "best name",
-            "auxiliary_texts": "not used",
-            "background_words": "not used",
             "background_threshold": self._threshold if self.vocabulary.background else None,
             "shortest_edge": self._shortest_edge,
             "longest_side": LONGEST_EDGE,
             "classes_per_image": CLASSES_PER_IMAGE,
             **self._pixels,
             "resample": int(Image.Resampling.BILINEAR),
-            "dtype": str(self._model.dtype).removeprefix("torch."),
-            "device": self._model.device.type,
         }
 
-    def _read_settings(self, settings: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[float | None, int]:
-        refused = [name for name in settings if name not in self.accepted]
-        if refused:
-            raise ValueError(
-                f"Expected settings out of {', '.join(self.accepted)} for GroupViT, but got {', '.join(refused)}. "
-                "Leave them out."
-            )
-        threshold, edge = (settings.get(name) for name in self.accepted)
-        if threshold is not None and not vocabulary.background:
-            raise ValueError(
-                f"Expected no background threshold without a background in the vocabulary, but got {threshold}. Leave "
-                "it out, or give the vocabulary a background."
-            )
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise ValueError(
-                f"Expected a background threshold between 0 and 1, but got {threshold}. Use 0.95, for example."
-            )
-        return threshold, SHORTEST_EDGE if edge is None else edge
+    def _part_batch(self, prepared: Mapping[str, Any]) -> Iterable[tuple[Any, ...]]:
+        return zip(prepared["pixel_values"], prepared["original_sizes"].tolist(), strict=True)
 
-    @torch.inference_mode()
-    def _encode_names(self, tokenizer: Any) -> torch.Tensor:
+    def _predict_one(self, vocabulary: Vocabulary, pixels: torch.Tensor, size: Sequence[int]) -> Prediction:
+        groups, features = self._encode_groups(pixels[None].to(self._model.device, self._model.dtype))
+        labels, scores, least = self._claim_pixels(groups, features, size)
+        if vocabulary.background:
+            labels = (labels + 1).masked_fill(scores < least, 0)
+        return Prediction(labels, scores)
+
+    def _encode_names(self, vocabulary: Vocabulary) -> torch.Tensor:
         """(names, dim) unit text features of all class names."""
-        prompts = [PROMPT_TEMPLATE.format(name) for entry in self.vocabulary.classes for name in entry.names]
-        tokens = tokenizer(prompts, padding=True, return_tensors="pt")
+        prompts = [PROMPT_TEMPLATE.format(name) for entry in vocabulary.classes for name in entry.names]
+        tokens = self._tokenizer(prompts, padding=True, return_tensors="pt")
         longest = self._model.config.text_config.max_position_embeddings
         lengths = tokens["attention_mask"].sum(1)
         if lengths.max() > longest:
@@ -188,7 +161,7 @@ class GroupViT:
         return classes[group], best[group], min(self._threshold, float(best.max()))
 
 
-def _load_complete(name: str | os.PathLike[str], dtype: str, device: torch.device) -> Any:
+def _load_complete(name: str, dtype: torch.dtype | str, device: torch.device) -> Any:
     number_format = choose_dtype(dtype, device)
     loaded: Any = GroupViTModel.from_pretrained(name, dtype=number_format, output_loading_info=True)
     model, report = loaded

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ....methods import check_setting
 from ....modeling.query_maps import compute_refinement_matrix
 from .dense_crf import CRF_SETTINGS, has_dense_crf, refine_with_crf, shift_colors
 
@@ -37,11 +38,14 @@ class Refinement:
             by_crf: Whether the system has the dense CRF by itself.
 
         Raises:
-            ValueError: If the dense CRF is wanted and not installed.
+            TypeError: If the steps are no whole number.
+            ValueError: If they are out of range, or the dense CRF is wanted and not installed.
         """
-        (steps,) = (settings.get(name) for name in REFINEMENT_SETTINGS)
-        if steps is not None or not by_crf:
-            return cls(steps=steps or 0)
+        for name in REFINEMENT_SETTINGS:
+            if settings.get(name) is not None:
+                return cls(steps=check_setting(name, settings[name]))
+        if not by_crf:
+            return cls()
         if not has_dense_crf():
             raise ValueError(
                 "Expected pydensecrf2 for the dense CRF, but it is not installed. Run `pip install itaclip_hf[crf]`, "

@@ -11,8 +11,7 @@ are counted from the last one and patches and crops have the tower's own size.
 """
 
 import functools
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -22,13 +21,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ....loading import load
-from ....processing import IMAGENET_TEMPLATES, Vocabulary, VocabularyClass, read_rgb_image
-from ....text_cache import TextCache
+from ....processing import IMAGENET_TEMPLATES, Vocabulary, read_rgb_image
 from ...data.benchmarks import get_benchmark
-from ..predictor import Prediction, hash_weights
+from ..predictor import Prediction
 from .activation_maps import (
     Tokens,
+    add_background,
     compute_activation_maps,
     compute_affinity,
     embed_patches,
@@ -38,7 +36,9 @@ from .activation_maps import (
     resize_to_patches,
     run_block,
 )
+from .clip_images import shrink_image
 from .refinement import REFINEMENT_SETTINGS, Refinement
+from .system import System, encode_names, load_clip
 
 __all__ = ["Rules", "TagCLIP", "TagCLIPWithCRF"]
 
@@ -239,117 +239,69 @@ def choose_labels(scores: torch.Tensor, threshold: float) -> torch.Tensor:
     return labels if len(labels) else scores.argmax()[None]
 
 
-def add_background(maps: torch.Tensor) -> torch.Tensor:
-    """Put what no map claims before the maps: (n, height, width) -> (1 + n, height, width), in their format."""
-    return torch.cat([1 - maps.amax(0, keepdim=True), maps])
-
-
-class TagCLIP:
-    """TagCLIP with CLIP's weights as `Predictor`.
+class TagCLIP(System):
+    """TagCLIP with CLIP's weights; see [`System`].
 
     A class's label is what it is tagged by; its other names, where it has some, are what it is segmented by, all in
     one prompt. On Pascal VOC with the benchmark's own words these are the published ones instead.
-    The confidence is the best map's value, or that of the background.
-
-    Args:
-        checkpoint: Folder or hub id of a CLIP checkpoint, or "demo".
-        vocabulary: The classes, and the words that make up the background; auxiliary texts are not used.
-        benchmark: Name of the benchmark, for the published rules and words.
-        settings: Steps of pixel refinement (PAMR), none by default.
-        dtype: Number format, as for `choose_dtype`.
-        device: Where it shall run.
+    The confidence is the best map's value, or that of the background. Settings: steps of pixel refinement (PAMR),
+    none by default.
 
     Raises:
-        ValueError: If the checkpoint lacks weights or has a single block, or a setting does not apply.
-        OSError: If the checkpoint cannot be loaded.
+        ValueError: Also if the vision tower has a single block.
     """
 
-    accepted: tuple[str, ...] = REFINEMENT_SETTINGS
-    has_crf = False
+    title = "TagCLIP"
+    accepted = REFINEMENT_SETTINGS
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def __init__(
-        self,
-        checkpoint: str | os.PathLike[str],
-        vocabulary: Vocabulary,
-        benchmark: str | None = None,
-        settings: Mapping[str, Any] | None = None,
-        dtype: str = "auto",
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self._refinement = self._choose_refinement(settings or {})
-        self.name = os.fspath(checkpoint)
-        self._model, self._processor = load(checkpoint, method="clip", dtype=dtype, device=device)
-        self._model.requires_grad_(False)
-        tower = self._model.config.vision_config
+    def _load(self, settings: Mapping[str, Any], dtype: torch.dtype | str, device: torch.device) -> None:
+        self._refinement = Refinement.choose(settings, self.has_crf)
+        self._model, self._processor = load_clip(self.name, dtype, device)
+        tower, image_processor = self._model.config.vision_config, self._processor.image_processor
         if tower.num_hidden_layers < 2:
-            raise ValueError(f"Expected a vision tower of two blocks or more, but {checkpoint} has one. Name another.")
+            raise ValueError(f"Expected a vision tower of two blocks or more, but {self.name} has one. Name another.")
         self._patch_size, self._side = cast(int, tower.patch_size), cast(int, tower.image_size)
-        self._weights_sha256 = hash_weights(self._model)
-        classes = [VocabularyClass(entry.names) for entry in vocabulary.classes]
-        self.vocabulary = Vocabulary(classes, vocabulary.background, vocabulary.metadata)
-        self._words = choose_words(self.vocabulary, benchmark)
-        self._rules = choose_rules(self.vocabulary, benchmark)
-        self._tag_features = self._encode_texts(*list_tag_texts(self._words), TAG_TEMPLATES)
-        self._map_features = self._encode_texts(*list_map_texts(self._words), MAP_TEMPLATES)
-        # After the texts, which other kernels encode faster.
-        self._model.set_attn_implementation({"vision_config": "eager"})
-        image_processor = self._processor.image_processor
         self._pixels = {"image_mean": list(image_processor.image_mean), "image_std": list(image_processor.image_std)}
         self.prepare_images = functools.partial(_prepare_images, self._patch_size, **self._pixels)
 
-    @torch.no_grad()
-    def predict(self, prepared: Mapping[str, Any]) -> list[Prediction]:
-        """Label and confidence maps of a batch, one image after the other: each has labels of its own."""
-        predictions = []
-        for pixels, image in zip(prepared["pixel_values"], prepared["images"], strict=True):
-            pixel_values = pixels[None].to(self._model.device)
-            encoded = encode_image(self._model, pixel_values.to(self._model.dtype), self._rules)
-            kept = choose_labels(self._tag(encoded, pixel_values), self._rules.label_threshold)
-            maps = self._refinement.apply(self._locate(encoded.tokens, kept, image.shape[:2]), image)
-            confidence, places = maps.max(0)
-            ids = torch.cat([kept.new_zeros(1), kept + 1]) if self.vocabulary.background else kept
-            predictions.append(Prediction(ids[places], confidence))
-        return predictions
+    def _encode_vocabulary(self, vocabulary: Vocabulary) -> None:
+        self._words = choose_words(vocabulary, self._benchmark)
+        self._rules = choose_rules(vocabulary, self._benchmark)
+        self._tag_features = self._encode_texts(*list_tag_texts(self._words), TAG_TEMPLATES)
+        self._map_features = self._encode_texts(*list_map_texts(self._words), MAP_TEMPLATES)
 
-    def describe(self) -> dict[str, Any]:
-        """Weights, words, prompts, rules, refinement, number format and device kind."""
+    def _encode_texts(self, names: list[str], background: list[str], templates: Sequence[str]) -> torch.Tensor:
+        """(texts, projection_dim) unit features: classes, then background words."""
+        return encode_names(self._model, self._processor, names, templates, background)
+
+    def _describe(self) -> dict[str, Any]:
         rules = asdict(self._rules)
         return {
-            "method": "TagCLIP + CRF" if self._refinement.by_crf else "TagCLIP",
-            "model": self.name,
-            "weights_sha256": self._weights_sha256,
+            "method": TagCLIPWithCRF.title if self._refinement.by_crf else TagCLIP.title,
             "backbone": self._model.config.vision_config.to_diff_dict(),
             "tag_templates": len(TAG_TEMPLATES),
             "map_template": MAP_TEMPLATES[0],
             "words": "the vocabulary's" if self._words is self.vocabulary else self._words.to_dict(),
             "synonyms": "in maps, in one prompt",
-            "auxiliary_texts": "not used",
             "rules": {name: list(value) if isinstance(value, tuple) else value for name, value in rules.items()},
             "refinement": self._refinement.describe(),
             "longest_side": LONGEST_SIDE,
             **self._pixels,
             "resample": int(Image.Resampling.BICUBIC),
-            "dtype": str(self._model.dtype).removeprefix("torch."),
-            "device": self._model.device.type,
         }
 
-    def _choose_refinement(self, settings: Mapping[str, Any]) -> Refinement:
-        refused = [name for name in settings if name not in self.accepted]
-        if refused:
-            raise ValueError(
-                f"Expected settings out of {', '.join(self.accepted)} for TagCLIP, but got {', '.join(refused)}. "
-                "Leave them out."
-            )
-        return Refinement.choose(settings, self.has_crf)
+    def _part_batch(self, prepared: Mapping[str, Any]) -> Iterable[tuple[Any, ...]]:
+        return zip(prepared["pixel_values"], prepared["images"], strict=True)
 
-    def _encode_texts(self, names: list[str], background: list[str], templates: Sequence[str]) -> torch.Tensor:
-        """(texts, projection_dim) unit features: classes, then background words."""
-        self._processor.templates = list(templates)
-        inputs = self._processor(text=names, background=background).to(self._model.device)
-        features = TextCache().encode_texts(self._model, inputs["input_ids"], inputs["attention_mask"])
-        return features.roll(-len(background), 0)  # the processor has them the other way round
+    def _predict_one(self, vocabulary: Vocabulary, pixels: torch.Tensor, image: torch.Tensor) -> Prediction:
+        pixel_values = pixels[None].to(self._model.device)
+        encoded = encode_image(self._model, pixel_values.to(self._model.dtype), self._rules)
+        kept = choose_labels(self._tag(encoded, pixel_values), self._rules.label_threshold)
+        maps, ids = self._locate(encoded.tokens, kept, image.shape[:2]), kept
+        if vocabulary.background:
+            maps, ids = add_background(maps), F.pad(kept + 1, (1, 0))
+        confidence, places = self._refinement.apply(maps, image).max(0)
+        return Prediction(ids[places], confidence)
 
     def _tag(self, encoded: EncodedImage, pixel_values: torch.Tensor) -> torch.Tensor:
         """Scores (classes,) of the whole image."""
@@ -367,21 +319,17 @@ class TagCLIP:
         return image_scores
 
     def _locate(self, tokens: Tokens, kept: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-        """Maps at the image's size, in half precision as published: the background's, if there is one, and labels'."""
+        """Maps of the labels at the image's size, in half precision as published."""
         texts = torch.cat([self._map_features[kept], self._map_features[len(self._words.classes) :]])
         maps, _ = compute_activation_maps(self._model, tokens, texts, len(kept), EPSILON)
         maps = refine_maps(maps, compute_affinity(tokens.attention), self._rules.box_threshold)
-        maps = resize_maps(maps, (size[0], size[1]), EPSILON).half()
-        return add_background(maps) if self.vocabulary.background else maps
+        return resize_maps(maps, (size[0], size[1]), EPSILON).half()
 
 
 class TagCLIPWithCRF(TagCLIP):
-    """TagCLIP with the dense CRF at the end, as in its best published figures, or with PAMR in its place.
+    """TagCLIP with the dense CRF at the end, as in its best published figures, or with PAMR in its place."""
 
-    Raises:
-        ValueError: Also if the dense CRF is not installed.
-    """
-
+    title = "TagCLIP + CRF"
     has_crf = True
 
 
@@ -431,10 +379,9 @@ def _prepare_images(
     """Lists: `pixel_values` (3, height, width) of whole patches, and `images` (height, width, 3) uint8 as they are."""
     pixel_values, originals = [], []
     for image in images:
-        colors = read_rgb_image(image)
-        originals.append(torch.from_numpy(np.array(colors)))
-        colors.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC, reducing_gap=None)
-        resized = resize_to_patches(np.asarray(colors), patch_size).astype(np.float32)
+        colors = np.array(read_rgb_image(image))
+        originals.append(torch.from_numpy(colors))
+        resized = resize_to_patches(shrink_image(colors, LONGEST_SIDE), patch_size).astype(np.float32)
         normalized = (resized / 255 - np.asarray(image_mean, np.float32)) / np.asarray(image_std, np.float32)
         pixel_values.append(torch.from_numpy(np.moveaxis(normalized, -1, 0).copy()))
     return {"pixel_values": pixel_values, "images": originals}
