@@ -1,0 +1,156 @@
+"""What README and documentation print runs as printed, page by page, from top to bottom.
+
+Python blocks and `itaclip segment` run, with a local stand-in for the model on the hub; a block with a title is a
+file; a block of text after Python is what that prints; other `itaclip` commands are read with all their options. A
+block after a comment `<!-- not run: reason -->` is left out.
+"""
+
+import contextlib
+import io
+import re
+import shlex
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+from itaclip_hf.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+OWN_TESTS = {"docs/adding_a_method.md": "tests/evaluation/test_adding_a_method.py"}
+LANGUAGES = ("python", "console", "bash")
+HUB_ID = "openai/clip-vit-base-patch16"
+FENCE = re.compile(
+    r"^(?P<skip><!-- not run: .+ -->\n)?```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+COMMAND = re.compile(r"^(?:\$ )?(?:.*-m itaclip_hf\.cli|itaclip) ([a-z].*?)(?:  +#.*| #.*)?$", re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    title: str | None
+    code: str
+
+
+def read_blocks(page: Path, *languages: str) -> list[Block]:
+    """The blocks of a page that are run, of some languages or of all."""
+    found = [match for match in FENCE.finditer(page.read_text(encoding="utf-8")) if not match["skip"]]
+    blocks = [Block(match["language"], match["title"], match["code"]) for match in found]
+    return [block for block in blocks if not languages or block.language in languages]
+
+
+def read_commands(block: Block) -> list[list[str]]:
+    """The `itaclip` commands of a block, in words."""
+    return [shlex.split(command) for command in COMMAND.findall(block.code.replace("\\\n", " "))]
+
+
+def name_page(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+WITH_CODE = [page for page in PAGES if name_page(page) not in OWN_TESTS and read_blocks(page, *LANGUAGES)]
+
+
+@pytest.fixture
+def user_folder(tmp_path, monkeypatch, photo):
+    """A user's folder with a picture of their own in it."""
+    folder = tmp_path / "user"
+    (folder / "folder").mkdir(parents=True)
+    photo.rename(folder / "photo.jpg")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def given(user_folder) -> dict[str, Any]:
+    """What pages speak of without making it: an image, and label maps of two classes."""
+    maps = list(np.random.default_rng(0).integers(0, 2, (2, 8, 8)))
+    with Image.open("photo.jpg") as photo:
+        image = photo.convert("RGB")
+    return {"image": image, "predicted_maps": maps, "label_maps": maps[::-1]}
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_page)
+def test_page_runs_as_printed(page, given, checkpoint, itaclip):
+    run_page(page, given, checkpoint, itaclip)
+    if page == README:
+        assert given["labels"].shape == (40, 60)
+        assert {segment["label"] for segment in given["segments"]} <= {"background", "cat", "dog"}
+        assert Path("results/photo_labels.png").exists()
+
+
+def run_page(page: Path, given: dict[str, Any], checkpoint: Path, itaclip) -> None:
+    printed = ""
+    for block in read_blocks(page):
+        if block.title:
+            Path(block.title).write_text(block.code, encoding="utf-8")
+        elif block.language == "python":
+            printed = run_python(block.code.replace(HUB_ID, str(checkpoint)), page, given)
+        elif block.language == "text" and printed:
+            expect_printed(block.code, printed)
+            printed = ""
+        elif block.language in ("console", "bash"):
+            run_commands(block, checkpoint, itaclip)
+
+
+def run_python(code: str, page: Path, names: dict[str, Any]) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        exec(compile(code, str(page), "exec"), names)
+    return output.getvalue()
+
+
+def expect_printed(expected: str, found: str) -> None:
+    """The same text, and numbers that differ by no more than other kernels' roundings make of them."""
+    number = r"-?\d+(?:\.\d+)?"
+    assert re.sub(number, "#", found) == re.sub(number, "#", expected), found
+    values = [[float(value) for value in re.findall(number, text)] for text in (found, expected)]
+    assert values[0] == pytest.approx(values[1], rel=0.05, abs=0.02), found
+
+
+def run_commands(block: Block, checkpoint: Path, itaclip) -> None:
+    for name, *options in read_commands(block):
+        if name == "segment":
+            model = [] if "--model" in options else ["--model", checkpoint]
+            result = itaclip(name, *[str(checkpoint) if word == HUB_ID else word for word in options], *model)
+            assert result.exit_code == 0, result.output
+        else:
+            typer.main.get_command(app).commands[name].make_context(name, options)
+
+
+def test_quickstart_is_short():
+    quickstart = read_blocks(README, "python")[0].code
+    assert len(quickstart.splitlines()) <= 15
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_page)
+def test_make_targets_exist(page):
+    makefile = (ROOT / "Makefile").read_text()
+    for block in read_blocks(page, *LANGUAGES):
+        for target in re.findall(r"^(?:\$ )?make ([a-z-]+)", block.code, re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_page)
+def test_links_and_pictures_exist(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_parameter_table_has_the_defaults():
+    from itaclip_hf import ITACLIPConfig, ITACLIPImageProcessor
+
+    table = README.read_text(encoding="utf-8").split("## Parameters")[1].split("## Limits")[0]
+    config, image_processor = ITACLIPConfig(), ITACLIPImageProcessor()
+    for name, value in re.findall(r"`(\w+) = ([^`]+)`", table):
+        owner = next((part for part in (config, image_processor) if hasattr(part, name)), None)
+        if owner is not None:
+            actual = getattr(owner, name)
+            assert (dict(actual) if name == "size" else actual) == eval(value), name
