@@ -38,7 +38,7 @@ INSTALLED := $(VENV)/installed-from-$(notdir $(CONSTRAINTS))
 SOURCES   := itaclip_hf demo_world benchmarks tests
 PRESENT    = $(wildcard $(SOURCES))
 
-.PHONY: demo readme-picture test test-fast test-newest fuzz benchmark benchmark-presets ablations docs docs-serve style quality install clean
+.PHONY: demo readme-picture test test-fast test-newest fuzz benchmark benchmark-presets ablations docs docs-serve docs-pictures style quality install clean
 
 demo: $(INSTALLED)
 	$(BIN)/itaclip demo-scenes --out "$(OUT)" $(if $(IMAGE),--image "$(IMAGE)") $(if $(MODEL),--model "$(MODEL)") \
@@ -78,6 +78,10 @@ docs: $(INSTALLED)
 
 docs-serve: $(INSTALLED)
 	$(BIN)/zensical serve
+
+docs-pictures: $(INSTALLED)
+	$(BIN)/python docs/images/make_method_pictures.py
+	$(BIN)/python docs/images/make_howto_pictures.py
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix $(PRESENT)

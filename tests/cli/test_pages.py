@@ -9,6 +9,7 @@ import contextlib
 import io
 import re
 import shlex
+import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,8 @@ OWN_TESTS = {"docs/adding_a_method.md": "tests/evaluation/test_adding_a_method.p
 LANGUAGES = ("python", "console", "bash")
 HUB_ID = "openai/clip-vit-base-patch16"
 FENCE = re.compile(
-    r"^(?P<skip><!-- not run: .+ -->\n)?```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^```$",
+    r"(?P<skip>^<!-- not run: .+ -->\n)?"
+    r"^(?P<indent> *)```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^(?P=indent)```$",
     re.DOTALL | re.MULTILINE,
 )
 COMMAND = re.compile(r"^(?:\$ )?(?:.*-m itaclip_hf\.cli|itaclip) ([a-z].*?)(?:  +#.*| #.*)?$", re.MULTILINE)
@@ -43,7 +45,7 @@ class Block(NamedTuple):
 def read_blocks(page: Path, *languages: str) -> list[Block]:
     """The blocks of a page that are run, of some languages or of all."""
     found = [match for match in FENCE.finditer(page.read_text(encoding="utf-8")) if not match["skip"]]
-    blocks = [Block(match["language"], match["title"], match["code"]) for match in found]
+    blocks = [Block(match["language"], match["title"], textwrap.dedent(match["code"])) for match in found]
     return [block for block in blocks if not languages or block.language in languages]
 
 
@@ -54,6 +56,11 @@ def read_commands(block: Block) -> list[list[str]]:
 
 def name_page(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
+
+
+def mark_slow(page: Path) -> Any:
+    """Pages that run the embedded checkpoint, which is larger than the stand-in for the model on the hub."""
+    return pytest.param(page, marks=pytest.mark.slow) if "load_demo" in page.read_text(encoding="utf-8") else page
 
 
 WITH_CODE = [page for page in PAGES if name_page(page) not in OWN_TESTS and read_blocks(page, *LANGUAGES)]
@@ -78,7 +85,7 @@ def given(user_folder) -> dict[str, Any]:
     return {"image": image, "predicted_maps": maps, "label_maps": maps[::-1]}
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=name_page)
+@pytest.mark.parametrize("page", [mark_slow(page) for page in WITH_CODE], ids=name_page)
 def test_page_runs_as_printed(page, given, checkpoint, itaclip):
     run_page(page, given, checkpoint, itaclip)
     if page == README:
