@@ -19,9 +19,11 @@ import typer
 from PIL import Image
 
 from itaclip_hf.cli.main import app
+from itaclip_hf.methods import PRESETS, Settings
+from itaclip_hf.methods.settings import SETTING_NAMES
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+README, START, SETTINGS = ROOT / "README.md", ROOT / "docs" / "index.md", ROOT / "docs" / "settings.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 OWN_TESTS = {"docs/adding_a_method.md": "tests/evaluation/test_adding_a_method.py"}
 LANGUAGES = ("python", "console", "bash")
@@ -88,10 +90,11 @@ def given(user_folder) -> dict[str, Any]:
 @pytest.mark.parametrize("page", [mark_slow(page) for page in WITH_CODE], ids=name_page)
 def test_page_runs_as_printed(page, given, checkpoint, itaclip):
     run_page(page, given, checkpoint, itaclip)
-    if page == README:
-        assert given["labels"].shape == (40, 60)
+    if page in (README, START):
         assert {segment["label"] for segment in given["segments"]} <= {"background", "cat", "dog"}
         assert Path("results/photo_labels.png").exists()
+    if page == START:
+        assert given["labels"].shape == (40, 60)
 
 
 def run_page(page: Path, given: dict[str, Any], checkpoint: Path, itaclip) -> None:
@@ -132,9 +135,10 @@ def run_commands(block: Block, checkpoint: Path, itaclip) -> None:
             typer.main.get_command(app).commands[name].make_context(name, options)
 
 
-def test_quickstart_is_short():
-    quickstart = read_blocks(README, "python")[0].code
-    assert len(quickstart.splitlines()) <= 15
+def test_quickstarts_are_short():
+    offline, quickstart = (block.code for block in read_blocks(README, "python"))
+    assert "load_demo()" in offline and HUB_ID in quickstart
+    assert max(len(code.splitlines()) for code in (offline, quickstart)) <= 15
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_page)
@@ -151,13 +155,12 @@ def test_links_and_pictures_exist(page):
         assert target.startswith("http") or (page.parent / target).exists(), target
 
 
-def test_parameter_table_has_the_defaults():
-    from itaclip_hf import ITACLIPConfig, ITACLIPImageProcessor
+def test_settings_table_has_every_setting_with_its_default():
+    table = SETTINGS.read_text(encoding="utf-8").split("## All of them")[1].split("## Presets")[0]
+    shown = {name: eval(value) for name, value in re.findall(r"`(\w+) = ([^`]+)`", table)}
+    assert shown == {name: getattr(Settings(), name) for name in SETTING_NAMES}
 
-    table = README.read_text(encoding="utf-8").split("## Parameters")[1].split("## Limits")[0]
-    config, image_processor = ITACLIPConfig(), ITACLIPImageProcessor()
-    for name, value in re.findall(r"`(\w+) = ([^`]+)`", table):
-        owner = next((part for part in (config, image_processor) if hasattr(part, name)), None)
-        if owner is not None:
-            actual = getattr(owner, name)
-            assert (dict(actual) if name == "size" else actual) == eval(value), name
+
+def test_presets_table_has_every_preset():
+    table = SETTINGS.read_text(encoding="utf-8").split("## Presets")[1]
+    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == [name for name in PRESETS if name != "demo"]
