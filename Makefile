@@ -8,6 +8,7 @@
 #   make benchmark                 speed and memory of this machine, about a quarter of an hour; keep it idle
 #   make benchmark-presets         quality against seconds an image on the drawn scenes
 #   make ablations                 tables of docs/ablations/ on held-out scenes, about ten minutes on two cores
+#   make docs / make docs-serve     the documentation site, into build/site / shown while it is written (Python 3.11)
 #   make style / make quality      put the code in order / check it
 
 PYTHON      ?= python3
@@ -37,7 +38,7 @@ INSTALLED := $(VENV)/installed-from-$(notdir $(CONSTRAINTS))
 SOURCES   := itaclip_hf demo_world benchmarks tests
 PRESENT    = $(wildcard $(SOURCES))
 
-.PHONY: demo readme-picture test test-fast test-newest fuzz benchmark benchmark-presets ablations style quality install clean
+.PHONY: demo readme-picture test test-fast test-newest fuzz benchmark benchmark-presets ablations docs docs-serve docs-pictures style quality install clean
 
 demo: $(INSTALLED)
 	$(BIN)/itaclip demo-scenes --out "$(OUT)" $(if $(IMAGE),--image "$(IMAGE)") $(if $(MODEL),--model "$(MODEL)") \
@@ -71,6 +72,17 @@ benchmark-presets: $(INSTALLED)
 ablations: $(INSTALLED)
 	$(BIN)/python docs/make_ablations.py $(ABLATION_OPTIONS)
 
+# Warnings, links to nowhere among them, are errors.
+docs: $(INSTALLED)
+	$(BIN)/zensical build --clean --strict
+
+docs-serve: $(INSTALLED)
+	$(BIN)/zensical serve
+
+docs-pictures: $(INSTALLED)
+	$(BIN)/python docs/images/make_method_pictures.py
+	$(BIN)/python docs/images/make_howto_pictures.py
+
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix $(PRESENT)
 	$(BIN)/ruff format $(PRESENT)
@@ -95,5 +107,5 @@ $(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-lowest .venv-newest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache itaclip_demo itaclip_evaluation itaclip_results itaclip_benchmarks itaclip_ablation itaclip_tuning
+	rm -rf .venv .venv-lowest .venv-newest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .cache itaclip_demo itaclip_evaluation itaclip_results itaclip_benchmarks itaclip_ablation itaclip_tuning
 	find . -name __pycache__ -type d -not -path "./.git/*" -prune -exec rm -rf {} +
