@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from itaclip_hf.evaluation.ablation.report import format_ablation
-from itaclip_hf.evaluation.reporting.markdown import format_table
+from itaclip_hf.markdown import format_table
 
 from .vocabulary import WorldClasses, load_world_classes
 

@@ -22,11 +22,11 @@ from itaclip_hf.evaluation.data.segmentation_datasets import load_benchmark_data
 from itaclip_hf.evaluation.metrics.comparison import bootstrap_mean_iou_difference
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.reporting.full_evaluation import evaluate_and_report
-from itaclip_hf.evaluation.reporting.markdown import escape
 from itaclip_hf.evaluation.reporting.plots import check_plotting, choose_gallery_images
 from itaclip_hf.evaluation.reporting.report import format_markdown, load_report
 from itaclip_hf.evaluation.reporting.report_comparison import compare_reports, format_comparison
 from itaclip_hf.evaluation.running.runner import RunOptions
+from itaclip_hf.markdown import escape
 from itaclip_hf.methods import find_published, get_method
 from itaclip_hf.processing import VocabularyClass
 

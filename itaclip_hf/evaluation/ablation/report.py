@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files import write_json, write_text
-from ..data.benchmarks import BENCHMARKS
-from ..metrics.comparison import compare_counts
-from ..reporting.markdown import (
+from ...markdown import (
     bold,
     code,
     escape,
@@ -25,6 +23,8 @@ from ..reporting.markdown import (
     picture,
     signed_percent,
 )
+from ..data.benchmarks import BENCHMARKS
+from ..metrics.comparison import compare_counts
 from ..reporting.plots import plot_differences
 from ..running.runner import EvaluationResult
 from .tables import AblationTable

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...files import read_json, write_json, write_text
+from ...markdown import bold, code, escape, format_facts, format_table, percent, picture
 from ...methods import Published
 from ...processing import Vocabulary
 from ..data.benchmarks import Benchmark
 from ..metrics.confusion_matrix import SegmentationScores, compute_segmentation_scores
-from .markdown import bold, code, escape, format_facts, format_table, percent, picture
 
 if TYPE_CHECKING:
     from ..running.runner import EvaluationResult

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ...markdown import bold, escape, format_table, percent, signed_percent
 from ..metrics.comparison import Comparison, compare_counts
 from ..metrics.image_counts import ImageCounts
-from .markdown import bold, escape, format_table, percent, signed_percent
 from .report import PER_IMAGE_FILE, load_report
 
 __all__ = ["compare_reports", "format_comparison"]

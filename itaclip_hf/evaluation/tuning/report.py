@@ -15,12 +15,12 @@ from typing import Any
 from accelerate import Accelerator
 
 from ...files import own_results, write_json, write_text
+from ...markdown import Markup, bold, escape, format_table, percent, signed_percent
 from ...modeling import ITACLIPForSemanticSegmentation
 from ...processing import ITACLIPProcessor, Vocabulary
 from ..data.dataset_split import SubsetDataset
 from ..metrics.comparison import Comparison
 from ..reporting.full_evaluation import evaluate_and_report
-from ..reporting.markdown import Markup, bold, escape, format_table, percent, signed_percent
 from ..reporting.report_comparison import compare_reports
 from ..running.predictor import ITACLIPPredictor
 from ..running.runner import RunOptions, make_accelerator

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from ...plain_text import show_control_characters
+from .plain_text import show_control_characters
 
 __all__ = [
     "Markup",

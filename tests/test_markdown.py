@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from itaclip_hf.evaluation.reporting.markdown import (
+from itaclip_hf.evaluation.reporting.report import format_markdown, load_report
+from itaclip_hf.markdown import (
     bold,
     code,
     escape,
@@ -18,9 +19,8 @@ from itaclip_hf.evaluation.reporting.markdown import (
     picture,
     signed_percent,
 )
-from itaclip_hf.evaluation.reporting.report import format_markdown, load_report
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def test_a_table_of_ordinary_names_is_written_as_it_is() -> None:
