@@ -1,4 +1,5 @@
 from . import evaluation as evaluation
+from .explaining import explain as explain
 from .hub_export import save_with_code as save_with_code
 from .loading import load as load, load_demo as load_demo, load_method as load_method
 from .methods import Settings as Settings

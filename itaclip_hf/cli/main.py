@@ -20,6 +20,7 @@ from .convert import convert
 from .demo_scenes import demo_scenes
 from .env import env
 from .evaluate import evaluate
+from .explain import explain
 from .options.groups import take_groups
 from .segment import segment
 from .terminal import say, warn
@@ -30,6 +31,7 @@ __all__ = ["COMMANDS", "app", "main"]
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     segment,
+    explain,
     demo_scenes,
     evaluate,
     tune,

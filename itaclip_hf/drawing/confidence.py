@@ -1,9 +1,11 @@
-"""Pictures of confidence maps, pixel scores between 0 and 1: in colours for people, in grey for programs."""
+"""Pictures of scores between 0 and 1: in colours for people, also over a part of a picture, in grey for programs."""
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["draw_confidence", "to_grey_image"]
+from .palette import PAPER
+
+__all__ = ["draw_confidence", "draw_heat", "to_grey_image"]
 
 CONFIDENCE_COLORS = (  # from dark violet (0) by way of magenta and orange to pale yellow (1): lightness rises evenly
     (13, 8, 35),
@@ -21,6 +23,24 @@ def draw_confidence(confidence: np.ndarray) -> Image.Image:
     stops = np.array(CONFIDENCE_COLORS, dtype=float)
     channels = [np.interp(np.clip(confidence, 0, 1), places, stops[:, channel]) for channel in range(3)]
     return Image.fromarray(np.stack(channels, axis=-1).round().astype(np.uint8))
+
+
+def draw_heat(
+    image: Image.Image, scores: np.ndarray, box: tuple[float, float, float, float], opacity: float = 0.65
+) -> Image.Image:
+    """Lay coarse scores over a part of a picture; the rest is dimmed.
+
+    Args:
+        image: RGB picture.
+        scores: Between 0 and 1, (rows, columns), one for each cell of the part.
+        box: (top, left, bottom, right) of the part, in pixels.
+        opacity: How much of the colours is seen, from 0 to 1.
+    """
+    top, left, bottom, right = map(round, box)
+    heat = draw_confidence(scores).resize((right - left, bottom - top), Image.Resampling.NEAREST)
+    drawn = Image.blend(image, Image.new("RGB", image.size, PAPER), 0.6)
+    drawn.paste(Image.blend(image.crop((left, top, right, bottom)), heat, opacity), (left, top))
+    return drawn
 
 
 def to_grey_image(scores: np.ndarray) -> Image.Image:

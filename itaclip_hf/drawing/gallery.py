@@ -14,6 +14,7 @@ def draw_gallery(
     column_titles: Sequence[str] = (),
     row_titles: Sequence[str] = (),
     cell_width: int = 320,
+    cell_titles: Sequence[Sequence[str]] = (),
 ) -> Image.Image:
     """Arrange pictures in a table.
 
@@ -22,6 +23,7 @@ def draw_gallery(
         column_titles: Written above the columns.
         row_titles: Written above each row.
         cell_width: Width of every picture, in pixels.
+        cell_titles: Written above each picture, row by row.
 
     Raises:
         ValueError: If there are no pictures, or rows or titles differ in number.
@@ -36,6 +38,11 @@ def draw_gallery(
         )
     gap, title_height = 8, 26
     cells = [[_fit_width(image, cell_width) for image in row] for row in rows]
+    if cell_titles:
+        cells = [
+            [_draw_title(cell, title, title_height) for cell, title in zip(*row, strict=True)]
+            for row in zip(cells, cell_titles, strict=True)
+        ]
     heights = [max(cell.height for cell in row) for row in cells]
     row_title_height = title_height if row_titles else 0
     height = gap + (title_height if column_titles else 0) + sum(heights) + len(rows) * (gap + row_title_height)
@@ -59,3 +66,10 @@ def _fit_width(image: Image.Image, width: int) -> Image.Image:
         return image.convert("RGB")
     height = max(1, round(image.height * width / image.width))
     return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _draw_title(image: Image.Image, title: str, height: int) -> Image.Image:
+    page = Image.new("RGB", (image.width, image.height + height), PAPER)
+    page.paste(image, (0, height))
+    ImageDraw.Draw(page).text((0, 4), title, FAINT, ImageFont.load_default(15))
+    return page

@@ -1,0 +1,68 @@
+"""`itaclip explain`: why images are segmented as they are, for classes named on the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options.classes import ClassOptions
+from .options.model import ModelOptions
+from .options.processes import DeviceOption
+from .options.settings import SettingOptions
+from .terminal import say
+
+__all__ = ["explain"]
+
+
+def explain(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images, and folders of images.")],
+    words: ClassOptions,
+    model: ModelOptions,
+    settings: SettingOptions,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="X,Y", help="Also show what the patch at this pixel looks at, in every block."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results; those of earlier runs are replaced.")] = Path(
+        "itaclip_explained"
+    ),
+    device: DeviceOption = "auto",
+) -> None:
+    """Tell why images are segmented as they are: which words won where, by how much, and what changes without each.
+
+    Prints two tables for each image and writes NAME_explained.png (classes, words that won, leads, runners-up),
+    NAME_explained.json (all figures) and, with --at, NAME_attention.png: the attention of a patch over the blocks.
+    """
+    from ..files import own_results, write_json, write_png
+    from .images import find_images, read_image_file
+
+    place = None if at is None else _read_place(at)
+    vocabulary = words.read() or model.own_vocabulary()
+    if vocabulary is None:
+        raise ValueError(
+            'Expected the words to explain, but got none. Add --classes "cat; dog, puppy", also for a model that has '
+            "some: it keeps no words."
+        )
+    files = find_images(images, out)
+    from ..explaining import explain as explain_image  # not before: a wrong option is told at once
+
+    loaded = model.load(settings, device)
+    for file in files:
+        base = out / file.result_name
+        kinds = ("explained.png", "explained.json", *(["attention.png"] if place else []))
+        picture, figures, *attention = (base.with_name(f"{base.name}_{kind}") for kind in kinds)
+        with own_results(base.parent, [path.name for path in (picture, figures, *attention)]):
+            found = explain_image(read_image_file(file.path), *loaded, vocabulary, place)
+            write_png(picture, found.draw())
+            for path in attention:
+                write_png(path, found.draw_attention())
+            write_json(figures, {"image": str(file.path), "model": model.model, **found.to_json()})
+        say(f"{file.path} -> {picture}\n\n{found.to_markdown()}")
+
+
+def _read_place(text: str) -> tuple[int, int]:
+    try:
+        x, y = map(int, text.split(","))
+    except ValueError:
+        raise ValueError(f'Expected a pixel as "X,Y", such as 120,80, but got {text!r}. Write two numbers.') from None
+    return x, y

@@ -1,0 +1,68 @@
+"""`itaclip explain` as a user runs it."""
+
+import json
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def explain(itaclip, checkpoint, photo, tmp_path):
+    def run(*options):
+        words = ["--classes", "cat; dog, puppy", "--background", "sky, wall"]
+        return itaclip(
+            "explain", photo, "--model", checkpoint, "--preset", "fast", "--out", tmp_path / "out", *words, *options
+        )
+
+    return run
+
+
+def test_tables_pictures_and_figures(explain, tmp_path):
+    for _ in range(2):  # the results of the first run are replaced
+        result = explain("--at", "30,20")
+        assert result.exit_code == 0, result.output
+    assert "| class | % of pixels | score | margin | won by | ahead of | next best in % |" in result.output
+    out = tmp_path / "out"
+    content = json.loads((out / "photo_explained.json").read_text())
+    assert (content["width"], content["height"]) == (60, 40)
+    assert [entry["label"] for entry in content["classes"]] == ["background", "cat", "dog"]
+    assert sorted((each["kind"], each["text"]) for each in content["without"]) == [
+        ("background word", "sky"),
+        ("background word", "wall"),
+        ("name", "dog"),
+        ("name", "puppy"),
+    ]
+    assert content["attention"]["at"] == [30, 20] and len(content["attention"]["blocks"]) == 13
+    for kind in ("explained", "attention"):
+        Image.open(out / f"photo_{kind}.png").verify()
+
+
+def test_without_a_place_there_is_no_attention(explain, tmp_path):
+    assert explain().exit_code == 0
+    assert json.loads((tmp_path / "out" / "photo_explained.json").read_text())["attention"] is None
+    assert not (tmp_path / "out" / "photo_attention.png").exists()
+
+
+def test_other_files_stay(explain, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "photo_explained.png").write_text("mine")
+    result = explain()
+    assert result.exit_code == 2 and "to be an earlier result, but it is another file" in result.output
+    assert (tmp_path / "out" / "photo_explained.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["12", "1,2,3", "a,b"])
+def test_a_place_is_two_numbers(explain, place):
+    result = explain("--at", place)
+    assert result.exit_code == 2
+    assert f'Expected a pixel as "X,Y", such as 120,80, but got {place!r}.' in result.output
+
+
+def test_a_place_outside_is_an_error_of_use(explain):
+    result = explain("--at", "60,0")
+    assert result.exit_code == 2 and "of an image of 60 x 40" in result.output
+
+
+def test_words_are_needed(itaclip, checkpoint, photo):
+    result = itaclip("explain", photo, "--model", checkpoint)
+    assert result.exit_code == 2 and "Expected the words to explain, but got none." in result.output
