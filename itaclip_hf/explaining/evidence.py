@@ -18,7 +18,7 @@ class PixelEvidence(NamedTuple):
         queries: The best of that class's names or words, int64, its position in the vocabulary's `query_names`.
         scores: Score of the class, float32, between 0 and 1.
         runners_up: The best other class, int64; the class itself where there is no other.
-        margins: How much lower that one scores, float32; negative where thresholds or closing chose the class.
+        margins: How much lower that one scores, float32; negative where finishing the map chose the class.
     """
 
     labels: torch.Tensor

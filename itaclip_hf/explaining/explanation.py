@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from ..markdown import format_table, percent
+from ..methods import Settings
 from ..modeling import ITACLIPForSemanticSegmentation
 from ..modeling.data_contract import pack_inputs
 from ..processing import ITACLIPProcessor, Vocabulary, read_rgb_image
@@ -222,7 +223,7 @@ def explain(
     (features,) = model.encode_dense(pack_inputs(inputs.to(model.device))[0])
     with torch.autocast(model.device.type, enabled=False):  # sums of many terms need float32
         maps = compute_text_maps(features, model.config, embeddings)
-        evidence, omissions = _compare(maps, texts, processor, vocabulary)
+        evidence, omissions = _compare(maps, texts, processor, vocabulary, Settings.of(model, processor))
     attention = None
     if at is not None:
         attention = attend_from(
@@ -238,7 +239,11 @@ def _fit_memory(height: int, width: int, texts: int) -> tuple[int, int]:
 
 
 def _compare(
-    text_maps: torch.Tensor, texts: EncodedTexts, processor: ITACLIPProcessor, vocabulary: Vocabulary
+    text_maps: torch.Tensor,
+    texts: EncodedTexts,
+    processor: ITACLIPProcessor,
+    vocabulary: Vocabulary,
+    settings: Settings,
 ) -> tuple[PixelEvidence, tuple[Omission, ...]]:
     """The label map of the whole vocabulary, and what becomes of it without each text."""
     queries = texts.mix(vocabulary)
@@ -246,11 +251,12 @@ def _compare(
     classes = ClassMaps.of_queries(maps, queries)
     best_queries = maps.argmax(-1).unique().tolist()
     (labels,) = processor.post_process_label_maps([classes])
-    has_thresholds = bool(processor.image_processor.score_threshold or processor.image_processor.area_threshold)
     omissions = []
-    for reduction in list_reductions(vocabulary, processor.auxiliary_weight > 0):
+    for reduction in list_reductions(vocabulary, settings.uses_texts):
         others = labels
-        if has_thresholds or reduction.query is None or reduction.query in best_queries:  # else it decides nothing
+        if (
+            settings.has_thresholds or reduction.query is None or reduction.query in best_queries
+        ):  # else it decides nothing
             weights, class_ids, _ = texts.mix(reduction.vocabulary)
             own = text_maps @ weights[torch.tensor(class_ids) == reduction.class_id].T
             (others,) = processor.post_process_label_maps([classes.with_class(reduction.class_id, own)])

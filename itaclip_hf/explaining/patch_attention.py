@@ -1,17 +1,15 @@
 """What one patch looks at: its row of the attention maps of all blocks, and of ITACLIP's rebuilt last block.
 
-The window that has the patch nearest to its middle is encoded plainly, once. A map is read off by letting it weigh the
-identity matrix in the place of values, so that every registered map can be shown. After Figure 3 of the paper.
+The window that has the patch nearest to its middle is encoded plainly, once. After Figure 3 of the paper.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import nn
 
 from ..modeling import ITACLIPForSemanticSegmentation
-from ..modeling.vision_itaclip import ITACLIPLastEncoderLayer
+from ..modeling.vision_itaclip import ITACLIPEncoderLayer
 from ..modeling.windows import Box, WindowedImage
 
 __all__ = ["PatchAttention", "attend_from"]
@@ -75,13 +73,13 @@ def attend_from(model: ITACLIPForSemanticSegmentation, image: WindowedImage, at:
         min(int((position - start) // side), count - 1)
         for position, start, count in zip(place, starts, grid, strict=True)
     )
-    rows = _compute_rows(model, image.pixels[None, :, box[0], box[1]], 1 + row * grid[1] + column)
+    rows = _attend(model, image.pixels[None, :, box[0], box[1]], (row, column))
     ends = (start + count * side for start, count in zip(starts, grid, strict=True))
     window = tuple(round(edge / scale, 2) for edge, scale in zip((*starts, *ends), scales * 2, strict=True))
     names = [f"block {number}" for number in range(1, len(rows))]
-    return PatchAttention(
-        at, (row, column), window, [*names, f"block {len(names)}, rebuilt"], rows[:, 1:].unflatten(1, grid), rows[:, 0]
-    )
+    names.append(f"block {len(names)}, rebuilt")
+    maps, class_token = (torch.stack(part) for part in zip(*rows, strict=True))
+    return PatchAttention(at, (row, column), cast(Any, window), names, maps, class_token)
 
 
 def _measure_distance(box: Box, place: Sequence[float]) -> float:
@@ -89,26 +87,34 @@ def _measure_distance(box: Box, place: Sequence[float]) -> float:
     return sum(((part.start + part.stop) / 2 - position) ** 2 for part, position in zip(box, place, strict=True))
 
 
-def _compute_rows(model: ITACLIPForSemanticSegmentation, window: torch.Tensor, token: int) -> torch.Tensor:
-    """(blocks + 1, tokens) of one token's attention in a window (1, 3, height, width)."""
+def _attend(
+    model: ITACLIPForSemanticSegmentation, window: torch.Tensor, patch: tuple[int, int]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """What a patch of a window (1, 3, height, width) looks at in each block: patches (grid_h, grid_w), class token."""
     vision, config = model.vision_model, model.config
-    last_block = cast(ITACLIPLastEncoderLayer, vision.encoder.layers[-1])
-    if config.answers_on_proxy_grid:
-        raise ValueError(
-            "Expected a method that attends to CLIP's own patches, but this one attends to its proxy's. Leave out the "
-            "place, or explain another method."
-        )
-    proxied = model.encode_proxy(window, [config])
-    encoded = vision.encode_blocks(window, [config], range(1, len(vision.encoder.layers)), proxied=proxied)
-    last = last_block.self_attn.project(last_block.layer_norm1(encoded.hidden_states))
-    batch, heads, tokens, _ = last.value.shape
-    identity = torch.eye(tokens).to(last.value).expand(batch, heads, -1, -1)
-    rows = [
-        last_block.self_attn.attend(block.query[:, :, token : token + 1], block.key, identity)[0, 0]
-        for block in (*encoded.projections.values(), last)
-    ]
-    rebuilt = vision.blend_maps(encoded, config)[0]
-    if not config.last_class_token:
-        rebuilt = nn.functional.pad(rebuilt, (1, 0, 1, 0))
-    rows.append(rebuilt[:, token])
-    return torch.stack([row.float().mean(0) for row in rows])  # each (heads, tokens)
+    blocks = cast(Sequence[ITACLIPEncoderLayer], vision.encoder.layers)
+    encoded = vision.encode_blocks(window, [config], range(len(blocks)), None, model.encode_proxy(window, [config]))
+    grid, found = encoded.grid, []
+    for block, state in zip(blocks, encoded.states, strict=True):
+        query, key, _ = block.self_attn.project(block.layer_norm1(cast(torch.Tensor, state)))
+        query = query[0, :, 1 + patch[0] * grid[1] + patch[1], None]
+        row = (block.self_attn.scale * query @ key[0].mT).softmax(-1).float().mean((0, 1))
+        found.append((row[1:].view(grid), row[0]))
+    found.append(_attend_in_last(*vision.compute_last_map(encoded, config), patch, grid))
+    return found
+
+
+def _attend_in_last(
+    attention: torch.Tensor, own_grid: tuple[int, int], patch: tuple[int, int], grid: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same of the rebuilt block, (1, tokens, heads, tokens), maybe on another grid and without a class token."""
+    cells = own_grid[0] * own_grid[1]
+    skipped = attention.shape[1] - cells
+    row, column = (
+        (2 * place + 1) * own // (2 * count) for place, own, count in zip(patch, own_grid, grid, strict=True)
+    )
+    shares = attention[0, skipped + row * own_grid[1] + column].float().mean(0)
+    maps = shares[skipped:].view(1, *own_grid)
+    if own_grid != grid:
+        maps = torch.nn.functional.adaptive_avg_pool2d(maps, grid) * (cells / (grid[0] * grid[1]))
+    return maps[0], shares[:skipped].sum()

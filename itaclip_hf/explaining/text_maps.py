@@ -11,7 +11,6 @@ from ..modeling.class_scores import Queries
 from ..modeling.query_maps import QueryMaps
 from ..modeling.windows import DenseFeatures
 from ..processing import ITACLIPProcessor, Vocabulary
-from ..processing.processing_itaclip import mix_texts
 
 __all__ = ["ClassMaps", "EncodedTexts", "compute_text_maps"]
 
@@ -20,19 +19,19 @@ class EncodedTexts:
     """The texts of a vocabulary, and how to mix queries of any part of them.
 
     Args:
-        processor: Says what share definitions have.
+        processor: Mixes them.
         vocabulary: The whole vocabulary.
         embeddings: (texts, dim) unit vectors, in the processor's order.
     """
 
     def __init__(self, processor: ITACLIPProcessor, vocabulary: Vocabulary, embeddings: torch.Tensor) -> None:
         self.embeddings = embeddings
-        self._share = processor.auxiliary_weight
-        self._rows = {text: row for row, text in enumerate(mix_texts(vocabulary, self._share)[0])}
+        self._processor = processor
+        self._rows = {text: row for row, text in enumerate(processor.mix_texts(vocabulary)[0])}
 
     def mix(self, vocabulary: Vocabulary) -> Queries:
         """Queries of a part of the vocabulary; in the place of embeddings, the weights of all texts."""
-        texts, _, mixing = mix_texts(vocabulary, self._share)
+        texts, _, mixing = self._processor.mix_texts(vocabulary)
         columns = torch.tensor([self._rows[text] for text in texts])
         weights = torch.zeros(len(mixing), len(self.embeddings)).index_add_(1, columns, torch.from_numpy(mixing))
         return Queries(weights.to(self.embeddings.device), list(vocabulary.query_classes), len(vocabulary.labels))

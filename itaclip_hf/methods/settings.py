@@ -482,6 +482,11 @@ class Settings:
         """Whether texts about the classes have any weight."""
         return self.auxiliary_weight > 0
 
+    @property
+    def has_thresholds(self) -> bool:
+        """Whether pixels may lose the class with the best score."""
+        return bool(self.score_threshold or self.area_threshold)
+
     def describe_windows(self) -> str:
         """How an image is cut into windows, in words."""
         return f"windows every {self.window_stride} pixels" if self.window_size else "the whole image at once"

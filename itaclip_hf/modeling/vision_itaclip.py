@@ -174,15 +174,11 @@ class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
         Returns:
             (batch, tokens, dim), on the grid of `relations`; without class token where the block does without.
         """
-        attention, class_token = self.self_attn, tokens[:, :1]
-        if not config.last_class_token:
-            tokens = tokens[:, 1:]
-        projections = attention.project(self.layer_norm1(tokens))
-        if relations.grid != encoded.grid:  # the proxy's, on which nothing but its map lives
-            projections = HeadProjections(*(_resize_heads(part, encoded.grid, relations.grid) for part in projections))
-        attended = attention.merge_heads(
-            attend_by_maps(self._choose_terms(projections, encoded, relations, config), projections.value)
-        )
+        class_token = tokens[:, :1]
+        tokens = tokens if config.last_class_token else tokens[:, 1:]
+        projections = self._project(tokens, encoded, relations)
+        terms = self._choose_terms(projections, encoded, relations, config)
+        attended = self.self_attn.merge_heads(attend_by_maps(terms, projections.value))
         hidden_states = tokens + attended if config.last_residual else attended
         if config.last_feed_forward:
             hidden_states = hidden_states + self.mlp(self.layer_norm2(hidden_states))
@@ -190,13 +186,21 @@ class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
             hidden_states = hidden_states + config.class_token_share * class_token
         return hidden_states
 
-    def blend_maps(self, encoded: EncodedBlocks, relations: PatchRelations, config: ITACLIPConfig) -> torch.Tensor:
-        """The attention map itself, (batch, heads, tokens, tokens), on CLIP's grid."""
-        tokens = encoded.hidden_states[:, 0 if config.last_class_token else 1 :]
+    def compute_map(
+        self, tokens: torch.Tensor, encoded: EncodedBlocks, relations: PatchRelations, config: ITACLIPConfig
+    ) -> torch.Tensor:
+        """The attention map by itself, for explanations: as for `forward` -> (batch, tokens, heads, tokens)."""
+        last = self._project(tokens if config.last_class_token else tokens[:, 1:], encoded, relations)
+        # What weighs the identity matrix in the place of values is the map, of whatever kind.
+        identity = torch.eye(last.value.shape[-2]).to(last.value).expand(*last.value.shape[:-1], -1)
+        return attend_by_maps(self._choose_terms(last, encoded, relations, config), identity)
+
+    def _project(self, tokens: torch.Tensor, encoded: EncodedBlocks, relations: PatchRelations) -> HeadProjections:
         projections = self.self_attn.project(self.layer_norm1(tokens))
-        batch, heads, count, _ = projections.value.shape
-        identity = torch.eye(count).to(projections.value).expand(batch, heads, -1, -1)
-        return attend_by_maps(self._choose_terms(projections, encoded, relations, config), identity).transpose(1, 2)
+        if relations.grid == encoded.grid:
+            return projections
+        # The proxy's, on which nothing but its map lives.
+        return HeadProjections(*(_resize_heads(part, encoded.grid, relations.grid) for part in projections))
 
     def _choose_terms(
         self, last: HeadProjections, encoded: EncodedBlocks, relations: PatchRelations, config: ITACLIPConfig
@@ -307,7 +311,7 @@ class ITACLIPVisionModel(CLIPVisionModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         selected = _select_states(output_hidden_states, 1 + len(self.encoder.layers))
-        encoded = self.encode_blocks(pixel_values, [self.itaclip_config], (), selected, regions, proxied)
+        encoded = self.encode_blocks(pixel_values, [self.itaclip_config], selected, regions, proxied)
         last = self.run_last_block(encoded, self.itaclip_config)
         tokens = last.branches[0][1]
         kept = [state if index in selected else None for index, state in enumerate([*encoded.states, tokens])]
@@ -321,8 +325,7 @@ class ITACLIPVisionModel(CLIPVisionModel):
     def encode_blocks(
         self,
         pixel_values: torch.Tensor,
-        configs: Sequence[ITACLIPConfig] = (),
-        layers: Collection[int] = (),
+        configs: Sequence[ITACLIPConfig],
         selected_states: Collection[int] = (),
         regions: torch.Tensor | None = None,
         proxied: ProxyFeatures | None = None,
@@ -332,12 +335,11 @@ class ITACLIPVisionModel(CLIPVisionModel):
         Args:
             pixel_values: (batch, 3, height, width), CLIP-normalised.
             configs: Say what a last block needs that may follow.
-            layers: Further blocks, counted from 1, whose projections are kept.
             selected_states: Indices of further states to keep: 0 before the first block, n after block n.
             regions: (batch, height, width) region of each pixel, 0 for none.
             proxied: What a proxy makes of the images, where a last block asks for it.
         """
-        layers = {*layers, *(layer for config in configs for layer in config.layers_read)}
+        layers = {layer for config in configs for layer in config.layers_read}
         wanted = {*selected_states, *(index for config in configs for index in config.states_read)}
         hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
         states = [hidden_states if 0 in wanted else None]
@@ -352,13 +354,7 @@ class ITACLIPVisionModel(CLIPVisionModel):
 
     def run_last_block(self, encoded: EncodedBlocks, config: ITACLIPConfig) -> LastStates:
         """Run the last block as `config` says, once, or twice where earlier blocks are fused into another pass."""
-        relations = self._relate_patches(encoded, config)
-        tokens = encoded.hidden_states
-        if relations.is_outlier is not None:
-            tokens = _replace_patches(tokens, clean_patches(tokens[:, 1:], relations.is_outlier, encoded.grid))
-        if config.smoothing_before:
-            similarity = self._compare_patches(encoded, config.smoothing_before, relations.is_outlier)
-            tokens = _replace_patches(tokens, smooth_patches(tokens[:, 1:], similarity, config.smoothing_threshold))
+        tokens, relations = self._prepare_last(encoded, config)
         last = self._end(tokens, encoded, relations, config)
         branches = [(1.0, last)]
         if config.fused_layers:
@@ -371,10 +367,21 @@ class ITACLIPVisionModel(CLIPVisionModel):
             branches += [(config.region_token_weight, self._spread_region_tokens(encoded, relations))]
         return LastStates(branches, relations.grid)
 
-    def blend_maps(self, encoded: EncodedBlocks, config: ITACLIPConfig) -> torch.Tensor:
-        """The attention map of the last block as configured, (batch, heads, tokens, tokens)."""
+    def compute_last_map(self, encoded: EncodedBlocks, config: ITACLIPConfig) -> tuple[torch.Tensor, tuple[int, int]]:
+        """The attention map of the last block's first pass, (batch, tokens, heads, tokens), and its patch grid."""
+        tokens, relations = self._prepare_last(encoded, config)
         block = cast(ITACLIPLastEncoderLayer, self.encoder.layers[-1])
-        return block.blend_maps(encoded, self._relate_patches(encoded, config), config)
+        return block.compute_map(tokens, encoded, relations, config), relations.grid
+
+    def _prepare_last(self, encoded: EncodedBlocks, config: ITACLIPConfig) -> tuple[torch.Tensor, PatchRelations]:
+        """Tokens that go into the last block, cleaned and smoothed, and how its patches are related."""
+        relations, tokens = self._relate_patches(encoded, config), encoded.hidden_states
+        if relations.is_outlier is not None:
+            tokens = _replace_patches(tokens, clean_patches(tokens[:, 1:], relations.is_outlier, encoded.grid))
+        if config.smoothing_before:
+            similarity = self._compare_patches(encoded, config.smoothing_before, relations.is_outlier)
+            tokens = _replace_patches(tokens, smooth_patches(tokens[:, 1:], similarity, config.smoothing_threshold))
+        return tokens, relations
 
     def _end(
         self, tokens: torch.Tensor, encoded: EncodedBlocks, relations: PatchRelations, config: ITACLIPConfig

@@ -20,7 +20,7 @@ from transformers.utils.type_validators import padding_validator, tensor_type_va
 from .image_processing_itaclip import ITACLIPImageProcessor, check_options, check_value, refuse_misspelled
 from .vocabulary import IMAGENET_TEMPLATES, Vocabulary, straighten_text
 
-__all__ = ["ITACLIPProcessor", "mix_texts"]
+__all__ = ["ITACLIPProcessor"]
 
 TEXT_INPUT_NAMES = ["input_ids", "attention_mask", "text_weight", "query_classes"]
 CLIP_CONTEXT_LENGTH = 77
@@ -171,7 +171,7 @@ class ITACLIPProcessor(ProcessorMixin):
 
     def _encode_vocabulary(self, vocabulary: Vocabulary, text_kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
         """Token ids of all texts, names before auxiliary texts, and the weights that mix them into queries."""
-        texts, owners, text_weight = mix_texts(vocabulary, self.auxiliary_weight)
+        texts, owners, text_weight = self.mix_texts(vocabulary)
         texts = [straighten_text(text) for text in texts]
         prompts = [template.format(text) for text in texts for template in self.templates]
         tokens = self._tokenize(prompts, owners, text_kwargs)
@@ -183,6 +183,18 @@ class ITACLIPProcessor(ProcessorMixin):
             "text_weight": text_weight,
             "query_classes": np.array(vocabulary.query_classes, dtype=np.int64),
         }
+
+    def mix_texts(self, vocabulary: Vocabulary) -> tuple[list[str], list[str], np.ndarray]:
+        """Say how queries are made of texts.
+
+        Args:
+            vocabulary: The words.
+
+        Returns:
+            The texts to encode, names before auxiliary texts; the class or background word that each is for; the
+            weights that mix them into queries, (queries, texts) float32.
+        """
+        return _mix_texts(vocabulary, self.auxiliary_weight)
 
     def _tokenize(self, prompts: list[str], owners: list[str], text_kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
         """Tokenize to one length; what is too long loses the end of its text and keeps the end token."""
@@ -323,17 +335,8 @@ def _check_names_differ(vocabulary: Vocabulary, tokens: np.ndarray, text_weight:
         )
 
 
-def mix_texts(vocabulary: Vocabulary, share: float) -> tuple[list[str], list[str], np.ndarray]:
-    """Say how queries are made of texts.
-
-    Args:
-        vocabulary: The words.
-        share: Share of a class's auxiliary texts in each of its queries.
-
-    Returns:
-        The texts to encode; the class or background word that each is for; the weights that mix them into queries,
-        (queries, texts) float32.
-    """
+def _mix_texts(vocabulary: Vocabulary, share: float) -> tuple[list[str], list[str], np.ndarray]:
+    """See `ITACLIPProcessor.mix_texts`; `share` is that of a class's auxiliary texts in each of its queries."""
     # Without weight, auxiliary texts would be encoded in vain.
     auxiliary_texts = [entry.auxiliary_texts if share else () for entry in vocabulary.classes]
     names = vocabulary.query_names

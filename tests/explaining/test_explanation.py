@@ -195,7 +195,7 @@ def test_the_rebuilt_block_shows_its_own_formula(wide):
     model.config.attention_prior_std = 0.0
     vision, token = model.vision_model, 1 + 2 * 14 + 6
     with torch.inference_mode():
-        encoded = vision.encode_blocks(pixels, layers=(7, 8, 10))
+        encoded = vision.encode_blocks(pixels, [model.config])
         last = vision.encoder.layers[-1]
         own = last.self_attn.project(last.layer_norm1(encoded.hidden_states))
 
