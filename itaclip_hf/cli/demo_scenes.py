@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ..loading import Loaded
+    from ..media.pictures import SegmentedImage
     from ..processing import Vocabulary
-    from .images import SegmentedImage
 
 __all__ = ["demo_scenes"]
 
@@ -149,10 +149,10 @@ def _segment_photo(image: Path, loaded: "Loaded", words: ClassOptions, title: st
     """Segment an image and write its picture, which says what made it."""
     from ..drawing import draw_gallery
     from ..files import write_png
+    from ..media.pictures import read_picture, segment_image
     from ..text_cache import TextCache
-    from .images import read_image_file, segment_image
 
-    pixels = read_image_file(image)
+    pixels = read_picture(image)
     loaded.model.set_vocabulary(loaded.processor, words.read() or _name_scene_classes(), TextCache())
     result = segment_image(pixels, *loaded)
     say(f"\n{image.name}, by {title}: {result.summarize()}")
@@ -174,8 +174,8 @@ def _segment_scenes(loaded: "Loaded", names: Sequence[str]) -> "Image.Image":
     import numpy as np
 
     from ..drawing import draw_gallery
+    from ..media.pictures import segment_image
     from ..samples import count_demo_scenes, load_demo_scene
-    from .images import segment_image
 
     confusion = np.zeros((len(names), len(names)), dtype=np.int64)
     rows, titles, start = [], [], time.perf_counter()

@@ -2,15 +2,17 @@
 
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..media import KINDS, Found, ImageFile, Plan, ResultFiles, Track
 from .options.classes import ClassOptions
+from .options.media import MediaOptions
 from .options.model import ModelOptions
 from .options.processes import DeviceOption
 from .options.settings import SettingOptions
@@ -18,11 +20,13 @@ from .terminal import say, warn
 
 if TYPE_CHECKING:
     from ..loading import Loaded
-    from .images import ImageFile, SegmentedImage
 
 __all__ = ["segment"]
 
+Tasks = Sequence[tuple[ImageFile, ResultFiles]]
+
 LONGEST_NAME = 255  # bytes, of a file in a folder, on nearly every file system
+NOTED_REDUCTION = 2  # times a side; details that the model does not see are said from there on
 
 
 class Existing(str, Enum):
@@ -33,49 +37,17 @@ class Existing(str, Enum):
     skip = "skip"
 
 
-@dataclass(frozen=True)
-class ResultFiles:
-    """The files of one image's result. The JSON file is written last: where it is, the result is complete."""
-
-    labels: Path
-    overlay: Path
-    confidence: Path
-    description: Path
-
-    @classmethod
-    def of(cls, image_file: "ImageFile", out: Path) -> "ResultFiles":
-        """The files that belong to an image."""
-        base = out / image_file.result_name
-        return cls(
-            *(base.with_name(base.name + end) for end in ("_labels.png", "_overlay.png", "_confidence.png", ".json"))
-        )
-
-    def existing(self) -> list[Path]:
-        """Those of them that are there."""
-        # Unlike `Path.exists`, this is also an answer where a name is too long to exist.
-        return [
-            path for path in (self.labels, self.overlay, self.confidence, self.description) if os.path.lexists(path)
-        ]
-
-    def read_request(self) -> tuple[Any, Any]:
-        """Image and settings of an earlier result; nothing where there is none of ours."""
-        from ..files import read_json
-
-        try:
-            content = read_json(self.description)
-            return content["image"], content["settings"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None, None
-
-
 def segment(
     images: Annotated[
-        list[Path],
-        typer.Argument(metavar="IMAGE...", help="Images, and folders that are searched with all below them."),
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...", help="Images, addresses of images, and folders that are searched with all below them."
+        ),
     ],
     words: ClassOptions,
     model: ModelOptions,
     settings: SettingOptions,
+    media: MediaOptions,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("itaclip_results"),
     confidence: Annotated[
         bool,
@@ -93,16 +65,20 @@ def segment(
     """Segment images into classes that you name.
 
     Writes for each image NAME_labels.png (label ids, with a palette), NAME_overlay.png and NAME.json (share and mean
-    score of each class). Images of folders keep their subfolders; a second image of the same name becomes NAME-2.
-    An image that cannot be read is reported, the others are done, and the exit code is 1.
+    score of each class). Images of folders keep their subfolders; a second image of the same name becomes NAME-2, and
+    the frames of a GIF or pages of a TIFF become NAME_0001, NAME_0002, … An image that cannot be read is reported,
+    the others are done, and the exit code is 1.
     """
     from ..files import locked_folder
+    from ..media.pictures import find_images
     from ..methods import Settings
-    from .images import find_images
 
+    if media.tile is not None:
+        media.refuse_sizes(settings)
     vocabulary = words.read()
-    files = find_images(images, out)
-    _protect_files(files, out, existing)
+    tasks = [(file, _name_results(file, out)) for file in find_images(images, out)]
+    plan = Plan(confidence, media.tile)
+    _protect_files(tasks, existing)
     loaded = model.load(settings, device, vocabulary or model.own_vocabulary())
     if not loaded.model.config.query_classes:
         raise ValueError(
@@ -114,118 +90,129 @@ def segment(
         **Settings.of(*loaded).to_json(),
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "vocabulary": None if vocabulary is None else vocabulary.fingerprint,
-        "confidence": confidence,
+        **plan._asdict(),
     }
-    if existing is Existing.skip:
-        files = _leave_out_finished(files, out, request)
+    remaining = _leave_out_finished(tasks, request) if existing is Existing.skip else tasks
     with locked_folder(out):
-        _protect_files(files, out, existing)  # once more, as another run may have come before
-        failed = _segment_files(files, out, request, loaded)
+        _protect_files(remaining, existing)  # once more, as another run may have come before
+        failed = _segment_files(remaining, request, loaded, plan)
     if failed:
-        warn(f"{failed} of {len(files)} images failed; see the lines above.")
+        warn(f"{failed} of {len(remaining)} images failed; see the lines above.")
         raise typer.Exit(1)
 
 
-def _protect_files(files: Sequence["ImageFile"], out: Path, existing: Existing) -> None:
-    """Nothing takes the place of an image to segment, nor of a file that is no result of ours."""
-    from ..files import is_own_png, refuse_others
-
-    images = {os.path.realpath(file.path) for file in files}
-    with_results = []
-    for file in files:
-        results = ResultFiles.of(file, out)
-        there = results.existing()
-        for path in there:
-            if os.path.realpath(path) in images:
-                raise ValueError(
-                    f"Expected results beside the images, but {path} is an image itself. Use another --out."
-                )
-        if there and existing is not Existing.refuse and results.read_request() == (None, None):
-            # A run that was stopped leaves pictures without a description.
-            refuse_others(there, lambda path: path.suffix == ".png" and is_own_png(path))
-        with_results += [file.path] if there else []
-    if with_results and existing is Existing.refuse:
-        others = f" and {len(with_results) - 1} others" if len(with_results) > 1 else ""
-        raise ValueError(
-            f"Expected no results in {out} yet, but those of {with_results[0]}{others} are there. "
-            "Use --existing overwrite, --existing skip or another --out."
-        )
+def _name_results(file: ImageFile, out: Path) -> ResultFiles:
+    base = out / file.result_name
+    return ResultFiles(*(base.with_name(base.name + end) for end in KINDS[file.kind].ends))
 
 
-def _leave_out_finished(files: Sequence["ImageFile"], out: Path, request: dict[str, Any]) -> list["ImageFile"]:
-    remaining = []
-    for file in files:
-        results = ResultFiles.of(file, out)
-        if not os.path.lexists(results.description):
-            remaining.append(file)
-        elif results.read_request() != (str(file.path), request):
-            raise ValueError(
-                f"Expected {results.description} to be of {file.path} with the same settings, but it is of another "
-                "image or other settings. Use --existing overwrite or another --out."
-            )
-    if len(remaining) < len(files):
-        say(f"{len(files) - len(remaining)} of {len(files)} images are finished already.")
+def _protect_files(tasks: Tasks, existing: Existing) -> None:
+    if any(os.path.lexists(path) for _, results in tasks for path in vars(results).values()):
+        from .results import protect_files
+
+        protect_files(tasks, may_replace=existing is not Existing.refuse)
+
+
+def _leave_out_finished(tasks: Tasks, request: dict[str, Any]) -> Tasks:
+    from .results import leave_out_finished
+
+    remaining = leave_out_finished(tasks, request)
+    if len(remaining) < len(tasks):
+        say(f"{len(tasks) - len(remaining)} of {len(tasks)} images are finished already.")
     return remaining
 
 
-def _segment_files(files: Sequence["ImageFile"], out: Path, request: dict[str, Any], loaded: "Loaded") -> int:
+def _segment_files(tasks: Tasks, request: dict[str, Any], loaded: "Loaded", plan: Plan) -> int:
     """Segment every file and write its results; the number of files that failed."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
     from ..image_errors import find_image_error
+    from ..media.pictures import summarize_classes
 
-    done, failed = 0, 0
+    done, failed, is_noted = 0, 0, False
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         try:
-            for file in progress.track(files, description="Segmenting"):
+            for file, results in progress.track(tasks, description="Segmenting"):
+                start = time.perf_counter()
                 try:
-                    results = _check_names(ResultFiles.of(file, out))
-                    result, seconds = _segment_file(file.path, loaded)
+                    _check_names(results)
+                    found = _segment_file(file, results, loaded, plan, _make_track(progress))
                 except Exception as error:
-                    reason = str(error) if isinstance(error, OSError) else find_image_error(error)
+                    reason = find_image_error(error)
                     if reason is None:
                         raise
                     failed += 1
-                    warn(f"{file.path}: {' '.join(reason.split())}")
+                    warn(f"{file}: {' '.join(reason.split())}")
                     continue
-                _write_result(results, result, {"image": str(file.path), "settings": request, "seconds": seconds})
+                _write_description(results, file, request, found, round(time.perf_counter() - start, 3))
                 done += 1
-                say(f"{file.path} -> {results.overlay}: {result.summarize()}")
+                say(f"{file} -> {results.overlay}: {summarize_classes(found.classes)}")
+                is_noted = is_noted or _note_reduction(file, found)
         except KeyboardInterrupt as stop:
-            current = files[min(done + failed, len(files) - 1)].path
+            current, _ = tasks[min(done + failed, len(tasks) - 1)]
             advice = "To go on, run it again with --existing skip."
-            raise type(stop)(f"{done} of {len(files)} images are done, not {current}. {advice}") from None
+            raise type(stop)(f"{done} of {len(tasks)} images are done, not {current}. {advice}") from None
     return failed
 
 
-def _segment_file(path: Path, loaded: "Loaded") -> tuple["SegmentedImage", float]:
-    """The result, and the seconds that it took."""
-    from .images import read_image_file, segment_image
-
-    start = time.perf_counter()
-    result = segment_image(read_image_file(path), *loaded)
-    return result, round(time.perf_counter() - start, 3)
-
-
-def _check_names(results: ResultFiles) -> ResultFiles:
+def _check_names(results: ResultFiles) -> None:
     longest = results.confidence.name
     if len(os.fsencode(longest)) > LONGEST_NAME:
         raise ValueError(
             f"Expected a name that leaves room for its results' names, but {longest} has more than {LONGEST_NAME} "
             "bytes. Rename the image."
         )
-    return results
 
 
-def _write_result(paths: ResultFiles, result: "SegmentedImage", origin: dict[str, Any]) -> None:
-    from ..drawing import make_palette, to_grey_image, to_indexed_image
-    from ..files import write_json, write_png
+def _segment_file(file: ImageFile, results: ResultFiles, loaded: "Loaded", plan: Plan, track: Track) -> Found:
+    """Write a file's results, but for the description.
 
-    write_png(paths.labels, to_indexed_image(result.labels, make_palette(result.has_background)))
-    write_png(paths.overlay, result.draw())
-    if origin["settings"]["confidence"]:
-        write_png(paths.confidence, to_grey_image(result.confidence))
-    size = {"height": result.image.height, "width": result.image.width}
-    write_json(paths.description, {**origin, **size, "classes": result.describe_classes()})
+    Raises:
+        ValueError: If it cannot be read; errors of the system are those of writing.
+    """
+    kind = import_module(f"..media.{KINDS[file.kind].module}", __package__)
+    try:
+        opened = kind.open_input(file, plan)
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    return opened.segment(results, loaded, plan, track)
+
+
+def _write_description(
+    results: ResultFiles, file: ImageFile, request: dict[str, Any], found: Found, seconds: float
+) -> None:
+    from ..files import write_json
+
+    height, width = found.size
+    origin = {"image": str(file), "settings": request, "seconds": seconds, "height": height, "width": width}
+    write_json(results.description, {**origin, **found.details, "classes": found.classes})
+
+
+def _note_reduction(file: ImageFile, found: Found) -> bool:
+    """Say that the model did not see what is in a large image, and how it would."""
+    is_reduced = min(found.size) > NOTED_REDUCTION * min(found.seen)
+    if is_reduced:
+        size, seen = (" x ".join(map(str, each)) for each in (found.size, found.seen))
+        warn(
+            f"Note: {file} has {size} pixels, and the model saw {seen}. To find small things, too, add --tile 1024: "
+            "that works at the image's own resolution.",
+            "yellow",
+        )
+    return is_reduced
+
+
+def _make_track(progress: Any) -> Track:
+    """Shows steps within a file as a line of their own, as long as they last."""
+
+    def track(steps: Iterable[Any], total: int | None, what: str) -> Iterator[Any]:
+        task = progress.add_task(what, total=total)
+        try:
+            for step in steps:
+                yield step
+                progress.advance(task)
+        finally:
+            progress.remove_task(task)
+
+    return track

@@ -280,6 +280,26 @@ class ITACLIPConfig(CLIPConfig):
             "Bake vocabularies with `model.set_vocabulary(processor, vocabulary)`.",
         )
 
+    @property
+    def refinement_reach(self) -> int:
+        """How far refinement sees, in pixels."""
+        return self.pamr_steps * max(self.pamr_dilations) if self.pamr_steps else 0
+
+    @property
+    def tile_overlap(self) -> int:
+        """How far around a part of an image the model must see to label it as in the whole, in pixels.
+
+        That is what windows and refinement see, and where maps are finished. The whole image at once has no such
+        distance: half of the size that the tower was trained on then gives a part its context.
+        """
+        seen = self.window_size or cast(int, self.vision_config.image_size) // 2
+        return seen + self.refinement_reach + CLOSING_REACH
+
+    @property
+    def tile_step(self) -> int:
+        """What the place of a part must be a multiple of, in pixels, to have the windows of the whole."""
+        return self.window_stride if self.window_size else 1
+
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Make a configuration from a dictionary; this class's fields among `kwargs` go in before the check."""
@@ -306,6 +326,7 @@ class ITACLIPConfig(CLIPConfig):
         return {**config_dict, "model_type": cls.model_type}, kwargs
 
 
+CLOSING_REACH = 2  # pixels that label maps are closed by, there and back
 TUPLE_FIELDS = tuple(name for name, kind in ITACLIPConfig.__annotations__.items() if str(kind).startswith("tuple"))
 
 

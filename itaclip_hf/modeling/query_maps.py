@@ -29,6 +29,7 @@ __all__ = [
     "Stitcher",
     "Tile",
     "compute_refinement_matrix",
+    "cut_tiles",
     "interpolation_matrix",
     "plan_stitching",
     "plan_tiles",
@@ -131,8 +132,20 @@ def plan_tiles(size: tuple[int, int], halo: int, pixels: int) -> list[Tile]:
     if size[0] * size[1] <= pixels:
         whole = (slice(0, size[0]), slice(0, size[1]))
         return [Tile(whole, whole)]
-    side = max(int(pixels**0.5) - 2 * halo, halo, 1)
-    rows, columns = (_cut_axis(length, side, halo) for length in size)
+    return cut_tiles(size, max(int(pixels**0.5) - 2 * halo, halo, 1), halo)
+
+
+def cut_tiles(size: tuple[int, int], side: int, halo: int, step: int = 1) -> list[Tile]:
+    """Cut a result, or an image, into tiles of equal sides as far as possible.
+
+    Args:
+        size: (height, width).
+        side: Longest side of a core, in pixels, but for rounding to `step`.
+        halo: How far beyond its core a tile is computed, in pixels, at least; ends at the border of the image.
+        step: What the upper and left edges of cores and of what they are computed on are multiples of.
+    """
+    halo = -(-halo // step) * step
+    rows, columns = (_cut_axis(length, side, halo, step) for length in size)
     return [
         Tile((core_rows, core_columns), (reach_rows, reach_columns))
         for core_rows, reach_rows in rows
@@ -223,8 +236,7 @@ class QueryMaps:
         self._stitcher = plan_stitching(
             features.image.layout, features.grid, features.image.size, self.size, self.device
         )
-        halo = config.pamr_steps * max(config.pamr_dilations) if config.pamr_steps else 0
-        self.tiles = plan_tiles(self.size, halo, PIXELS_PER_TILE)
+        self.tiles = plan_tiles(self.size, config.refinement_reach, PIXELS_PER_TILE)
 
     def compute(self, tile: Tile, embeddings: torch.Tensor) -> Iterator[torch.Tensor]:
         """Maps of one tile, a chunk of queries at a time.
@@ -261,9 +273,9 @@ def _axis_matrix(
     return interpolation_matrix(length, output_length, device) @ (placed / cover).flatten(1)
 
 
-def _cut_axis(length: int, side: int, halo: int) -> list[tuple[slice, slice]]:
+def _cut_axis(length: int, side: int, halo: int, step: int) -> list[tuple[slice, slice]]:
     count = -(-length // side)
-    edges = [index * length // count for index in range(count + 1)]
+    edges = [*sorted({index * length // count // step * step for index in range(count)}), length]
     return [
         (slice(start, stop), slice(max(start - halo, 0), min(stop + halo, length))) for start, stop in pairwise(edges)
     ]

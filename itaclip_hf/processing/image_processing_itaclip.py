@@ -35,6 +35,7 @@ from .segmentation_maps import (
     compute_segment_scores,
     drop_small_classes_,
     find_small_classes,
+    find_small_counts,
     pair_with_target_sizes,
     stack_label_maps,
 )
@@ -429,6 +430,29 @@ class ITACLIPImageProcessor(PilBackend):
             labels = best.labels.masked_fill(best.confidence < score_threshold, 0)
             results.append(close_label_map(labels) if closing else labels)
         return results
+
+    def finish_tile(self, best: Any, is_dropped: torch.Tensor | None = None) -> torch.Tensor:
+        """Finish the label map of a part of an image, as `post_process_label_maps` does with a whole one.
+
+        Args:
+            best: As there, of the part.
+            is_dropped: Which classes the area threshold drops from the image; see `find_dropped_classes`.
+
+        Returns:
+            Class ids (height, width), int64; those up to 2 pixels from where the part was cut may differ.
+        """
+        if is_dropped is not None:
+            best.drop_classes_(is_dropped)
+        return self.post_process_label_maps([best], area_threshold=0.0)[0]
+
+    def find_dropped_classes(self, counts: torch.Tensor) -> torch.Tensor:
+        """Which classes the area threshold drops from an image that has so many pixels of each, (num_classes,)."""
+        return find_small_counts(counts, self.area_threshold or 0.0)
+
+    @property
+    def drops_small_classes(self) -> bool:
+        """Whether there is an area threshold, for which one has to see the whole image first."""
+        return bool(self.area_threshold)
 
     def _choose_thresholds(
         self, score_threshold: float | None, area_threshold: float | None, closing: bool | None

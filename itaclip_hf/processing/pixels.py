@@ -22,12 +22,21 @@ import torch
 import torch.nn.functional as F
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 
-__all__ = ["check_length", "compute_resized_size", "open_image", "read_image", "read_rgb_image", "resize_image"]
+__all__ = [
+    "check_length",
+    "compute_resized_size",
+    "list_frames",
+    "open_image",
+    "read_image",
+    "read_rgb_image",
+    "resize_image",
+]
 
 # What photographs come in; EPS and others would run foreign programs. Those that PIL knows from the start come first,
 # and AVIF last, as older versions of PIL know nothing of it.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "DIB", "TIFF", "WEBP", "JPEG2000", "AVIF")
 
+TIFF_KIND, REDUCED, MASK = 254, 1, 4  # the tag, and its bits
 TRANSPARENT_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 DEEP_MODES = ("I", "F")  # and everything that begins with "I;16"; PIL's own conversion would clip them at 255
 COLOR_CHANNELS = (3, 4)
@@ -43,11 +52,39 @@ INTERPOLATION_MODES = {
 WEIGHT_SCALE = np.float32(2048)  # a weight of 1 in fixed point
 
 
-def open_image(source: str | os.PathLike[str] | IO[bytes]) -> PIL.Image.Image:
+def list_frames(source: str | os.PathLike[str] | IO[bytes]) -> list[int]:
+    """Places of the pictures in a file: pages of a TIFF, frames of a GIF; the one of a file that cannot be read.
+
+    Smaller copies and masks in a TIFF, and what a camera puts behind the photograph in a JPEG, are no pictures.
+    """
+    if isinstance(source, str | os.PathLike) and not os.path.isfile(source):
+        return [0]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(source, formats=FORMATS) as image:
+                return _list_frames(image)
+    except Exception:  # decoders raise what they like, and `open_image` says it
+        return [0]
+
+
+def _list_frames(image: PIL.Image.Image) -> list[int]:
+    frames = list(range(getattr(image, "n_frames", 1)))
+    if image.format == "TIFF":
+        kinds = []
+        for frame in frames:
+            image.seek(frame)
+            kinds.append(image.tag_v2.get(TIFF_KIND, 0))  # type: ignore[attr-defined]
+        frames = [frame for frame, kind in zip(frames, kinds, strict=True) if not kind & (REDUCED | MASK)]
+    return frames[:1] if image.format == "MPO" else frames or [0]
+
+
+def open_image(source: str | os.PathLike[str] | IO[bytes], frame: int = 0) -> PIL.Image.Image:
     """Read an image file, once and whole, in its own mode and orientation.
 
     Args:
         source: A path or an open binary file.
+        frame: Which of its pictures; see `list_frames`.
 
     Raises:
         OSError: If it cannot be read or decoded, whatever its decoder says; the message need not name the file.
@@ -58,6 +95,7 @@ def open_image(source: str | os.PathLike[str] | IO[bytes]) -> PIL.Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(source, formats=FORMATS) as image:
+                image.seek(frame)
                 image.load()
                 return image
     except (FileNotFoundError, MemoryError):

@@ -19,6 +19,7 @@ __all__ = [
     "compute_segment_scores",
     "drop_small_classes_",
     "find_small_classes",
+    "find_small_counts",
     "pair_with_target_sizes",
     "stack_label_maps",
 ]
@@ -133,7 +134,12 @@ def find_small_classes(labels: torch.Tensor, num_classes: int, area_threshold: f
     Returns:
         Which classes are small, bool (num_classes,); class 0 never is.
     """
-    counts = torch.bincount(labels.flatten(), minlength=num_classes)
+    return find_small_counts(torch.bincount(labels.flatten(), minlength=num_classes), area_threshold)
+
+
+def find_small_counts(counts: torch.Tensor, area_threshold: float) -> torch.Tensor:
+    """As `find_small_classes`, from the number of pixels of each class, (num_classes,)."""
+    counts = counts.clone()
     counts[0] = 0
     is_small = counts <= area_threshold * counts.sum().double()
     is_small[0] = False

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from itaclip_hf.cli.images import find_images
+from itaclip_hf.media.pictures import find_images
 
 
 def save_picture(path, seed=0):

@@ -115,3 +115,10 @@ def test_gallery_of_uneven_rows_is_an_error():
         draw_gallery([[picture], [picture, picture]])
     with pytest.raises(ValueError, match="2 column titles"):
         draw_gallery([[picture, picture]], ("one",))
+
+
+def test_overlay_of_a_large_picture_is_that_of_its_strips(labels, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (*labels.shape, 3), dtype=np.uint8)
+    whole = np.array(draw_overlay(pixels, labels, make_palette()))
+    monkeypatch.setattr("itaclip_hf.drawing.label_maps.PIXELS_AT_ONCE", 5 * labels.shape[1])
+    assert np.array_equal(np.array(draw_overlay(pixels, labels, make_palette())), whole)

@@ -1,0 +1,41 @@
+"""Options about large images, and about what else is written."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from ...methods.settings import SIZE_NAMES
+from .settings import SettingOptions, name_option
+
+__all__ = ["MediaOptions"]
+
+
+@dataclass(frozen=True)
+class MediaOptions:
+    """How inputs of unusual kinds are worked on."""
+
+    panel = "Large images"
+
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=64,
+            max=2**14,
+            help="Work on images at their own resolution, cut into tiles of so many pixels a side (such as 1024) that "
+            "overlap so far that no seam shows; by default an image is scaled down as the settings say.",
+        ),
+    ] = None
+
+    def refuse_sizes(self, settings: SettingOptions) -> None:
+        """Refuse options that scale an image which is worked on as it is.
+
+        Raises:
+            ValueError: If one was given.
+        """
+        given = [name_option(name) for name in settings.given() if name in SIZE_NAMES]
+        if given:
+            raise ValueError(
+                f"Expected no {given[0]} with --tile, which works at the image's own resolution, but got both. Leave "
+                "one of them out."
+            )

@@ -1,0 +1,82 @@
+"""Earlier results in the folder of `itaclip segment`: what they may give way to, and which are finished."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..media import ImageFile, ResultFiles
+
+__all__ = ["leave_out_finished", "protect_files"]
+
+
+Tasks = Sequence[tuple[ImageFile, ResultFiles]]
+
+
+def protect_files(tasks: Tasks, may_replace: bool) -> None:
+    """Make sure that nothing takes the place of an image to segment, nor of a file that is no result of ours.
+
+    Args:
+        tasks: Images, and where their results will be.
+        may_replace: Whether earlier results may be there.
+
+    Raises:
+        ValueError: If an image, or an earlier result that must stay, is in the way.
+        FileExistsError: If another file is.
+    """
+    from ..files import is_own_png, refuse_others
+
+    images = {os.path.realpath(file.path) for file, _ in tasks}
+    with_results = []
+    for file, results in tasks:
+        there = _find_existing(results)
+        for path in there:
+            if os.path.realpath(path) in images:
+                raise ValueError(
+                    f"Expected results beside the images, but {path} is an image itself. Use another --out."
+                )
+        if there and may_replace and _read_request(results) == (None, None):
+            # A run that was stopped leaves pictures without a description.
+            refuse_others(there, lambda path: path.suffix == ".png" and is_own_png(path))
+        with_results += [(file, results)] if there else []
+    if with_results and not may_replace:
+        file, results = with_results[0]
+        others = f" and {len(with_results) - 1} others" if len(with_results) > 1 else ""
+        raise ValueError(
+            f"Expected no results in {results.description.parent} yet, but those of {file}{others} are there. "
+            "Use --existing overwrite, --existing skip or another --out."
+        )
+
+
+def leave_out_finished(tasks: Tasks, request: dict[str, Any]) -> list[tuple[ImageFile, ResultFiles]]:
+    """The images without a result of this very request.
+
+    Raises:
+        ValueError: If one has a result of another image or of other settings.
+    """
+    remaining = []
+    for file, results in tasks:
+        if not os.path.lexists(results.description):
+            remaining.append((file, results))
+        elif _read_request(results) != (str(file), request):
+            raise ValueError(
+                f"Expected {results.description} to be of {file} with the same settings, but it is of another "
+                "image or other settings. Use --existing overwrite or another --out."
+            )
+    return remaining
+
+
+def _find_existing(results: ResultFiles) -> list[Path]:
+    """Those of the files that are there; unlike `Path.exists`, also where a name is too long to exist."""
+    return [path for path in vars(results).values() if os.path.lexists(path)]
+
+
+def _read_request(results: ResultFiles) -> tuple[Any, Any]:
+    """Image and settings of an earlier result; nothing where there is none of ours."""
+    from ..files import read_json
+
+    try:
+        content = read_json(results.description)
+        return content["image"], content["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, None

@@ -1,0 +1,138 @@
+"""Kinds of input and formats of output: one file each and one row here, which `itaclip segment` reads.
+
+The module of a kind of input has `open_input(file, plan)`, which raises OSError for what cannot be read; what it gives
+has `segment(results, loaded, plan, track)`, which writes the result and returns what was `Found`. The module of a
+format has `write(finished, place)`, which writes the results of all images once more, as other tools read them.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = [
+    "ADDRESS_STARTS",
+    "FORMATS",
+    "KINDS",
+    "Finished",
+    "Format",
+    "Found",
+    "ImageFile",
+    "Kind",
+    "Plan",
+    "ResultFiles",
+    "Track",
+]
+
+# Wraps steps to show how far they are: steps, number of them (or `None`), what they are.
+Track = Callable[[Iterable[Any], int | None, str], Iterable[Any]]
+
+
+class Kind(NamedTuple):
+    """A kind of input.
+
+    Attributes:
+        module: Its file here.
+        suffixes: Of its files' names, where they tell.
+        ends: What the names of its results end in: label map, overlay, confidence, description.
+    """
+
+    module: str
+    suffixes: frozenset[str]
+    ends: tuple[str, str, str, str]
+
+
+class Format(NamedTuple):
+    """A format of output beside the usual files.
+
+    Attributes:
+        module: Its file here.
+        place: The file or folder that is written into the folder for the results.
+    """
+
+    module: str
+    place: str
+
+
+KINDS = {
+    "picture": Kind(
+        "pictures",
+        frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}),
+        ("_labels.png", "_overlay.png", "_confidence.png", ".json"),
+    ),
+}
+ADDRESS_STARTS = ("http://", "https://")
+FORMATS: dict[str, Format] = {}
+
+
+class Plan(NamedTuple):
+    """What is wanted.
+
+    Attributes:
+        confidence: Whether confidence maps are written.
+        tile: Side in pixels of the tiles that images are cut into at their own resolution; `None`: in one piece,
+            scaled to the size that the processor says.
+    """
+
+    confidence: bool = False
+    tile: int | None = None
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An input, and the name of its results.
+
+    Attributes:
+        path: Where it is; an address as text.
+        result_name: A path below the output folder without suffix.
+        kind: One of `KINDS`.
+        frame: Which picture of a file with many; `None` if it has one.
+    """
+
+    path: Path | str
+    result_name: Path
+    kind: str = "picture"
+    frame: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.frame is None else f"{self.path} [{self.frame}]"
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """The files of one input's result. The JSON file is written last: where it is, the result is complete."""
+
+    labels: Path
+    overlay: Path
+    confidence: Path
+    description: Path
+
+
+class Found(NamedTuple):
+    """What was found in an input.
+
+    Attributes:
+        size: Its (height, width).
+        seen: (height, width) at which the model saw it.
+        classes: Id, name, share and mean score of every class.
+        details: What else the description says.
+    """
+
+    size: tuple[int, int]
+    seen: tuple[int, int]
+    classes: list[dict[str, Any]]
+    details: dict[str, Any] = {}
+
+
+class Finished(NamedTuple):
+    """A finished result on disk.
+
+    Attributes:
+        file: The input.
+        results: The files.
+        description: The content of the JSON file.
+    """
+
+    file: ImageFile
+    results: ResultFiles
+    description: dict[str, Any]

@@ -1,0 +1,288 @@
+"""Finds inputs, and segments those that are pictures (photographs, frames, whatever PIL reads): whole, or in tiles."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from . import ADDRESS_STARTS, KINDS, Found, ImageFile, Plan, ResultFiles, Track
+
+if TYPE_CHECKING:
+    from ..loading import Loaded
+    from ..modeling import ITACLIPForSemanticSegmentation
+    from ..processing import ITACLIPProcessor
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ClassTally",
+    "Picture",
+    "SegmentedImage",
+    "find_images",
+    "name_classes",
+    "open_input",
+    "read_picture",
+    "segment_image",
+    "summarize_classes",
+]
+
+IMAGE_SUFFIXES = KINDS["picture"].suffixes
+MANY_PICTURES = frozenset({".gif", ".tif", ".tiff", ".webp"})
+
+
+class ClassTally:
+    """Counts pixels and scores of every class, over any number of parts.
+
+    Args:
+        names: Name of each label.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.counts = np.zeros(len(names), dtype=np.int64)
+        self.scores = np.zeros(len(names))
+
+    def add(self, labels: np.ndarray, confidence: np.ndarray) -> None:
+        """Take label ids and scores of the same pixels."""
+        self.counts += np.bincount(labels.ravel(), minlength=len(self.names))
+        self.scores += np.bincount(labels.ravel(), weights=confidence.ravel(), minlength=len(self.names))
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Id, name, share of the pixels and mean score of every class; the score of an absent class is `None`."""
+        total = max(int(self.counts.sum()), 1)
+        return [
+            {
+                "id": label,
+                "name": name,
+                "share": round(float(count / total), 6),
+                "mean_score": round(float(score / count), 6) if count else None,
+            }
+            for label, (name, count, score) in enumerate(zip(self.names, self.counts, self.scores, strict=True))
+        ]
+
+
+def summarize_classes(classes: Sequence[dict[str, Any]], most: int = 4) -> str:
+    """The largest classes and their shares in a line."""
+    found = sorted((entry for entry in classes if entry["share"]), key=lambda entry: -entry["share"])
+    shown = [f"{entry['name']} {entry['share']:.0%}" for entry in found[:most]]
+    return ", ".join(shown) + (f" and {len(found) - most} more" if len(found) > most else "")
+
+
+@dataclass(frozen=True)
+class SegmentedImage:
+    """An image and what was found in it.
+
+    Attributes:
+        image: The RGB image.
+        labels: Label ids (height, width).
+        confidence: Highest class score of each pixel, between 0 and 1, before thresholds, (height, width).
+        names: Name of each label.
+        seen: (height, width) at which the model saw it.
+    """
+
+    image: Image.Image
+    labels: np.ndarray
+    confidence: np.ndarray
+    names: tuple[str, ...]
+    seen: tuple[int, int]
+
+    @property
+    def has_background(self) -> bool:
+        """Whether label 0 is the background."""
+        return self.names[0] == "background"
+
+    def describe_classes(self) -> list[dict[str, Any]]:
+        """See `ClassTally.describe`."""
+        tally = ClassTally(self.names)
+        tally.add(self.labels, self.confidence)
+        return tally.describe()
+
+    def summarize(self) -> str:
+        """The largest classes and their shares in a line."""
+        return summarize_classes(self.describe_classes())
+
+    def draw(self) -> Image.Image:
+        """The image with its classes laid over it, named, and a legend beside it."""
+        from ..drawing import draw_named_regions, draw_overlay, draw_with_legend, make_palette
+
+        palette = make_palette(self.has_background)
+        overlay = draw_overlay(np.asarray(self.image), self.labels, palette)
+        overlay = draw_named_regions(overlay, self.labels, self.names)
+        return draw_with_legend(overlay, self.labels, self.names, palette)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that was read."""
+
+    image: Image.Image
+
+    def segment(self, results: ResultFiles, loaded: "Loaded", plan: Plan, track: Track) -> Found:
+        """Segment it and write label map, overlay and, if wanted, confidence."""
+        from ..drawing import make_palette, to_grey_image, to_indexed_image
+        from ..files import write_png
+
+        found = self._segment_in_tiles(loaded, plan.tile, track) if plan.tile else segment_image(self.image, *loaded)
+        write_png(results.labels, to_indexed_image(found.labels, make_palette(found.has_background)))
+        write_png(results.overlay, found.draw())
+        if plan.confidence:
+            write_png(results.confidence, to_grey_image(found.confidence))
+        return Found((self.image.height, self.image.width), found.seen, found.describe_classes())
+
+    def _segment_in_tiles(self, loaded: "Loaded", side: int, track: Track) -> SegmentedImage:
+        from .tiles import segment_tiles
+
+        size = (self.image.height, self.image.width)
+        pixels, labels = np.asarray(self.image), np.empty(size, dtype=np.uint16)
+        confidence = np.empty(size, dtype=np.float32)
+        for core, labels_there, scores in segment_tiles(
+            lambda rows, columns: pixels[rows, columns], size, loaded, side, track
+        ):
+            labels[core], confidence[core] = labels_there, scores
+        return SegmentedImage(self.image, labels, confidence, name_classes(loaded.model), size)
+
+
+def find_images(inputs: Iterable[Path | str], out: Path) -> list[ImageFile]:
+    """List the images in the order given, each once; folders with all below them, sorted.
+
+    Results of a folder's image lie in the same subfolder of the output folder. Images whose results would have one
+    name are numbered: `cat`, `cat-2`, ... So are the frames of a GIF and the pages of a TIFF: `cat_0001`, ...
+
+    Args:
+        inputs: Files, folders and addresses on the web. Files that are not there and folders that cannot be looked
+            into are listed, so that reading them says so.
+        out: Output folder; what lies in it is no input.
+
+    Raises:
+        ValueError: If there is no image, or an input is empty.
+    """
+    inputs = list(inputs)
+    files: list[ImageFile] = []
+    seen: set[str] = set()
+    taken: set[str] = set()
+    for path, name in _expand(inputs, Path(os.path.realpath(out))):
+        # Unlike `Path.resolve`, `realpath` has nothing against links in a circle.
+        place = path if isinstance(path, str) else os.path.realpath(path)
+        if place not in seen:
+            seen.add(place)
+            files += _list_pictures(ImageFile(path, name), taken)
+    if not files:
+        shown = ", ".join(str(path) for path in inputs)
+        raise ValueError(
+            f"Expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), but found none in {shown}. Name others."
+        )
+    return files
+
+
+def open_input(file: ImageFile, plan: Plan) -> Picture:
+    """Read a picture.
+
+    Raises:
+        OSError, ValueError: See `read_picture`.
+    """
+    return Picture(read_picture(file.path, file.frame))
+
+
+def read_picture(path: Path | str, frame: int | None = None) -> Image.Image:
+    """Read any image file upright as RGB.
+
+    Args:
+        path: Where it is; as text, an address.
+        frame: Which of its pictures; `None` where there is one.
+
+    Raises:
+        OSError, ValueError: If it is no image, has many pictures, or its pixels are not as expected.
+    """
+    from ..processing.pixels import list_frames, open_image, read_rgb_image
+
+    source: Any = path
+    if isinstance(path, str):
+        from .addresses import fetch
+
+        source = fetch(path)
+    elif os.path.isdir(path):  # those that can be looked into never come here
+        raise OSError("Expected a folder that may be looked into, but this one may not. Change its permissions.")
+    if frame is None and (count := len(list_frames(source))) > 1:
+        raise OSError(
+            f"Expected one picture, but it has {count}. Save it with a name that ends in .gif or .tif, or each of "
+            "them as a file."
+        )
+    return read_rgb_image(open_image(source, frame or 0))
+
+
+def segment_image(
+    image: Image.Image, model: "ITACLIPForSemanticSegmentation", processor: "ITACLIPProcessor"
+) -> SegmentedImage:
+    """Segment an RGB image with the vocabulary that is baked into the model."""
+    import torch
+
+    inputs = processor(images=image, return_tensors="pt").to(model.device)
+    with torch.inference_mode():
+        outputs = model.predict_labels(processor, **inputs)
+    labels, confidence = outputs.labels[0].cpu().numpy(), outputs.confidence[0].cpu().numpy()
+    height, width = inputs["image_sizes"][0].tolist()
+    return SegmentedImage(image, labels, confidence, name_classes(model), (height, width))
+
+
+def name_classes(model: "ITACLIPForSemanticSegmentation") -> tuple[str, ...]:
+    """The names of a model's classes, in label order."""
+    return tuple(str(name) for _, name in sorted((model.config.id2label or {}).items()))
+
+
+def _expand(inputs: Sequence[Path | str], out: Path) -> Iterator[tuple[Path | str, Path]]:
+    """Paths and addresses of images, and the names that their results ask for."""
+    for entry in inputs:
+        if not str(entry):
+            raise ValueError("Expected a path, but got an empty one. For the current folder, write a dot.")
+        if str(entry).lower().startswith(ADDRESS_STARTS):
+            from .addresses import name_address
+
+            yield str(entry), Path(name_address(str(entry)))
+            continue
+        path = Path(entry)
+        if not os.path.isdir(path):  # unlike `Path.is_dir`, it leaves it to reading to say what is wrong
+            yield path, Path(path.stem)
+            continue
+        for found in sorted(_search(path)):
+            if out not in Path(os.path.realpath(found)).parents:
+                yield found, Path(path.name) if found == path else found.relative_to(path).with_suffix("")
+
+
+def _search(folder: Path) -> Iterator[Path]:
+    """Everything below a folder that is called like an image, and the folders that cannot be looked into."""
+    closed: list[Path] = []
+    for root, folders, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                yield Path(root, name)
+    yield from closed
+
+
+def _list_pictures(file: ImageFile, taken: set[str]) -> Iterator[ImageFile]:
+    """The pictures in a file, with names that are not taken yet."""
+    frames = [0]
+    if isinstance(file.path, Path) and file.path.suffix.lower() in MANY_PICTURES:
+        from ..processing.pixels import list_frames
+
+        frames = list_frames(file.path)
+    if len(frames) == 1:
+        yield replace(file, result_name=_make_unique(file.result_name, taken))
+        return
+    digits = max(4, len(str(len(frames))))
+    for number, frame in enumerate(frames, 1):
+        name = file.result_name.with_name(f"{file.result_name.name}_{number:0{digits}}")
+        yield replace(file, result_name=_make_unique(name, taken), frame=frame)
+
+
+def _make_unique(name: Path, taken: set[str]) -> Path:
+    """The name, numbered if need be; compared without case, as some file systems do."""
+    unique, number = name, 1
+    while str(unique).casefold() in taken:
+        number += 1
+        unique = name.with_name(f"{name.name}-{number}")
+    taken.add(str(unique).casefold())
+    return unique
