@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..media import KINDS, Found, ImageFile, Plan, ResultFiles, Track
+from ..media import FORMATS, KINDS, Finished, Format, Found, ImageFile, Kind, Plan, ResultFiles, Track
 from .options.classes import ClassOptions
 from .options.media import MediaOptions
 from .options.model import ModelOptions
@@ -69,7 +69,7 @@ def segment(
     the frames of a GIF or pages of a TIFF become NAME_0001, NAME_0002, … An image that cannot be read is reported,
     the others are done, and the exit code is 1.
     """
-    from ..files import locked_folder
+    from ..files import own_results
     from ..media.pictures import find_images
     from ..methods import Settings
 
@@ -79,6 +79,8 @@ def segment(
     tasks = [(file, _name_results(file, out)) for file in find_images(images, out)]
     plan = Plan(confidence, media.tile)
     _protect_files(tasks, existing)
+    chosen = [FORMATS[name.value] for name in media.format or ()]
+    formats = {out / each.place: _load_part(each) for each in chosen}
     loaded = model.load(settings, device, vocabulary or model.own_vocabulary())
     if not loaded.model.config.query_classes:
         raise ValueError(
@@ -93,9 +95,12 @@ def segment(
         **plan._asdict(),
     }
     remaining = _leave_out_finished(tasks, request) if existing is Existing.skip else tasks
-    with locked_folder(out):
+    with own_results(out, [place.name for place in formats]):
         _protect_files(remaining, existing)  # once more, as another run may have come before
         failed = _segment_files(remaining, request, loaded, plan)
+        for place, part in formats.items():
+            part.write(_read_finished(tasks, request), place)
+            say(f"{place}: all images")
     if failed:
         warn(f"{failed} of {len(remaining)} images failed; see the lines above.")
         raise typer.Exit(1)
@@ -172,12 +177,34 @@ def _segment_file(file: ImageFile, results: ResultFiles, loaded: "Loaded", plan:
     Raises:
         ValueError: If it cannot be read; errors of the system are those of writing.
     """
-    kind = import_module(f"..media.{KINDS[file.kind].module}", __package__)
     try:
-        opened = kind.open_input(file, plan)
+        opened = _load_part(KINDS[file.kind]).open_input(file, plan)
     except OSError as error:
         raise ValueError(str(error)) from error
     return opened.segment(results, loaded, plan, track)
+
+
+def _load_part(row: Kind | Format) -> Any:
+    """The module of a kind or format.
+
+    Raises:
+        ImportError: If what it needs is not installed.
+    """
+    try:
+        return import_module(f"..media.{row.module}", __package__)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"Expected {error.name}, but it is not installed. Run `pip install 'itaclip_hf[{row.extra}]'`."
+        ) from error
+
+
+def _read_finished(tasks: Tasks, request: dict[str, Any]) -> Iterator[Finished]:
+    from ..files import read_json
+
+    for file, results in tasks:
+        description = read_json(results.description) if results.description.exists() else {}
+        if description.get("settings") == request:  # the others failed
+            yield Finished(file, results, description)
 
 
 def _write_description(

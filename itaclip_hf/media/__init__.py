@@ -8,7 +8,10 @@ format has `write(finished, place)`, which writes the results of all images once
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "ADDRESS_STARTS",
@@ -35,11 +38,13 @@ class Kind(NamedTuple):
         module: Its file here.
         suffixes: Of its files' names, where they tell.
         ends: What the names of its results end in: label map, overlay, confidence, description.
+        extra: What is installed for it, if anything: `pip install itaclip_hf[extra]`.
     """
 
     module: str
     suffixes: frozenset[str]
     ends: tuple[str, str, str, str]
+    extra: str = ""
 
 
 class Format(NamedTuple):
@@ -48,10 +53,12 @@ class Format(NamedTuple):
     Attributes:
         module: Its file here.
         place: The file or folder that is written into the folder for the results.
+        extra: What is installed for it, if anything: `pip install itaclip_hf[extra]`.
     """
 
     module: str
     place: str
+    extra: str = ""
 
 
 KINDS = {
@@ -62,7 +69,11 @@ KINDS = {
     ),
 }
 ADDRESS_STARTS = ("http://", "https://")
-FORMATS: dict[str, Format] = {}
+FORMATS = {
+    "coco": Format("coco", "coco.json", "formats"),
+    "yolo": Format("yolo", "yolo", "formats"),
+    "masks": Format("masks", "masks"),
+}
 
 
 class Plan(NamedTuple):
@@ -136,3 +147,32 @@ class Finished(NamedTuple):
     file: ImageFile
     results: ResultFiles
     description: dict[str, Any]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.description["height"], self.description["width"]
+
+    @property
+    def classes(self) -> dict[int, str]:
+        """Name of each class by label id, without the background."""
+        names = {entry["id"]: entry["name"] for entry in self.description["classes"]}
+        return {label: name for label, name in names.items() if label or not self.has_background}
+
+    @property
+    def scores(self) -> dict[int, float]:
+        """Mean score of each label id."""
+        return {entry["id"]: entry["mean_score"] for entry in self.description["classes"]}
+
+    @property
+    def has_background(self) -> bool:
+        """Whether label 0 is the background."""
+        return bool(self.description["classes"][0]["name"] == "background")
+
+    def read_labels(self) -> "np.ndarray":
+        """Label ids (height, width)."""
+        import numpy as np
+        from PIL import Image
+
+        with Image.open(self.results.labels) as image:
+            return np.array(image)

@@ -1,22 +1,33 @@
 """Options about large images, and about what else is written."""
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Annotated
 
 import typer
 
+from ...media import FORMATS
 from ...methods.settings import SIZE_NAMES
 from .settings import SettingOptions, name_option
 
-__all__ = ["MediaOptions"]
+__all__ = ["FormatName", "MediaOptions"]
+
+FormatName = Enum("FormatName", {name: name for name in FORMATS}, type=str)  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
 class MediaOptions:
-    """How inputs of unusual kinds are worked on."""
+    """How large inputs are worked on, and in which formats results are written beside the usual files."""
 
-    panel = "Large images"
+    panel = "Inputs and results"
 
+    format: Annotated[
+        list[FormatName] | None,
+        typer.Option(
+            help="Also write the results of all images as a data set: coco (coco.json), yolo (a folder with images, "
+            "polygons and data.yaml) or masks (a black and white picture of each class); may be given many times."
+        ),
+    ] = None
     tile: Annotated[
         int | None,
         typer.Option(

@@ -1,0 +1,29 @@
+"""Results as masks: for each image a folder with a black and white picture of each class that was found."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..files import write_png
+from . import Finished
+
+__all__ = ["write"]
+
+
+def write(finished: Iterable[Finished], place: Path) -> None:
+    """Write NAME/ID_CLASS.png, 255 where the class is and 0 elsewhere; the background is left out.
+
+    Args:
+        finished: The results.
+        place: The folder.
+    """
+    for result in finished:
+        labels = result.read_labels()
+        for label in np.unique(labels).tolist():
+            if label or not result.has_background:
+                name = re.sub(r"[^\w-]+", "_", result.classes[label])[:100]
+                mask = Image.fromarray((labels == label).astype(np.uint8) * 255)
+                write_png(place / result.file.result_name / f"{label:03}_{name}.png", mask)
