@@ -73,11 +73,14 @@ def segment(
     from ..media.pictures import find_images
     from ..methods import Settings
 
-    if media.tile is not None:
-        media.refuse_sizes(settings)
     vocabulary = words.read()
-    tasks = [(file, _name_results(file, out)) for file in find_images(images, out)]
-    plan = Plan(confidence, media.tile)
+    tasks = [(file, _name_results(file, out)) for file in find_images(images, out, media.bands is not None)]
+    plan = Plan(confidence, media.tile, None if media.bands is None else list(media.bands))
+    unusual = [file for file, _ in tasks if file.kind != "picture"]
+    if media.tile is not None or unusual:
+        media.refuse_sizes(settings)
+    if media.format and unusual:
+        raise ValueError(f"Expected pictures with --format, but {unusual[0]} is a {unusual[0].kind}. Leave it out.")
     _protect_files(tasks, existing)
     chosen = [FORMATS[name.value] for name in media.format or ()]
     formats = {out / each.place: _load_part(each) for each in chosen}
@@ -154,6 +157,8 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], loaded: "Loaded", plan
                 _write_description(results, file, request, found, round(time.perf_counter() - start, 3))
                 done += 1
                 say(f"{file} -> {results.overlay}: {summarize_classes(found.classes)}")
+                if found.note:
+                    warn(f"Note: {found.note}", "yellow")
                 is_noted = is_noted or _note_reduction(file, found)
         except KeyboardInterrupt as stop:
             current, _ = tasks[min(done + failed, len(tasks) - 1)]

@@ -1,8 +1,8 @@
 """Kinds of input and formats of output: one file each and one row here, which `itaclip segment` reads.
 
-The module of a kind of input has `open_input(file, plan)`, which raises OSError for what cannot be read; what it gives
-has `segment(results, loaded, plan, track)`, which writes the result and returns what was `Found`. The module of a
-format has `write(finished, place)`, which writes the results of all images once more, as other tools read them.
+The module of a kind of input has `open_input(file, plan)`, which raises OSError or ValueError for what cannot be read;
+what it gives has `segment(results, loaded, plan, track)`, which writes the result and returns what was `Found`. The
+module of a format has `write(finished, place)`, which writes the results of all images once more, for other tools.
 """
 
 from collections.abc import Callable, Iterable
@@ -67,6 +67,12 @@ KINDS = {
         frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}),
         ("_labels.png", "_overlay.png", "_confidence.png", ".json"),
     ),
+    "raster": Kind(
+        "rasters",
+        frozenset({".tif", ".tiff"}),  # those that say where on Earth they are, or are beyond PIL
+        ("_labels.tif", "_overlay.png", "_confidence.tif", ".json"),
+        "raster",
+    ),
 }
 ADDRESS_STARTS = ("http://", "https://")
 FORMATS = {
@@ -83,10 +89,12 @@ class Plan(NamedTuple):
         confidence: Whether confidence maps are written.
         tile: Side in pixels of the tiles that images are cut into at their own resolution; `None`: in one piece,
             scaled to the size that the processor says.
+        bands: Bands of a raster that are red, green and blue, from 1; by default those that it calls so.
     """
 
     confidence: bool = False
     tile: int | None = None
+    bands: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,12 +135,14 @@ class Found(NamedTuple):
         seen: (height, width) at which the model saw it.
         classes: Id, name, share and mean score of every class.
         details: What else the description says.
+        note: What the user should know, if anything.
     """
 
     size: tuple[int, int]
     seen: tuple[int, int]
     classes: list[dict[str, Any]]
     details: dict[str, Any] = {}
+    note: str = ""
 
 
 class Finished(NamedTuple):

@@ -1,13 +1,14 @@
 """Finds inputs, and segments those that are pictures (photographs, frames, whatever PIL reads): whole, or in tiles."""
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from . import ADDRESS_STARTS, KINDS, Found, ImageFile, Plan, ResultFiles, Track
 
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = KINDS["picture"].suffixes
+GEOGRAPHIC_TAGS = frozenset({33550, 33922, 34264, 34735})  # scale, points, transformation, keys
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MANY_PICTURES = frozenset({".gif", ".tif", ".tiff", ".webp"})
 
 
@@ -145,7 +148,7 @@ class Picture:
         return SegmentedImage(self.image, labels, confidence, name_classes(loaded.model), size)
 
 
-def find_images(inputs: Iterable[Path | str], out: Path) -> list[ImageFile]:
+def find_images(inputs: Iterable[Path | str], out: Path, are_rasters: bool = False) -> list[ImageFile]:
     """List the images in the order given, each once; folders with all below them, sorted.
 
     Results of a folder's image lie in the same subfolder of the output folder. Images whose results would have one
@@ -155,6 +158,7 @@ def find_images(inputs: Iterable[Path | str], out: Path) -> list[ImageFile]:
         inputs: Files, folders and addresses on the web. Files that are not there and folders that cannot be looked
             into are listed, so that reading them says so.
         out: Output folder; what lies in it is no input.
+        are_rasters: Whether all are to be read as rasters, not only those that say where on Earth they are.
 
     Raises:
         ValueError: If there is no image, or an input is empty.
@@ -168,7 +172,8 @@ def find_images(inputs: Iterable[Path | str], out: Path) -> list[ImageFile]:
         place = path if isinstance(path, str) else os.path.realpath(path)
         if place not in seen:
             seen.add(place)
-            files += _list_pictures(ImageFile(path, name), taken)
+            kind = "raster" if are_rasters else _find_kind(path)
+            files += _list_pictures(ImageFile(path, name, kind), taken)
     if not files:
         shown = ", ".join(str(path) for path in inputs)
         raise ValueError(
@@ -262,10 +267,31 @@ def _search(folder: Path) -> Iterator[Path]:
     yield from closed
 
 
+def _find_kind(path: Path | str) -> str:
+    is_raster = isinstance(path, Path) and path.suffix.lower() in KINDS["raster"].suffixes and _is_raster(path)
+    return "raster" if is_raster else "picture"
+
+
+def _is_raster(path: Path) -> bool:
+    """Whether a TIFF says where on Earth it is, or is too large or too strange for PIL."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=["TIFF"]) as image:
+                return not GEOGRAPHIC_TAGS.isdisjoint(image.tag_v2)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return True
+    except UnidentifiedImageError:
+        with path.open("rb") as file:
+            return file.read(4) in TIFF_STARTS
+    except Exception:  # reading it says what is wrong
+        return False
+
+
 def _list_pictures(file: ImageFile, taken: set[str]) -> Iterator[ImageFile]:
     """The pictures in a file, with names that are not taken yet."""
     frames = [0]
-    if isinstance(file.path, Path) and file.path.suffix.lower() in MANY_PICTURES:
+    if file.kind == "picture" and isinstance(file.path, Path) and file.path.suffix.lower() in MANY_PICTURES:
         from ..processing.pixels import list_frames
 
         frames = list_frames(file.path)

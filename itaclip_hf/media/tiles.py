@@ -7,7 +7,7 @@ Without windows a tile stands for the image, and seams may show.
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,12 +17,18 @@ from . import Track
 
 if TYPE_CHECKING:
     from ..loading import Loaded
+    from ..modeling import ITACLIPConfig
 
-__all__ = ["DEFAULT_TILE", "segment_tiles"]
+__all__ = ["choose_side", "segment_tiles"]
 
 Read = Callable[[slice, slice], np.ndarray | None]
 
 DEFAULT_TILE = 1024  # pixels; at a stride of 28, features of such a tile and its surroundings take 1.3 GB
+
+
+def choose_side(config: "ITACLIPConfig") -> int:
+    """A side for tiles, in pixels, where nobody asked for one; without windows the size that the tower is used to."""
+    return DEFAULT_TILE if config.tile_step > 1 else cast(int, config.vision_config.image_size)
 
 
 def segment_tiles(

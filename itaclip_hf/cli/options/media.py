@@ -37,6 +37,14 @@ class MediaOptions:
             "overlap so far that no seam shows; by default an image is scaled down as the settings say.",
         ),
     ] = None
+    bands: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(
+            metavar="RED GREEN BLUE",
+            help="Read inputs as rasters, and these of their bands, counted from 1. GeoTIFFs are read as rasters "
+            "anyway, with the bands that they call red, green and blue, and always by tiles.",
+        ),
+    ] = None
 
     def refuse_sizes(self, settings: SettingOptions) -> None:
         """Refuse options that scale an image which is worked on as it is.
@@ -47,6 +55,6 @@ class MediaOptions:
         given = [name_option(name) for name in settings.given() if name in SIZE_NAMES]
         if given:
             raise ValueError(
-                f"Expected no {given[0]} with --tile, which works at the image's own resolution, but got both. Leave "
-                "one of them out."
+                f"Expected no {given[0]} with --tile or a raster, which is worked on at its own resolution, but got "
+                "both. Leave one of them out."
             )
