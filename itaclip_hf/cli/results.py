@@ -24,7 +24,7 @@ def protect_files(tasks: Tasks, may_replace: bool) -> None:
         ValueError: If an image, or an earlier result that must stay, is in the way.
         FileExistsError: If another file is.
     """
-    from ..files import is_own_png, refuse_others
+    from ..files import refuse_others
 
     images = {os.path.realpath(file.path) for file, _ in tasks}
     with_results = []
@@ -37,7 +37,7 @@ def protect_files(tasks: Tasks, may_replace: bool) -> None:
                 )
         if there and may_replace and _read_request(results) == (None, None):
             # A run that was stopped leaves pictures without a description.
-            refuse_others(there, lambda path: path.suffix == ".png" and is_own_png(path))
+            refuse_others(there, _is_own)
         with_results += [(file, results)] if there else []
     if with_results and not may_replace:
         file, results = with_results[0]
@@ -69,6 +69,24 @@ def leave_out_finished(tasks: Tasks, request: dict[str, Any]) -> list[tuple[Imag
 def _find_existing(results: ResultFiles) -> list[Path]:
     """Those of the files that are there; unlike `Path.exists`, also where a name is too long to exist."""
     return [path for path in vars(results).values() if os.path.lexists(path)]
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file without a description is ours: a picture, a map of a raster, a folder of those of frames."""
+    from PIL import Image
+
+    from ..files import TEMPORARY_SUFFIX, is_own_png
+    from ..media import TIFF_MARK
+
+    if path.is_dir():
+        return all(is_own_png(each) for each in path.iterdir() if each.suffix != TEMPORARY_SUFFIX)
+    if path.suffix != ".tif":
+        return is_own_png(path)
+    try:
+        with Image.open(path, formats=["TIFF"]) as image:
+            return image.tag_v2.get(TIFF_MARK[0]) == TIFF_MARK[1]
+    except Exception:  # of a decoder
+        return False
 
 
 def _read_request(results: ResultFiles) -> tuple[Any, Any]:

@@ -75,12 +75,9 @@ def segment(
 
     vocabulary = words.read()
     tasks = [(file, _name_results(file, out)) for file in find_images(images, out, media.bands is not None)]
-    plan = Plan(confidence, media.tile, None if media.bands is None else list(media.bands))
-    unusual = [file for file, _ in tasks if file.kind != "picture"]
-    if media.tile is not None or unusual:
-        media.refuse_sizes(settings)
-    if media.format and unusual:
-        raise ValueError(f"Expected pictures with --format, but {unusual[0]} is a {unusual[0].kind}. Leave it out.")
+    if media != MediaOptions() or any(file.kind != "picture" for file, _ in tasks):
+        media.refuse_idle(settings, [file for file, _ in tasks])
+    plan = Plan(confidence, media.tile, list(media.bands) if media.bands else None, media.every or 1)
     _protect_files(tasks, existing)
     chosen = [FORMATS[name.value] for name in media.format or ()]
     formats = {out / each.place: _load_part(each) for each in chosen}

@@ -17,6 +17,7 @@ __all__ = [
     "ADDRESS_STARTS",
     "FORMATS",
     "KINDS",
+    "TIFF_MARK",
     "Finished",
     "Format",
     "Found",
@@ -73,7 +74,14 @@ KINDS = {
         ("_labels.tif", "_overlay.png", "_confidence.tif", ".json"),
         "raster",
     ),
+    "video": Kind(
+        "videos",
+        frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}),
+        ("_labels", "_overlay.mp4", "_confidence", ".json"),
+        "video",
+    ),
 }
+TIFF_MARK = (305, "itaclip_hf")  # tag and content
 ADDRESS_STARTS = ("http://", "https://")
 FORMATS = {
     "coco": Format("coco", "coco.json", "formats"),
@@ -90,11 +98,13 @@ class Plan(NamedTuple):
         tile: Side in pixels of the tiles that images are cut into at their own resolution; `None`: in one piece,
             scaled to the size that the processor says.
         bands: Bands of a raster that are red, green and blue, from 1; by default those that it calls so.
+        every: Of a video, every so many frames.
     """
 
     confidence: bool = False
     tile: int | None = None
     bands: list[int] | None = None
+    every: int = 1
 
 
 @dataclass(frozen=True)

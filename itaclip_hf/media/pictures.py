@@ -27,6 +27,7 @@ __all__ = [
     "open_input",
     "read_picture",
     "segment_image",
+    "segment_picture",
     "summarize_classes",
 ]
 
@@ -128,24 +129,12 @@ class Picture:
         from ..drawing import make_palette, to_grey_image, to_indexed_image
         from ..files import write_png
 
-        found = self._segment_in_tiles(loaded, plan.tile, track) if plan.tile else segment_image(self.image, *loaded)
+        found = segment_picture(self.image, loaded, plan.tile, track)
         write_png(results.labels, to_indexed_image(found.labels, make_palette(found.has_background)))
         write_png(results.overlay, found.draw())
         if plan.confidence:
             write_png(results.confidence, to_grey_image(found.confidence))
         return Found((self.image.height, self.image.width), found.seen, found.describe_classes())
-
-    def _segment_in_tiles(self, loaded: "Loaded", side: int, track: Track) -> SegmentedImage:
-        from .tiles import segment_tiles
-
-        size = (self.image.height, self.image.width)
-        pixels, labels = np.asarray(self.image), np.empty(size, dtype=np.uint16)
-        confidence = np.empty(size, dtype=np.float32)
-        for core, labels_there, scores in segment_tiles(
-            lambda rows, columns: pixels[rows, columns], size, loaded, side, track
-        ):
-            labels[core], confidence[core] = labels_there, scores
-        return SegmentedImage(self.image, labels, confidence, name_classes(loaded.model), size)
 
 
 def find_images(inputs: Iterable[Path | str], out: Path, are_rasters: bool = False) -> list[ImageFile]:
@@ -218,6 +207,19 @@ def read_picture(path: Path | str, frame: int | None = None) -> Image.Image:
     return read_rgb_image(open_image(source, frame or 0))
 
 
+def segment_picture(image: Image.Image, loaded: "Loaded", tile: int | None, track: Track) -> SegmentedImage:
+    """Segment an RGB image, whole or in tiles; see `Plan`."""
+    if tile is None:
+        return segment_image(image, *loaded)
+    from .tiles import segment_tiles
+
+    size = (image.height, image.width)
+    pixels, labels, confidence = np.asarray(image), np.empty(size, dtype=np.uint16), np.empty(size, dtype=np.float32)
+    for core, *found in segment_tiles(lambda *box: pixels[box], size, loaded, tile, track):
+        labels[core], confidence[core] = found
+    return SegmentedImage(image, labels, confidence, name_classes(loaded.model), size)
+
+
 def segment_image(
     image: Image.Image, model: "ITACLIPForSemanticSegmentation", processor: "ITACLIPProcessor"
 ) -> SegmentedImage:
@@ -268,8 +270,12 @@ def _search(folder: Path) -> Iterator[Path]:
 
 
 def _find_kind(path: Path | str) -> str:
-    is_raster = isinstance(path, Path) and path.suffix.lower() in KINDS["raster"].suffixes and _is_raster(path)
-    return "raster" if is_raster else "picture"
+    if isinstance(path, str):
+        return "picture"
+    suffix = path.suffix.lower()
+    if suffix in KINDS["raster"].suffixes and _is_raster(path):
+        return "raster"
+    return "video" if suffix in KINDS["video"].suffixes else "picture"
 
 
 def _is_raster(path: Path) -> bool:

@@ -18,7 +18,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.windows import Window
 
-from . import Found, ImageFile, Plan, ResultFiles, Track
+from . import TIFF_MARK, Found, ImageFile, Plan, ResultFiles, Track
 from .pictures import ClassTally, SegmentedImage, name_classes
 from .tiles import choose_side, segment_tiles
 
@@ -215,7 +215,7 @@ def _write_like(source: Any, path: Path | None, kind: Any, no_data: int) -> Iter
             target.gcps = source.gcps
         if source.rpcs:
             target.rpcs = source.rpcs
-        target.update_tags(TIFFTAG_SOFTWARE="itaclip_hf")
+        target.update_tags(TIFFTAG_SOFTWARE=TIFF_MARK[1])
         yield target
 
 

@@ -1,12 +1,13 @@
 """Options about large images, and about what else is written."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
 
 import typer
 
-from ...media import FORMATS
+from ...media import FORMATS, ImageFile
 from ...methods.settings import SIZE_NAMES
 from .settings import SettingOptions, name_option
 
@@ -45,16 +46,25 @@ class MediaOptions:
             "anyway, with the bands that they call red, green and blue, and always by tiles.",
         ),
     ] = None
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Of a video, segment every so many frames; by default all.")
+    ] = None
 
-    def refuse_sizes(self, settings: SettingOptions) -> None:
-        """Refuse options that scale an image which is worked on as it is.
+    def refuse_idle(self, settings: SettingOptions, files: Sequence[ImageFile]) -> None:
+        """Refuse options that mean nothing beside the others or for the inputs; they would be ignored in silence.
 
         Raises:
             ValueError: If one was given.
         """
-        given = [name_option(name) for name in settings.given() if name in SIZE_NAMES]
-        if given:
+        sizes = [name_option(name) for name in settings.given() if name in SIZE_NAMES]
+        kinds = {file.kind: file for file in files}
+        if sizes and (self.tile is not None or "raster" in kinds):
             raise ValueError(
-                f"Expected no {given[0]} with --tile or a raster, which is worked on at its own resolution, but got "
+                f"Expected no {sizes[0]} with --tile or a raster, which is worked on at its own resolution, but got "
                 "both. Leave one of them out."
             )
+        if self.every is not None and "video" not in kinds:
+            raise ValueError("Expected a video with --every, but got none. Leave it out.")
+        for kind, file in kinds.items():
+            if self.format and kind != "picture":
+                raise ValueError(f"Expected pictures with --format, but {file} is a {kind}. Leave it out.")
