@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..media import ImageFile, ResultFiles
+from ..media import Finished, ImageFile, ResultFiles
 
-__all__ = ["leave_out_finished", "protect_files"]
+__all__ = ["leave_out_finished", "protect_files", "read_finished"]
 
 
 Tasks = Sequence[tuple[ImageFile, ResultFiles]]
@@ -64,6 +64,16 @@ def leave_out_finished(tasks: Tasks, request: dict[str, Any]) -> list[tuple[Imag
                 "image or other settings. Use --existing overwrite or another --out."
             )
     return remaining
+
+
+def read_finished(tasks: Tasks, request: dict[str, Any]) -> list[Finished]:
+    """The results of this very request; without the images that failed."""
+    from ..files import read_json
+
+    found = [
+        (file, results, read_json(results.description)) for file, results in tasks if results.description.exists()
+    ]
+    return [Finished(*result) for result in found if result[2].get("settings") == request]
 
 
 def _find_existing(results: ResultFiles) -> list[Path]:

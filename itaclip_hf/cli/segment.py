@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..media import FORMATS, KINDS, Finished, Format, Found, ImageFile, Kind, Plan, ResultFiles, Track
+from ..media import FORMATS, KINDS, Format, Found, ImageFile, Kind, Plan, ResultFiles, Track
 from .options.classes import ClassOptions
 from .options.media import MediaOptions
 from .options.model import ModelOptions
@@ -41,7 +41,8 @@ def segment(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE...", help="Images, addresses of images, and folders that are searched with all below them."
+            metavar="IMAGE...",
+            help="Images, GeoTIFFs, videos, addresses of images, and folders; these are searched.",
         ),
     ],
     words: ClassOptions,
@@ -66,10 +67,11 @@ def segment(
 
     Writes for each image NAME_labels.png (label ids, with a palette), NAME_overlay.png and NAME.json (share and mean
     score of each class). Images of folders keep their subfolders; a second image of the same name becomes NAME-2, and
-    the frames of a GIF or pages of a TIFF become NAME_0001, NAME_0002, … An image that cannot be read is reported,
-    the others are done, and the exit code is 1.
+    the frames of a GIF or pages of a TIFF become NAME_0001, NAME_0002, … A GeoTIFF gets a GeoTIFF of label ids, a
+    video (name it, as folders are searched for images alone) a folder of label maps and a video of overlays.
+    An image that cannot be read is reported, the others are done, and the exit code is 1.
     """
-    from ..files import own_results
+    from ..files import locked_folder, own_results
     from ..media.pictures import find_images
     from ..methods import Settings
 
@@ -79,8 +81,11 @@ def segment(
         media.refuse_idle(settings, [file for file, _ in tasks])
     plan = Plan(confidence, media.tile, list(media.bands) if media.bands else None, media.every or 1)
     _protect_files(tasks, existing)
-    chosen = [FORMATS[name.value] for name in media.format or ()]
-    formats = {out / each.place: _load_part(each) for each in chosen}
+    # What is not installed, or in the way, is told before a model is loaded.
+    kinds = {name: _load_part(KINDS[name]) for name in {file.kind for file, _ in tasks}}
+    formats = {out / FORMATS[name.value].place: _load_part(FORMATS[name.value]) for name in media.format or ()}
+    if existing is Existing.refuse and (there := [place for place in formats if os.path.lexists(place)]):
+        raise ValueError(f"Expected no {there[0]} yet, but it is there. Use --existing skip, or another --out.")
     loaded = model.load(settings, device, vocabulary or model.own_vocabulary())
     if not loaded.model.config.query_classes:
         raise ValueError(
@@ -95,12 +100,11 @@ def segment(
         **plan._asdict(),
     }
     remaining = _leave_out_finished(tasks, request) if existing is Existing.skip else tasks
-    with own_results(out, [place.name for place in formats]):
+    with own_results(out, [place.name for place in formats]) if formats else locked_folder(out):
         _protect_files(remaining, existing)  # once more, as another run may have come before
-        failed = _segment_files(remaining, request, loaded, plan)
+        failed = _segment_files(remaining, request, kinds, loaded, plan)
         for place, part in formats.items():
-            part.write(_read_finished(tasks, request), place)
-            say(f"{place}: all images")
+            _write_format(part, place, tasks, request)
     if failed:
         warn(f"{failed} of {len(remaining)} images failed; see the lines above.")
         raise typer.Exit(1)
@@ -127,7 +131,15 @@ def _leave_out_finished(tasks: Tasks, request: dict[str, Any]) -> Tasks:
     return remaining
 
 
-def _segment_files(tasks: Tasks, request: dict[str, Any], loaded: "Loaded", plan: Plan) -> int:
+def _write_format(part: Any, place: Path, tasks: Tasks, request: dict[str, Any]) -> None:
+    from .results import read_finished
+
+    finished = read_finished(tasks, request)
+    part.write(finished, place)
+    say(f"{len(finished)} images -> {place}")
+
+
+def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any], loaded: "Loaded", plan: Plan) -> int:
     """Segment every file and write its results; the number of files that failed."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
@@ -143,7 +155,8 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], loaded: "Loaded", plan
                 start = time.perf_counter()
                 try:
                     _check_names(results)
-                    found = _segment_file(file, results, loaded, plan, _make_track(progress))
+                    opened = _open_file(kinds[file.kind], file, plan)
+                    found = opened.segment(results, loaded, plan, _make_track(progress))
                 except Exception as error:
                     reason = find_image_error(error)
                     if reason is None:
@@ -173,17 +186,12 @@ def _check_names(results: ResultFiles) -> None:
         )
 
 
-def _segment_file(file: ImageFile, results: ResultFiles, loaded: "Loaded", plan: Plan, track: Track) -> Found:
-    """Write a file's results, but for the description.
-
-    Raises:
-        ValueError: If it cannot be read; errors of the system are those of writing.
-    """
+def _open_file(kind: Any, file: ImageFile, plan: Plan) -> Any:
+    """An input of a kind, ready to be segmented; what the system says against it is no fault of writing."""
     try:
-        opened = _load_part(KINDS[file.kind]).open_input(file, plan)
+        return kind.open_input(file, plan)
     except OSError as error:
         raise ValueError(str(error)) from error
-    return opened.segment(results, loaded, plan, track)
 
 
 def _load_part(row: Kind | Format) -> Any:
@@ -198,15 +206,6 @@ def _load_part(row: Kind | Format) -> Any:
         raise ImportError(
             f"Expected {error.name}, but it is not installed. Run `pip install 'itaclip_hf[{row.extra}]'`."
         ) from error
-
-
-def _read_finished(tasks: Tasks, request: dict[str, Any]) -> Iterator[Finished]:
-    from ..files import read_json
-
-    for file, results in tasks:
-        description = read_json(results.description) if results.description.exists() else {}
-        if description.get("settings") == request:  # the others failed
-            yield Finished(file, results, description)
 
 
 def _write_description(
@@ -225,8 +224,8 @@ def _note_reduction(file: ImageFile, found: Found) -> bool:
     if is_reduced:
         size, seen = (" x ".join(map(str, each)) for each in (found.size, found.seen))
         warn(
-            f"Note: {file} has {size} pixels, and the model saw {seen}. To find small things, too, add --tile 1024: "
-            "that works at the image's own resolution.",
+            f"Note: {file} has {size} pixels, and the model saw {seen}. To find small things, too, add --tile 1024 "
+            "(its own resolution; many times the work).",
             "yellow",
         )
     return is_reduced

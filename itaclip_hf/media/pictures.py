@@ -34,6 +34,7 @@ __all__ = [
 IMAGE_SUFFIXES = KINDS["picture"].suffixes
 GEOGRAPHIC_TAGS = frozenset({33550, 33922, 34264, 34735})  # scale, points, transformation, keys
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PIXELS_AT_ONCE = 2**22  # that are counted, in double precision
 MANY_PICTURES = frozenset({".gif", ".tif", ".tiff", ".webp"})
 
 
@@ -51,8 +52,11 @@ class ClassTally:
 
     def add(self, labels: np.ndarray, confidence: np.ndarray) -> None:
         """Take label ids and scores of the same pixels."""
-        self.counts += np.bincount(labels.ravel(), minlength=len(self.names))
-        self.scores += np.bincount(labels.ravel(), weights=confidence.ravel(), minlength=len(self.names))
+        ids, scores = labels.ravel(), confidence.ravel()
+        for start in range(0, len(ids), PIXELS_AT_ONCE):
+            part = slice(start, start + PIXELS_AT_ONCE)
+            self.counts += np.bincount(ids[part], minlength=len(self.names))
+            self.scores += np.bincount(ids[part], weights=scores[part], minlength=len(self.names))
 
     def describe(self) -> list[dict[str, Any]]:
         """Id, name, share of the pixels and mean score of every class; the score of an absent class is `None`."""

@@ -190,6 +190,18 @@ def test_a_data_set_of_others_is_never_overwritten(itaclip, checkpoint, photo, t
     assert (tmp_path / "out" / "coco.json").read_text() == "{}"
 
 
+def test_a_data_set_is_not_replaced_by_that_of_other_images(itaclip, checkpoint, photo, tmp_path):
+    options = ["--model", checkpoint, "--preset", "live", "--classes", "cat", "--out", tmp_path / "out"]
+    other = photo.with_name("other.png")
+    other.write_bytes(photo.read_bytes())
+    assert itaclip("segment", photo, *options, "--format", "masks").exit_code == 0
+    result = itaclip("segment", other, *options, "--format", "masks")
+    assert (result.exit_code, f"Expected no {tmp_path / 'out' / 'masks'} yet" in result.stderr) == (2, True)
+    named_so = photo.rename(photo.with_name("coco.png"))
+    result = itaclip("segment", named_so, *options, "--format", "coco")
+    assert (result.exit_code, "Expected images that leave the name coco.json" in result.stderr) == (2, True)
+
+
 def test_what_is_not_installed_is_one_sentence(itaclip, checkpoint, photo, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "itaclip_hf.media.coco", None)
     options = ["--model", checkpoint, "--classes", "cat", "--out", tmp_path / "out", "--format", "coco"]

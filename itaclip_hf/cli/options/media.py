@@ -65,6 +65,10 @@ class MediaOptions:
             )
         if self.every is not None and "video" not in kinds:
             raise ValueError("Expected a video with --every, but got none. Leave it out.")
-        for kind, file in kinds.items():
-            if self.format and kind != "picture":
-                raise ValueError(f"Expected pictures with --format, but {file} is a {kind}. Leave it out.")
+        for name in self.format or ():
+            place = FORMATS[name.value].place
+            for file in files:
+                if file.kind != "picture":
+                    raise ValueError(f"Expected pictures with --format, but {file} is a {file.kind}. Leave it out.")
+                if f"{file.result_name}.json" == place:
+                    raise ValueError(f"Expected images that leave the name {place}, but got {file}. Rename it.")
