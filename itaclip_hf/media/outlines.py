@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage  # type: ignore[import-untyped]
+from scipy.spatial import KDTree  # type: ignore[import-untyped]
 
 __all__ = ["Part", "find_parts", "join_rings", "trace_rings"]
 
@@ -78,12 +79,16 @@ def join_rings(rings: list[np.ndarray]) -> np.ndarray:
     Returns:
         Corners (n, 2) as (x, y).
     """
-    joined = rings[0]
-    for hole in rings[1:]:
-        distances = np.abs(joined - hole[0]).sum(axis=1)
-        place = int(distances.argmin())
-        joined = np.concatenate([joined[: place + 1], hole, hole[:1], joined[place:]])
-    return joined
+    outline, *holes = rings
+    if not holes:
+        return outline
+    _, places = KDTree(outline).query([hole[0] for hole in holes])
+    joined = [outline[: places.min() + 1]]
+    order = np.argsort(places, kind="stable")
+    for index, following in zip(order, [*order[1:], None], strict=True):
+        stop = len(outline) if following is None else places[following] + 1
+        joined += [holes[index], holes[index][:1], outline[places[index] : stop]]
+    return np.concatenate(joined)
 
 
 def _list_edges(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -147,6 +147,15 @@ def test_smaller_copies_in_a_tiff_are_no_pictures(segment, tmp_path):
     assert list_names(tmp_path / "out") == ["one"]
 
 
+def test_what_a_camera_puts_behind_a_photograph_is_no_picture(segment, tmp_path):
+    preview = Image.new("RGB", (30, 20))
+    Image.new("RGB", (60, 40)).save(tmp_path / "one.jpg", "MPO", save_all=True, append_images=[preview])
+    with Image.open(tmp_path / "one.jpg") as image:
+        assert image.n_frames == 2
+    assert segment(tmp_path / "one.jpg").exit_code == 0
+    assert list_names(tmp_path / "out") == ["one"]
+
+
 def test_many_pictures_behind_the_name_of_one_are_refused(segment, tmp_path):
     frames = [Image.new("RGB", (60, 40), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])

@@ -158,6 +158,18 @@ def test_what_is_no_raster_is_that_inputs_error(segment, photo, tmp_path):
     ]  # fmt: skip
 
 
+def test_maps_of_a_stopped_run_are_replaced_and_those_of_others_stay(segment, tmp_path):
+    path = save_raster(tmp_path / "field.tif", draw_bands(60, 80))
+    assert segment(path).exit_code == 0
+    description, labels = (tmp_path / "out" / f"field{end}" for end in (".json", "_labels.tif"))
+    description.unlink()
+    assert segment(path, "--existing", "skip").exit_code == 0
+    description.unlink()
+    save_raster(labels, draw_bands(60, 80))
+    result = segment(path, "--existing", "skip")
+    assert (result.exit_code, f"Expected {labels} to be an earlier result" in result.stderr) == (2, True)
+
+
 def test_options_that_mean_nothing_for_a_raster_are_refused(segment, tmp_path):
     path = save_raster(tmp_path / "field.tif", draw_bands(60, 80))
     for options, message in (
