@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import AppendingTiffWriter
 
 from itaclip_hf.loading import load
 from itaclip_hf.media import addresses
@@ -136,13 +137,10 @@ def test_every_picture_of_a_file_is_done(segment, checkpoint, tmp_path, suffix):
 
 
 def test_smaller_copies_in_a_tiff_are_no_pictures(segment, tmp_path):
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
-
-    reduced = ImageFileDirectory_v2()
-    reduced[254] = 1
-    small = Image.new("RGB", (30, 20))
-    small.encoderinfo = {"tiffinfo": reduced}
-    Image.new("RGB", (60, 40)).save(tmp_path / "one.tif", save_all=True, append_images=[small])
+    with AppendingTiffWriter(str(tmp_path / "one.tif"), new=True) as file:
+        for size, kind in (((60, 40), 0), ((30, 20), 1)):
+            Image.new("RGB", size).save(file, "TIFF", tiffinfo={254: kind})
+            file.newFrame()
     assert segment(tmp_path / "one.tif").exit_code == 0
     assert list_names(tmp_path / "out") == ["one"]
 
