@@ -48,7 +48,7 @@ def load_method(
     apart. Give it words with `set_vocabulary`; `predict(prepare_images(images))` then has label maps and confidences.
 
     Args:
-        name: "itaclip", "sclip", "corrclip" or another of `method_names()`, such as what `register_method` made known; or
+        name: "itaclip", "sclip", "corrclip" or another of `method_names()`, what `register_method` made known; or
             "tagclip", "tagclip-crf", "car", "clip-diy", "groupvit".
         checkpoint: Folder or hub id of a CLIP checkpoint (of GroupViT for that), or "demo" for the embedded one.
         benchmark: A benchmark whose settings to take, such as "voc21"; the method's general ones if left out.

@@ -34,7 +34,7 @@ def explain(
     NAME_explained.json (all figures) and, with --at, NAME_attention.png: the attention of a patch over the blocks.
     """
     from ..files import own_results, write_json, write_png
-    from .images import find_images, read_image_file
+    from ..media.pictures import find_images, read_picture
 
     place = None if at is None else _read_place(at)
     vocabulary = words.read() or model.own_vocabulary()
@@ -44,6 +44,9 @@ def explain(
             "some: it keeps no words."
         )
     files = find_images(images, out)
+    others = [str(file.path) for file in files if file.kind != "picture"]
+    if others:
+        raise ValueError(f"Expected pictures to explain, but {others[0]} is none. Take a frame or a part of it.")
     from ..explaining import explain as explain_image  # not before: a wrong option is told at once
 
     loaded = model.load(settings, device)
@@ -52,7 +55,7 @@ def explain(
         kinds = ("explained.png", "explained.json", *(["attention.png"] if place else []))
         picture, figures, *attention = (base.with_name(f"{base.name}_{kind}") for kind in kinds)
         with own_results(base.parent, [path.name for path in (picture, figures, *attention)]):
-            found = explain_image(read_image_file(file.path), *loaded, vocabulary, place)
+            found = explain_image(read_picture(file.path, file.frame), *loaded, vocabulary, place)
             write_png(picture, found.draw())
             for path in attention:
                 write_png(path, found.draw_attention())
