@@ -153,9 +153,13 @@ def get_method(name: str) -> Method:
     return _methods()[name]
 
 
-def method_names() -> tuple[str, ...]:
-    """Names of all methods, this package's first."""
-    return tuple(_methods())
+def method_names(beyond: bool = True) -> tuple[str, ...]:
+    """Names of all methods, this package's first.
+
+    Args:
+        beyond: Whether those beyond the paper's Table 1 are among them.
+    """
+    return tuple(name for name in _methods() if beyond or name not in _read_published()["beyond"])
 
 
 class PublishedSystem(NamedTuple):
@@ -236,4 +240,5 @@ def _read_published() -> dict[str, Any]:
 
 @cache
 def _methods() -> dict[str, Method]:
-    return {name: Method(name, **row) for name, row in _read_published()["methods"].items()}
+    content = _read_published()
+    return {name: Method(name, **row) for name, row in {**content["methods"], **content["beyond"]}.items()}

@@ -37,7 +37,8 @@ class ITACLIPConfig(CLIPConfig):
         intermediate_weight (`float`, *optional*, defaults to 0.5):
             Share of that mean map, 0 to 1; the last block's own map gets the rest.
         intermediate_maps (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Attention maps of those blocks, as many as of the last one; `()` for the same.
+            Attention maps of those blocks, at most as many as of the last one, whose weights they have; `()` for the
+            same.
         last_class_token (`bool`, *optional*, defaults to `True`):
             Whether the last block sees the class token beside the patches.
         class_token_share (`float`, *optional*, defaults to 0.0):
@@ -220,14 +221,18 @@ class ITACLIPConfig(CLIPConfig):
             self.attention_maps,
             "Make a map of your own known by `register_attention_map` first.",
         )
-        count = len(self.attention_maps)
-        for name, length in (("attention_map_weights", count), ("intermediate_maps", count)):
-            _expect(
-                len(getattr(self, name)) in (0, length),
-                f"`{name}` to have an entry for each of `attention_maps` {self.attention_maps}",
-                getattr(self, name),
-                "Leave it out for the default.",
-            )
+        _expect(
+            len(self.attention_map_weights) in (0, len(self.attention_maps)),
+            f"`attention_map_weights` to have an entry for each of `attention_maps` {self.attention_maps}",
+            self.attention_map_weights,
+            "Leave it out for 1 each.",
+        )
+        _expect(
+            len(self.intermediate_maps) <= len(self.attention_maps),
+            f"`intermediate_maps` to have no more entries than `attention_maps` {self.attention_maps}",
+            self.intermediate_maps,
+            "Name fewer.",
+        )
         _expect(
             set(self.intermediate_maps) <= set(attention_map_names()),
             f"`intermediate_maps` to name some of {attention_map_names()}",

@@ -228,7 +228,7 @@ class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
                 of_layer = HeadProjections(*(part[:, :, 1:] for part in of_layer))
             terms += [
                 MapTerm(share / len(layers) * weight, name, of_layer, context)
-                for weight, name in zip(weights, config.intermediate_maps or config.attention_maps, strict=True)
+                for weight, name in zip(weights, config.intermediate_maps or config.attention_maps, strict=False)
             ]
         return terms
 

@@ -229,7 +229,7 @@ def test_a_checkpoint_without_all_weights_is_no_proxy(tiny_model, tmp_path):
     ("fields", "message"),
     [
         ({"attention_map_weights": (1.0,)}, "`attention_map_weights` to have an entry for each"),
-        ({"intermediate_maps": ("qk",)}, "`intermediate_maps` to have an entry for each"),
+        ({"intermediate_maps": ("qk", "qq", "kk")}, "`intermediate_maps` to have no more entries"),
         ({"attention_maps": ("similarity",)}, "no map 'similarity' in intermediate blocks"),
         ({"fused_layers": (3,)}, "`fused_layers` to count blocks from 1 to 2"),
         ({"smoothing_after": 3}, "smoothing_after` to count blocks from 1 to 2"),

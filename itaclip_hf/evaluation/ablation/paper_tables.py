@@ -1,5 +1,6 @@
 """The paper's tables: those in `paper/`, and the two that follow from the registered methods and from checkpoints."""
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -20,12 +21,12 @@ _BACKBONES = {
 
 
 def table_names() -> tuple[str, ...]:
-    """Names of the paper's tables."""
-    return tuple(_load_tables())
+    """Names of the paper's tables; that of parts beyond it is not among them."""
+    return tuple(name for name, table in _load_tables().items() if table.number)
 
 
 def get_table(name: str) -> AblationTable:
-    """A table of the paper by its name or its number there.
+    """A table of the paper by its name or its number there, or that of the parts "beyond" it.
 
     Raises:
         ValueError: If there is none; the message lists those that there are.
@@ -34,7 +35,9 @@ def get_table(name: str) -> AblationTable:
     numbers = {str(table.number): table for table in tables.values()}
     table = tables.get(name) or numbers.get(name)
     if table is None:
-        known = ", ".join(f"{table.name} ({table.number})" for table in tables.values())
+        known = ", ".join(
+            f"{table.name} ({table.number})" if table.number else table.name for table in tables.values()
+        )
         raise ValueError(f"Expected a table out of {known}, 'all', or a YAML file, but got {name!r}.")
     return table
 
@@ -53,13 +56,13 @@ def _load_tables() -> dict[str, AblationTable]:
 @cache  # files alone: methods may be registered at any time
 def _load_files() -> tuple[AblationTable, ...]:
     found = [load_table_file(file) for file in (Path(__file__).parent / "paper").glob("*.yaml")]
-    return tuple(sorted(found, key=lambda table: table.number or 0))
+    return tuple(sorted(found, key=lambda table: table.number or math.inf))
 
 
 def _make_method_table() -> AblationTable:
     """All methods that run on CLIP checkpoints, each as its figures were published: with refinement or without."""
     rows, left_out = [], []
-    for name in method_names():
+    for name in method_names(beyond=False):
         method = get_method(name)
         title = f"{method.title} + PAMR" if method.published_with else method.title
         rows.append(AblationRow(title, {"method": name, **method.published_with}, method.published))
