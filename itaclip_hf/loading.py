@@ -333,8 +333,9 @@ def _telling_what_is_broken(place: Checkpoint, part: str) -> Iterator[None]:
         if isinstance(error, OSError | TypeError | ValueError) and "Expected " in str(error):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
+        kind = "vision backbone" if part == "proxy" else "CLIP ViT checkpoint"
         raise OSError(
-            f"Expected a CLIP ViT checkpoint in {str(place)!r}, but its {part} cannot be read ({reason:.300}). Check "
+            f"Expected a {kind} in {str(place)!r}, but its {part} cannot be read ({reason:.300}). Check "
             "the name, or get the files anew."
         ) from error
 
