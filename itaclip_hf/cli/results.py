@@ -1,13 +1,16 @@
-"""Earlier results in the folder of `itaclip segment`: what they may give way to, and which are finished."""
+"""Results of `itaclip segment` in their folder: what may be replaced, what is finished, what is said of them."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..media import Finished, ImageFile, ResultFiles
+from ..media import Finished, Found, ImageFile, ResultFiles
+from .terminal import warn
 
-__all__ = ["leave_out_finished", "protect_files", "read_finished"]
+__all__ = ["leave_out_finished", "note_what_to_know", "protect_files", "read_finished", "write_description"]
+
+NOTED_REDUCTION = 2  # times a side; that the model does not see details is said from there on
 
 
 Tasks = Sequence[tuple[ImageFile, ResultFiles]]
@@ -74,6 +77,39 @@ def read_finished(tasks: Tasks, request: dict[str, Any]) -> list[Finished]:
         (file, results, read_json(results.description)) for file, results in tasks if results.description.exists()
     ]
     return [Finished(*result) for result in found if result[2].get("settings") == request]
+
+
+def write_description(results: ResultFiles, found: Found, origin: dict[str, Any]) -> None:
+    """Write what was found, after where it is from; a result is complete by it."""
+    from ..files import write_json
+
+    height, width = found.size
+    size = {"height": height, "width": width}
+    write_json(results.description, {**origin, **size, **found.details, "classes": found.classes})
+
+
+def note_what_to_know(file: ImageFile, found: Found, is_reduction_noted: bool) -> bool:
+    """Say what a user would not see in the results.
+
+    Args:
+        file: The image.
+        found: What was found in it.
+        is_reduction_noted: Whether it was said before that the model does not see large images as they are.
+
+    Returns:
+        Whether it is now.
+    """
+    if found.note:
+        warn(f"Note: {found.note}", "yellow")
+    if is_reduction_noted or min(found.size) <= NOTED_REDUCTION * min(found.seen):
+        return is_reduction_noted
+    size, seen = (" x ".join(map(str, each)) for each in (found.size, found.seen))
+    warn(
+        f"Note: {file} has {size} pixels, and the model saw {seen}. To find small things, too, add --tile 1024 "
+        "(its own resolution; many times the work).",
+        "yellow",
+    )
+    return True
 
 
 def _find_existing(results: ResultFiles) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..media import FORMATS, KINDS, Format, Found, ImageFile, Kind, Plan, ResultFiles, Track
+from ..media import FORMATS, KINDS, Format, ImageFile, Kind, Plan, ResultFiles, Track
 from .options.classes import ClassOptions
 from .options.media import MediaOptions
 from .options.model import ModelOptions
@@ -26,7 +26,6 @@ __all__ = ["segment"]
 Tasks = Sequence[tuple[ImageFile, ResultFiles]]
 
 LONGEST_NAME = 255  # bytes, of a file in a folder, on nearly every file system
-NOTED_REDUCTION = 2  # times a side; details that the model does not see are said from there on
 
 
 class Existing(str, Enum):
@@ -103,8 +102,13 @@ def segment(
     with own_results(out, [place.name for place in formats]) if formats else locked_folder(out):
         _protect_files(remaining, existing)  # once more, as another run may have come before
         failed = _segment_files(remaining, request, kinds, loaded, plan)
-        for place, part in formats.items():
-            _write_format(part, place, tasks, request)
+        if formats:
+            from .results import read_finished
+
+            finished = read_finished(tasks, request)
+            for place, part in formats.items():
+                part.write(finished, place)
+                say(f"{len(finished)} images -> {place}")
     if failed:
         warn(f"{failed} of {len(remaining)} images failed; see the lines above.")
         raise typer.Exit(1)
@@ -131,14 +135,6 @@ def _leave_out_finished(tasks: Tasks, request: dict[str, Any]) -> Tasks:
     return remaining
 
 
-def _write_format(part: Any, place: Path, tasks: Tasks, request: dict[str, Any]) -> None:
-    from .results import read_finished
-
-    finished = read_finished(tasks, request)
-    part.write(finished, place)
-    say(f"{len(finished)} images -> {place}")
-
-
 def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any], loaded: "Loaded", plan: Plan) -> int:
     """Segment every file and write its results; the number of files that failed."""
     from rich.console import Console
@@ -146,6 +142,7 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
 
     from ..image_errors import find_image_error
     from ..media.pictures import summarize_classes
+    from .results import note_what_to_know, write_description
 
     done, failed, is_noted = 0, 0, False
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -164,12 +161,11 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
                     failed += 1
                     warn(f"{file}: {' '.join(reason.split())}")
                     continue
-                _write_description(results, file, request, found, round(time.perf_counter() - start, 3))
+                seconds = round(time.perf_counter() - start, 3)
+                write_description(results, found, {"image": str(file), "settings": request, "seconds": seconds})
                 done += 1
                 say(f"{file} -> {results.overlay}: {summarize_classes(found.classes)}")
-                if found.note:
-                    warn(f"Note: {found.note}", "yellow")
-                is_noted = is_noted or _note_reduction(file, found)
+                is_noted = note_what_to_know(file, found, is_noted)
         except KeyboardInterrupt as stop:
             current, _ = tasks[min(done + failed, len(tasks) - 1)]
             advice = "To go on, run it again with --existing skip."
@@ -206,29 +202,6 @@ def _load_part(row: Kind | Format) -> Any:
         raise ImportError(
             f"Expected {error.name}, but it is not installed. Run `pip install 'itaclip_hf[{row.extra}]'`."
         ) from error
-
-
-def _write_description(
-    results: ResultFiles, file: ImageFile, request: dict[str, Any], found: Found, seconds: float
-) -> None:
-    from ..files import write_json
-
-    height, width = found.size
-    origin = {"image": str(file), "settings": request, "seconds": seconds, "height": height, "width": width}
-    write_json(results.description, {**origin, **found.details, "classes": found.classes})
-
-
-def _note_reduction(file: ImageFile, found: Found) -> bool:
-    """Say that the model did not see what is in a large image, and how it would."""
-    is_reduced = min(found.size) > NOTED_REDUCTION * min(found.seen)
-    if is_reduced:
-        size, seen = (" x ".join(map(str, each)) for each in (found.size, found.seen))
-        warn(
-            f"Note: {file} has {size} pixels, and the model saw {seen}. To find small things, too, add --tile 1024 "
-            "(its own resolution; many times the work).",
-            "yellow",
-        )
-    return is_reduced
 
 
 def _make_track(progress: Any) -> Track:

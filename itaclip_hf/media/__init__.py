@@ -124,7 +124,7 @@ class ImageFile:
     frame: int | None = None
 
     def __str__(self) -> str:
-        return str(self.path) if self.frame is None else f"{self.path} [{self.frame}]"
+        return str(self.path) if self.frame is None else f"{self.path} [{self.frame + 1}]"
 
 
 @dataclass(frozen=True)

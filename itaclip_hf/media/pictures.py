@@ -3,9 +3,10 @@
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -201,6 +202,9 @@ def read_picture(path: Path | str, frame: int | None = None) -> Image.Image:
         from .addresses import fetch
 
         source = fetch(path)
+        if _is_raster(source):
+            raise OSError("Expected a picture, but it is a map or no ordinary TIFF. Download it, and name the file.")
+        source.seek(0)
     elif os.path.isdir(path):  # those that can be looked into never come here
         raise OSError("Expected a folder that may be looked into, but this one may not. Change its permissions.")
     if frame is None and (count := len(list_frames(source))) > 1:
@@ -282,17 +286,18 @@ def _find_kind(path: Path | str) -> str:
     return "video" if suffix in KINDS["video"].suffixes else "picture"
 
 
-def _is_raster(path: Path) -> bool:
+def _is_raster(source: Path | IO[bytes]) -> bool:
     """Whether a TIFF says where on Earth it is, or is too large or too strange for PIL."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=["TIFF"]) as image:
+            with Image.open(source, formats=["TIFF"]) as image:
                 return not GEOGRAPHIC_TAGS.isdisjoint(image.tag_v2)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return True
     except UnidentifiedImageError:
-        with path.open("rb") as file:
+        with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+            file.seek(0)
             return file.read(4) in TIFF_STARTS
     except Exception:  # reading it says what is wrong
         return False

@@ -27,7 +27,10 @@ ROOT = Path(__file__).parents[2]
 README, START, SETTINGS = ROOT / "README.md", ROOT / "docs" / "index.md", ROOT / "docs" / "settings.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
-OWN_TESTS = {"docs/adding_a_method.md": "tests/evaluation/test_adding_a_method.py"}
+OWN_TESTS = {
+    "docs/adding_a_method.md": "tests/evaluation/test_adding_a_method.py",
+    "docs/take_along.md": "tests/cli/test_take_along.py",
+}
 LANGUAGES = ("python", "console", "bash")
 HUB_ID = "openai/clip-vit-base-patch16"
 FENCE = re.compile(

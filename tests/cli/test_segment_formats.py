@@ -173,7 +173,7 @@ def test_the_command_writes_all_formats_of_all_images(itaclip, checkpoint, photo
     result = itaclip("segment", *images, tmp_path / "broken.png", *options, *formats, "--existing", "skip")
     assert result.exit_code == 1, result.output  # one is broken
     data = json.loads((tmp_path / "out" / "coco.json").read_text())
-    shown = [str(photo), *(f"{tmp_path}/many.gif [{frame}]" for frame in (0, 1))]
+    shown = [str(photo), *(f"{tmp_path}/many.gif [{frame}]" for frame in (1, 2))]
     assert [image["file_name"] for image in data["images"]] == shown
     names = ["many_0001", "many_0002", "photo"]
     for folder in ("yolo/images", "yolo/labels", "masks"):

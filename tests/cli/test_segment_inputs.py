@@ -130,7 +130,7 @@ def test_every_picture_of_a_file_is_done(segment, checkpoint, tmp_path, suffix):
     names = [f"{name}{number}" for name in ("many_000", "single_") for number in (1, 2, 3)]
     assert list_names(tmp_path / "out") == names
     description = json.loads((tmp_path / "out" / "many_0002.json").read_text())
-    assert description["image"] == f"{tmp_path}/many.{suffix} [1]"
+    assert description["image"] == f"{tmp_path}/many.{suffix} [2]"
     for number in (1, 2, 3):
         overlays = (read_png(tmp_path / "out" / f"{name}{number}_overlay.png") for name in ("many_000", "single_"))
         assert np.array_equal(*overlays)
@@ -214,6 +214,11 @@ def test_what_is_wrong_with_an_address_is_that_images_error(segment, website, ph
     frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])
     pages |= {"/text.jpg": b"no image", "/cut.png": photo.read_bytes(), "/large.png": bytes(2**21), "/gone": 410}
     pages["/moving.gif"] = moving.getvalue()
+    with io.BytesIO() as file:
+        Image.new("RGB", (60, 40)).save(
+            file, "TIFF", tiffinfo={33550: (1.0, 1.0, 0.0)}
+        )  # the size of a pixel on Earth
+        pages["/map.tif"] = file.getvalue()
     monkeypatch.setattr(addresses, "LARGEST_DOWNLOAD", 2**20)
     expected = {
         "text.jpg": "Expected an image in JPEG, PNG",
@@ -222,6 +227,7 @@ def test_what_is_wrong_with_an_address_is_that_images_error(segment, website, ph
         "cut.png": "as the connection broke",
         "large.png": "Expected at most 1 MiB, but got more",
         "moving.gif": "Expected one picture, but it has 2",
+        "map.tif": "Expected a picture, but it is a map",
     }
     result = segment(*(f"{site}/{name}" for name in expected), "http://127.0.0.1:1/no.jpg", "http://[", photo)
     assert result.exit_code == 1

@@ -43,7 +43,7 @@ def user_folder(tmp_path, monkeypatch, photo):
 
 
 def test_commands_run(user_folder, itaclip, checkpoint):
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 5
     for command in COMMANDS:
         result = itaclip(*shlex.split(command), "--model", checkpoint)
         assert result.exit_code == 0, result.output
@@ -63,4 +63,4 @@ def test_numbers_of_windows_are_those_of_the_code(preset, stride):
         sizes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in reaches]
         counts.append(sum(plan_windows(each, 224, stride).num_windows for each in sizes))
     assert f"| `{preset}` | " + " | ".join(f"{count:,}" for count in counts) + " |" in PAGE
-    assert f"({config.tile_overlap} pixels with the paper's settings)" in PAGE
+    assert f"({config.tile_overlap} pixels with the paper's" in PAGE
