@@ -20,6 +20,7 @@ from .convert import convert
 from .demo_scenes import demo_scenes
 from .env import env
 from .evaluate import evaluate
+from .export import export
 from .options.groups import take_groups
 from .segment import segment
 from .terminal import say, warn
@@ -37,6 +38,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     compare,
     convert,
     texts,
+    export,
     env,
 )
 
