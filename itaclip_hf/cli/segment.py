@@ -92,6 +92,7 @@ def segment(
         )
     request = {
         "model": model.model,
+        "proxy": model.proxy,
         "method": settings.method,
         **Settings.of(*loaded).to_json(),
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
