@@ -2,11 +2,12 @@
 
 Python blocks and `itaclip segment` run, with a local stand-in for the model on the hub; a block with a title is a
 file; a block of text after Python is what that prints; other `itaclip` commands are read with all their options. A
-block after a comment `<!-- not run: reason -->` is left out.
+block after a comment `<!-- not run: reason -->` is left out. Notebooks run as well.
 """
 
 import contextlib
 import io
+import json
 import re
 import shlex
 import textwrap
@@ -25,6 +26,7 @@ from itaclip_hf.methods.settings import SETTING_NAMES
 ROOT = Path(__file__).parents[2]
 README, START, SETTINGS = ROOT / "README.md", ROOT / "docs" / "index.md", ROOT / "docs" / "settings.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 OWN_TESTS = {"docs/adding_a_method.md": "tests/evaluation/test_adding_a_method.py"}
 LANGUAGES = ("python", "console", "bash")
 HUB_ID = "openai/clip-vit-base-patch16"
@@ -109,6 +111,17 @@ def run_page(page: Path, given: dict[str, Any], checkpoint: Path, itaclip) -> No
             printed = ""
         elif block.language in ("console", "bash"):
             run_commands(block, checkpoint, itaclip)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name_page)
+def test_notebook_runs_from_top_to_bottom(notebook, user_folder, checkpoint):
+    content, names = json.loads(notebook.read_text(encoding="utf-8")), {}
+    cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+    assert content["nbformat"] == 4 and cells
+    for cell in cells:
+        assert cell["outputs"] == [] and cell["execution_count"] is None, "keep it without outputs"
+        run_python("".join(cell["source"]).replace(HUB_ID, str(checkpoint)), notebook, names)
 
 
 def run_python(code: str, page: Path, names: dict[str, Any]) -> str:
