@@ -407,6 +407,13 @@ class Settings:
         "Classes that cover at most this share of the foreground are dropped; none: all stay.",
         grid=TuningGrid((0.0, 0.005, 0.01, 0.02, 0.05, 0.1), "background"),
     )
+    region_vote: bool = _setting(
+        False,
+        "image_processor",
+        "labels",
+        _SWITCH,
+        "Whether all pixels of a region get the label that most of them have, where region maps are given.",
+    )
     closing: bool = _setting(
         True,
         "image_processor",

@@ -17,6 +17,7 @@ from .windows import PLAIN_VIEW, WindowedImage, WindowView, plan_windows, read_v
 
 __all__ = [
     "ITACLIPLabelMapsOutput",
+    "ITACLIPRegionLabelMapsOutput",
     "ITACLIPSemanticSegmenterOutput",
     "ImageInputs",
     "TextInputs",
@@ -31,10 +32,11 @@ __all__ = [
     "read_images",
     "read_prompts",
     "read_region_maps",
+    "read_voting_regions",
     "stack_logits",
 ]
 
-WHOLE_NUMBERS = ("input_ids", "attention_mask", "query_classes", "region_maps")
+WHOLE_NUMBERS = ("input_ids", "attention_mask", "query_classes", "region_maps", "original_region_maps")
 LARGEST_INPUT = 1e6  # normalised pixels are about 3 at most; sums of larger ones may leave the model's number format
 LARGEST_RESULT = 2**28  # pixels; memory for one score of each is 1 GiB
 MOST_CLASSES = 2**16
@@ -54,6 +56,7 @@ class ImageInputs(NamedTuple):
     augmentation_flip: torch.Tensor | None = None
     augmentation_weight: torch.Tensor | None = None
     region_maps: torch.Tensor | None = None
+    original_region_maps: torch.Tensor | None = None
 
 
 class TextInputs(NamedTuple):
@@ -94,6 +97,21 @@ class ITACLIPLabelMapsOutput(NamedTuple):
 
     labels: list[torch.Tensor]
     confidence: list[torch.Tensor]
+
+
+class ITACLIPRegionLabelMapsOutput(NamedTuple):
+    """Output of [`~ITACLIPForSemanticSegmentation.predict_regions`], one entry for each image.
+
+    Attributes:
+        labels: As in [`ITACLIPLabelMapsOutput`].
+        confidence: As there.
+        regions: A dictionary for each region, by ascending id: its `id`, `label_id` (the label that most of its pixels
+            have before the vote), `share` (of its pixels that have it) and `score` (their mean confidence).
+    """
+
+    labels: list[torch.Tensor]
+    confidence: list[torch.Tensor]
+    regions: list[list[dict[str, Any]]]
 
 
 def pack_inputs(inputs: Mapping[str, Any]) -> tuple[ImageInputs, TextInputs]:
@@ -182,6 +200,29 @@ def read_region_maps(region_maps: torch.Tensor, pixel_values: torch.Tensor) -> t
     check_tensors(ImageInputs(pixel_values, region_maps=region_maps))
     expect_shape("region_maps", region_maps, (len(pixel_values), *_size(pixel_values)))
     return region_maps.to(pixel_values.device, torch.int64)
+
+
+def read_voting_regions(inputs: ImageInputs, sizes: Sequence[Size]) -> list[torch.Tensor] | None:
+    """The regions of each image that vote on its labels: those at original sizes, or else those of the pixels.
+
+    Args:
+        inputs: Images.
+        sizes: (height, width) of each result.
+
+    Raises:
+        ValueError: If there is not a map for each image, or one is smaller than its image.
+    """
+    if inputs.original_region_maps is not None:
+        name, maps = "original_region_maps", inputs.original_region_maps
+    elif inputs.region_maps is not None:
+        name, maps = "region_maps", read_region_maps(inputs.region_maps, inputs.pixel_values)
+        sizes = [_size(image) for image in _crop_images(inputs, smallest=1)]
+    else:
+        return None
+    shape = len(sizes), max(height for height, _ in sizes), max(width for _, width in sizes)
+    if maps.ndim != 3 or len(maps) != len(sizes) or maps.shape[-2] < shape[-2] or maps.shape[-1] < shape[-1]:
+        expect_shape(name, maps, shape)
+    return [of_image[:height, :width] for of_image, (height, width) in zip(maps, sizes, strict=True)]
 
 
 def read_prompts(

@@ -22,6 +22,7 @@ from .configuration_itaclip import ITACLIPConfig
 from .data_contract import (
     ImageInputs,
     ITACLIPLabelMapsOutput,
+    ITACLIPRegionLabelMapsOutput,
     ITACLIPSemanticSegmenterOutput,
     TextInputs,
     check_classes,
@@ -35,6 +36,7 @@ from .data_contract import (
     read_images,
     read_prompts,
     read_region_maps,
+    read_voting_regions,
     stack_logits,
 )
 from .patch_similarity import check_proxy, encode_proxy
@@ -263,6 +265,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         augmentation_flip: torch.Tensor | None = None,
         augmentation_weight: torch.Tensor | None = None,
         region_maps: torch.Tensor | None = None,
+        original_region_maps: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         text_weight: torch.Tensor | None = None,
@@ -283,7 +286,9 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             augmentation_flip: (batch, views, 2) whether to flip vertically and horizontally.
             augmentation_weight: (batch, views) weights that sum to 1. Without the four: the plain view alone.
             region_maps: (batch, height, width) region of each pixel, 0 for none, for methods whose attention regions
-                bound. The vote of regions is the processor's.
+                bound.
+            original_region_maps: (batch, H₀, W₀) the same at original sizes, for [`predict_labels`]; not read here, as
+                the vote of regions is the processor's.
             input_ids: (texts, prompts, tokens) texts in their prompt templates; the baked vocabulary if left out.
             attention_mask: Same shape as `input_ids`.
             text_weight: (queries, texts) mixing matrix; one query for each text if left out.
@@ -314,6 +319,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
                 augmentation_flip,
                 augmentation_weight,
                 region_maps,
+                original_region_maps,
             ),
             self.config,
         )
@@ -363,13 +369,43 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
 
         ```
         """
+        found, region_maps = self._find_best_classes(inputs)
+        return ITACLIPLabelMapsOutput(
+            labels=processor.post_process_label_maps(found, region_maps=region_maps),
+            confidence=[of_image.confidence for of_image in found],
+        )
+
+    @torch.no_grad()
+    def predict_regions(self, processor: Any, /, **inputs: Any) -> ITACLIPRegionLabelMapsOutput:
+        """Final label maps as of [`predict_labels`], and which class each region of the images is.
+
+        Args:
+            processor: As for [`predict_labels`].
+            **inputs: As there, with the region maps that the processor made.
+
+        Returns:
+            [`ITACLIPRegionLabelMapsOutput`]: `labels`, `confidence` and `regions`.
+
+        Raises:
+            TypeError: As there.
+            ValueError: If there are no region maps.
+        """
+        found, region_maps = self._find_best_classes(inputs)
+        results = processor.post_process_label_maps(found, region_maps=region_maps, return_regions=True)
+        return ITACLIPRegionLabelMapsOutput(
+            labels=[result["segmentation"] for result in results],
+            confidence=[of_image.confidence for of_image in found],
+            regions=[result["regions"] for result in results],
+        )
+
+    def _find_best_classes(self, inputs: dict[str, Any]) -> tuple[list[BestClasses], list[torch.Tensor] | None]:
+        """The best class of each pixel of each image, and the regions that vote on them, where there are any."""
         self.config.validate_settings()
         images, texts = pack_inputs(inputs)
         queries = self._choose_queries(texts, images.pixel_values.device)
         found = [self.label_dense(features, queries) for features in self.encode_dense(images)]
-        return ITACLIPLabelMapsOutput(
-            labels=processor.post_process_label_maps(found), confidence=[of_image.confidence for of_image in found]
-        )
+        sizes = [(len(of_image.labels), of_image.labels.shape[1]) for of_image in found]
+        return found, read_voting_regions(images, sizes)
 
     def encode_dense(self, images: ImageInputs) -> list[DenseFeatures]:
         """Encode images up to where queries come in, once for many uses; see [`label_dense`]."""

@@ -10,6 +10,7 @@ from .segmentation_maps import (
     close_label_map as close_label_map,
     drop_small_classes_ as drop_small_classes_,
     find_small_classes as find_small_classes,
+    make_region_map as make_region_map,
 )
 from .vocabulary import (
     BACKGROUND_LABEL as BACKGROUND_LABEL,

@@ -33,11 +33,15 @@ from .segmentation_maps import (
     close_label_map,
     compute_scores,
     compute_segment_scores,
+    count_votes,
     drop_small_classes_,
     find_small_classes,
     find_small_counts,
+    pair_with_regions,
     pair_with_target_sizes,
+    resize_region_map,
     stack_label_maps,
+    stack_region_maps,
 )
 
 try:  # types and ranges of settings are said there; code that was loaded from the Hub does without the package
@@ -73,6 +77,8 @@ class ITACLIPImageProcessorKwargs(ImagesKwargs, total=False):
         Pixels whose best class score is lower, between 0 and 1, get class 0.
     area_threshold (`float`, *optional*, defaults to `self.area_threshold`):
         Classes 1, 2, ... that cover at most this share of the predicted foreground are dropped; between 0 and 1.
+    region_vote (`bool`, *optional*, defaults to `self.region_vote`):
+        Whether all pixels of a region get the label that most of them have, where there are region maps.
     closing (`bool`, *optional*, defaults to `self.closing`):
         Whether to close label maps with a 3x3 neighbourhood.
     """
@@ -81,6 +87,7 @@ class ITACLIPImageProcessorKwargs(ImagesKwargs, total=False):
     photometric_weight: float | int | None
     score_threshold: float | int | None
     area_threshold: float | int | None
+    region_vote: bool | None
     closing: bool | None
 
 
@@ -102,7 +109,7 @@ class ITACLIPImageProcessor(PilBackend):
         size: `{"shortest_edge": 336, "longest_edge": 2048}`: the shorter side gets that length, as long as the longer
             one does not exceed its own. One of the two suffices; `{"height": ..., "width": ...}` ignores proportions.
         resample: Interpolation, never antialiased: bilinear (default), bicubic or nearest.
-        image_engineering, photometric_weight, score_threshold, area_threshold, closing: See
+        image_engineering, photometric_weight, score_threshold, area_threshold, region_vote, closing: See
             `ITACLIPImageProcessorKwargs`. Fields about pixels and views can also be given per call, those about
             label maps to `post_process_semantic_segmentation`.
 
@@ -130,6 +137,7 @@ class ITACLIPImageProcessor(PilBackend):
     photometric_weight = 0.75
     score_threshold = 0.0
     area_threshold = None
+    region_vote = False
     closing = True
 
     def __init__(self, **kwargs: Any) -> None:
@@ -167,9 +175,14 @@ class ITACLIPImageProcessor(PilBackend):
             check_value(name, kwargs[name])
 
     def preprocess(
-        self, images: ImageInput, segmentation_maps: Any = None, do_reduce_labels: bool = False, **kwargs: Any
+        self,
+        images: ImageInput,
+        segmentation_maps: Any = None,
+        do_reduce_labels: bool = False,
+        region_maps: Any = None,
+        **kwargs: Any,
     ) -> BatchFeature:
-        """Prepare images, and label maps for a loss beside them.
+        """Prepare images, and label maps for a loss or regions beside them.
 
         Args:
             images: One image or a list.
@@ -177,6 +190,10 @@ class ITACLIPImageProcessor(PilBackend):
                 They come out as `labels`, at original size, which is the size of the model's results.
             do_reduce_labels: Whether the maps call the first class 1 and unlabelled pixels 0, as those of ADE20K do:
                 these become 255, and the classes 0, 1, ...
+            region_maps: For each image its regions, of any segmenter: a map of whole numbers at any size, 0 for none,
+                or masks; see `make_region_map`. They come out as `region_maps`, (batch, height, width) int64 at the
+                size of `pixel_values`, and as `original_region_maps`, for the vote, at original sizes. Ids stay as
+                they are, but for those below 0, which become 0; none are blended.
             **kwargs: Fields of the image processor, for this call.
 
         Raises:
@@ -191,6 +208,14 @@ class ITACLIPImageProcessor(PilBackend):
                 segmentation_maps, np.asarray(inputs["original_sizes"]).tolist(), do_reduce_labels
             )
             inputs.update(BatchFeature({"labels": labels}, tensor_type=kwargs.get("return_tensors")))
+        if region_maps is not None:
+            maps = pair_with_regions(region_maps, len(inputs["pixel_values"]))
+            sizes = {name: np.asarray(inputs[name]).tolist() for name in ("image_sizes", "original_sizes")}
+            data = {
+                "region_maps": stack_region_maps(maps, sizes["image_sizes"], inputs["pixel_values"].shape[-2:]),
+                "original_region_maps": stack_region_maps(maps, sizes["original_sizes"]),
+            }
+            inputs.update(BatchFeature(data, tensor_type=kwargs.get("return_tensors")))
         return inputs
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
@@ -317,6 +342,9 @@ class ITACLIPImageProcessor(PilBackend):
         score_threshold: float | None = None,
         area_threshold: float | None = None,
         closing: bool | None = None,
+        region_maps: Any = None,
+        region_vote: bool | None = None,
+        return_regions: bool = False,
     ) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
         """Turn outputs of `ITACLIPForSemanticSegmentation` into label maps.
 
@@ -330,29 +358,42 @@ class ITACLIPImageProcessor(PilBackend):
             area_threshold: Classes 1, 2, ... that cover at most this share of the predicted foreground are dropped; 0
                 drops none. Default: the image processor's.
             closing: Whether to close the maps with a 3x3 neighbourhood. Default: the image processor's.
+            region_maps: Regions of each image, as for `preprocess`; brought to the size of the maps.
+            region_vote: Whether all pixels of a region get the label that most of them have. Default: the image
+                processor's.
+            return_regions: Whether to say which class each region is.
 
         Returns:
-            One map of class ids (height, width) per image, int64. With `return_segmentation_scores`, one
-            `SemanticSegmentationPostProcessorOutput` per image instead, with the map as `segmentation` and the class
-            scores after the area threshold, (classes, height, width) between 0 and 1, as `segmentation_scores`.
+            One map of class ids (height, width) per image, int64. With `return_segmentation_scores` or
+            `return_regions`, one `SemanticSegmentationPostProcessorOutput` per image instead, with the map as
+            `segmentation`; the class scores after the area threshold, (classes, height, width) between 0 and 1, as
+            `segmentation_scores`; and as `regions`, ascending, a dictionary for each region: its `id`, `label_id` (the
+            label that most of its pixels have before the vote), `share` (of its pixels that have it) and `score`
+            (mean confidence of these).
 
         Raises:
-            ValueError: If logits, target sizes or thresholds are not as expected.
+            ValueError: If logits, target sizes, thresholds or regions are not as expected.
         """
-        score_threshold, area_threshold, closing = self._choose_thresholds(score_threshold, area_threshold, closing)
+        score_threshold, area_threshold, closing, vote = self._choose_thresholds(
+            score_threshold, area_threshold, closing, region_vote
+        )
+        pairs = pair_with_target_sizes(outputs.logits, target_sizes)
+        maps = _pair_with_regions(region_maps, len(pairs), is_needed=bool(region_vote or return_regions))
         results: list[Any] = []
-        for logits, target_size in pair_with_target_sizes(outputs.logits, target_sizes):
+        for (logits, target_size), region_map in zip(pairs, maps, strict=True):
             scores = compute_scores(logits, target_size)
             if area_threshold:
                 drop_small_classes_(scores, area_threshold)
             labels = assign_labels(scores, score_threshold)
+            values: dict[str, Any] = {"segmentation_scores": scores} if return_segmentation_scores else {}
+            if region_map is not None:
+                labels, regions = _ask_regions(labels, scores.amax(dim=0), region_map, vote)
+                values.update({"regions": regions} if return_regions else {})
             if closing:
                 labels = close_label_map(labels)
-            if return_segmentation_scores:
-                values = {"segmentation": labels, "segmentation_scores": scores}
-                results.append(SemanticSegmentationPostProcessorOutput(values))
-            else:
-                results.append(labels)
+            results.append(
+                SemanticSegmentationPostProcessorOutput({"segmentation": labels, **values}) if values else labels
+            )
         return results
 
     def post_process_panoptic_segmentation(
@@ -402,7 +443,10 @@ class ITACLIPImageProcessor(PilBackend):
         score_threshold: float | None = None,
         area_threshold: float | None = None,
         closing: bool | None = None,
-    ) -> list[torch.Tensor]:
+        region_maps: Any = None,
+        region_vote: bool | None = None,
+        return_regions: bool = False,
+    ) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
         """Finish label maps of which the best class of each pixel alone is known.
 
         `ITACLIPForSemanticSegmentation.predict_labels` calls it; the results are those of
@@ -415,20 +459,35 @@ class ITACLIPImageProcessor(PilBackend):
             score_threshold: As for `post_process_semantic_segmentation`.
             area_threshold: As there.
             closing: As there.
+            region_maps: As there.
+            region_vote: As there.
+            return_regions: As there.
 
         Returns:
-            One map of class ids (height, width) per image, int64.
+            One map of class ids (height, width) per image, int64; with `return_regions`, one
+            `SemanticSegmentationPostProcessorOutput` with `segmentation` and `regions` instead.
 
         Raises:
-            ValueError: If a threshold is no share.
+            ValueError: If a threshold is no share, or regions are not as expected.
         """
-        score_threshold, area_threshold, closing = self._choose_thresholds(score_threshold, area_threshold, closing)
-        results = []
-        for best in best_classes:
+        score_threshold, area_threshold, closing, vote = self._choose_thresholds(
+            score_threshold, area_threshold, closing, region_vote
+        )
+        maps = _pair_with_regions(region_maps, len(best_classes), is_needed=bool(region_vote or return_regions))
+        results: list[Any] = []
+        for best, region_map in zip(best_classes, maps, strict=True):
             if area_threshold:
                 best.drop_classes_(find_small_classes(best.labels, best.num_classes, area_threshold))
             labels = best.labels.masked_fill(best.confidence < score_threshold, 0)
-            results.append(close_label_map(labels) if closing else labels)
+            values: dict[str, Any] = {}
+            if region_map is not None:
+                labels, regions = _ask_regions(labels, best.confidence, region_map, vote)
+                values = {"regions": regions} if return_regions else {}
+            if closing:
+                labels = close_label_map(labels)
+            results.append(
+                SemanticSegmentationPostProcessorOutput({"segmentation": labels, **values}) if values else labels
+            )
         return results
 
     def finish_tile(self, best: Any, is_dropped: torch.Tensor | None = None) -> torch.Tensor:
@@ -455,14 +514,23 @@ class ITACLIPImageProcessor(PilBackend):
         return bool(self.area_threshold)
 
     def _choose_thresholds(
-        self, score_threshold: float | None, area_threshold: float | None, closing: bool | None
-    ) -> tuple[float, float | None, bool]:
+        self,
+        score_threshold: float | None,
+        area_threshold: float | None,
+        closing: bool | None,
+        region_vote: bool | None,
+    ) -> tuple[float, float | None, bool, bool]:
         """What was given for one call, and of the rest the image processor's own."""
-        given = {"score_threshold": score_threshold, "area_threshold": area_threshold, "closing": closing}
-        chosen = {
-            name: getattr(self, name) if value is None else check_value(name, value) for name, value in given.items()
+        given = {
+            "score_threshold": score_threshold,
+            "area_threshold": area_threshold,
+            "closing": closing,
+            "region_vote": region_vote,
         }
-        return chosen["score_threshold"], chosen["area_threshold"], chosen["closing"]
+        score, area, closes, votes = (
+            getattr(self, name) if value is None else check_value(name, value) for name, value in given.items()
+        )
+        return score, area, closes, votes
 
 
 def _select_pixel_fields(values: dict[str, Any]) -> dict[str, Any]:
@@ -470,6 +538,24 @@ def _select_pixel_fields(values: dict[str, Any]) -> dict[str, Any]:
     rounded = {"image_mean": PUBLISHED_MEAN, "image_std": PUBLISHED_STD}
     is_clips = all(key in values and np.allclose(values[key], rounded[key], atol=1e-5) for key in rounded)
     return {key: values[key] for key in PIXEL_FIELDS if key in values and not (is_clips and key in rounded)}
+
+
+def _pair_with_regions(region_maps: Any, count: int, is_needed: bool) -> Sequence[np.ndarray | None]:
+    if region_maps is None and is_needed:
+        raise ValueError(
+            "Expected `region_maps`, as regions are asked for, but got none. Pass those of each image, as to the "
+            "processor before."
+        )
+    return [None] * count if region_maps is None else pair_with_regions(region_maps, count)
+
+
+def _ask_regions(
+    labels: torch.Tensor, confidence: torch.Tensor, region_map: np.ndarray, vote: bool
+) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """A label map (height, width) after the vote, if there is to be one, and which class each region is."""
+    height, width = labels.shape
+    votes = count_votes(labels, torch.from_numpy(resize_region_map(region_map, (height, width))).to(labels.device))
+    return votes.overrule(labels) if vote else labels, votes.describe(labels, confidence)
 
 
 def check_value(name: str, value: Any) -> Any:

@@ -111,6 +111,7 @@ class ITACLIPProcessor(ProcessorMixin):
         auxiliary_text: Mapping[str, Any] | Sequence[str | Sequence[str] | None] | None = None,
         background: Sequence[str] | None = None,
         vocabulary: Vocabulary | Mapping[str, Any] | None = None,
+        region_maps: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Prepare images, a vocabulary, or both.
@@ -121,14 +122,16 @@ class ITACLIPProcessor(ProcessorMixin):
             auxiliary_text: One entry per class, or a mapping from class names: a text, a list of texts, or `None`.
             background: Words that form class 0, "background"; the classes then follow as 1, 2, ...
             vocabulary: A `Vocabulary` (or its dictionary) instead of the three arguments before.
+            region_maps: Regions of each image, of any segmenter; see `ITACLIPImageProcessor.preprocess`.
             **kwargs: Arguments of the tokenizer (`padding`, `max_length`, ...) and the image processor, for this call.
                 `return_tensors` is "pt" unless given. Prompts are padded to the longest one, or to `max_length` with
                 `padding="max_length"`, and cut to `max_length` (default: the tokenizer's, 77).
 
         Returns:
             For images `pixel_values`, `image_sizes`, `original_sizes` and, with image engineering, the
-            `augmentation_*`. For texts, with T texts, P templates, L tokens and Q queries: `input_ids` and
-            `attention_mask` (T, P, L), `text_weight` (Q, T), `query_classes` (Q,).
+            `augmentation_*`; for their regions `region_maps` and `original_region_maps`. For texts, with T texts, P
+            templates, L tokens and Q queries: `input_ids` and `attention_mask` (T, P, L), `text_weight` (Q, T),
+            `query_classes` (Q,).
 
         Raises:
             TypeError: If an argument has the wrong type.
@@ -141,9 +144,13 @@ class ITACLIPProcessor(ProcessorMixin):
         vocabulary = _choose_vocabulary(text, auxiliary_text, background, vocabulary)
         if images is None and vocabulary is None:
             raise ValueError("Expected `images`, `text` or `vocabulary`, but got none of them. Pass at least one.")
+        if images is None and region_maps is not None:
+            raise ValueError(
+                "Expected `images` with `region_maps`, but got none. Pass both, or leave out the regions."
+            )
         data: dict[str, Any] = {}
         if images is not None:
-            images_kwargs = {**merged["images_kwargs"], "return_tensors": None}
+            images_kwargs = {**merged["images_kwargs"], "region_maps": region_maps, "return_tensors": None}
             data.update(self.image_processor(images, **images_kwargs))
         if vocabulary is not None:
             data.update(self._encode_vocabulary(vocabulary, merged["text_kwargs"]))
