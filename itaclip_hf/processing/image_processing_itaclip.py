@@ -446,7 +446,7 @@ class ITACLIPImageProcessor(PilBackend):
         region_maps: Any = None,
         region_vote: bool | None = None,
         return_regions: bool = False,
-    ) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
+    ) -> list[Any]:
         """Finish label maps of which the best class of each pixel alone is known.
 
         `ITACLIPForSemanticSegmentation.predict_labels` calls it; the results are those of
