@@ -78,7 +78,12 @@ def segment(
     tasks = [(file, _name_results(file, out)) for file in find_images(images, out, media.bands is not None)]
     if media != MediaOptions() or any(file.kind != "picture" for file, _ in tasks):
         media.refuse_idle(settings, [file for file, _ in tasks])
-    plan = Plan(confidence, media.tile, list(media.bands) if media.bands else None, media.every or 1)
+    plan = Plan(confidence, media.tile, list(media.bands) if media.bands else None, media.every or 1, media.regions)
+    settings = settings.with_regions(media.regions)
+    if media.regions is not None:
+        from ..regions import open_regions
+
+        open_regions(media.regions)
     _protect_files(tasks, existing)
     # What is not installed, or in the way, is told before a model is loaded.
     kinds = {name: _load_part(KINDS[name]) for name in {file.kind for file, _ in tasks}}

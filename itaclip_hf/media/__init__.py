@@ -99,12 +99,14 @@ class Plan(NamedTuple):
             scaled to the size that the processor says.
         bands: Bands of a raster that are red, green and blue, from 1; by default those that it calls so.
         every: Of a video, every so many frames.
+        regions: Where regions of pictures come from; see `open_regions`.
     """
 
     confidence: bool = False
     tile: int | None = None
     bands: list[int] | None = None
     every: int = 1
+    regions: str | None = None
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ class SegmentedImage:
         confidence: Highest class score of each pixel, between 0 and 1, before thresholds, (height, width).
         names: Name of each label.
         seen: (height, width) at which the model saw it.
+        regions: What each of its regions is, where there are any.
     """
 
     image: Image.Image
@@ -97,6 +98,7 @@ class SegmentedImage:
     confidence: np.ndarray
     names: tuple[str, ...]
     seen: tuple[int, int]
+    regions: list[dict[str, Any]] | None = None
 
     @property
     def has_background(self) -> bool:
@@ -125,21 +127,26 @@ class SegmentedImage:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was read."""
+    """A picture that was read, with its regions, where there are any."""
 
     image: Image.Image
+    regions: np.ndarray | None = None
 
     def segment(self, results: ResultFiles, loaded: "Loaded", plan: Plan, track: Track) -> Found:
         """Segment it and write label map, overlay and, if wanted, confidence."""
         from ..drawing import make_palette, to_grey_image, to_indexed_image
         from ..files import write_png
 
-        found = segment_picture(self.image, loaded, plan.tile, track)
+        if self.regions is None:
+            found = segment_picture(self.image, loaded, plan.tile, track)
+        else:
+            found = segment_image(self.image, *loaded, self.regions)
         write_png(results.labels, to_indexed_image(found.labels, make_palette(found.has_background)))
         write_png(results.overlay, found.draw())
         if plan.confidence:
             write_png(results.confidence, to_grey_image(found.confidence))
-        return Found((self.image.height, self.image.width), found.seen, found.describe_classes())
+        details = {} if found.regions is None else {"regions": found.regions}
+        return Found((self.image.height, self.image.width), found.seen, found.describe_classes(), details)
 
 
 def find_images(inputs: Iterable[Path | str], out: Path, are_rasters: bool = False) -> list[ImageFile]:
@@ -180,9 +187,14 @@ def open_input(file: ImageFile, plan: Plan) -> Picture:
     """Read a picture.
 
     Raises:
-        OSError, ValueError: See `read_picture`.
+        OSError, ValueError: See `read_picture`; or if there are no regions of it where they are looked for.
     """
-    return Picture(read_picture(file.path, file.frame))
+    image = read_picture(file.path, file.frame)
+    if plan.regions is None:
+        return Picture(image)
+    from ..regions import open_regions
+
+    return Picture(image, open_regions(plan.regions)(file.result_name, image))
 
 
 def read_picture(path: Path | str, frame: int | None = None) -> Image.Image:
@@ -229,17 +241,33 @@ def segment_picture(image: Image.Image, loaded: "Loaded", tile: int | None, trac
 
 
 def segment_image(
-    image: Image.Image, model: "ITACLIPForSemanticSegmentation", processor: "ITACLIPProcessor"
+    image: Image.Image,
+    model: "ITACLIPForSemanticSegmentation",
+    processor: "ITACLIPProcessor",
+    regions: np.ndarray | None = None,
 ) -> SegmentedImage:
-    """Segment an RGB image with the vocabulary that is baked into the model."""
+    """Segment an RGB image, with its regions or without, with the vocabulary that is baked into the model."""
     import torch
 
-    inputs = processor(images=image, return_tensors="pt").to(model.device)
+    inputs = processor(images=image, region_maps=regions, return_tensors="pt").to(model.device)
+    predict: Any = model.predict_labels if regions is None else model.predict_regions
     with torch.inference_mode():
-        outputs = model.predict_labels(processor, **inputs)
+        outputs = predict(processor, **inputs)
     labels, confidence = outputs.labels[0].cpu().numpy(), outputs.confidence[0].cpu().numpy()
     height, width = inputs["image_sizes"][0].tolist()
-    return SegmentedImage(image, labels, confidence, name_classes(model), (height, width))
+    names, described = name_classes(model), None
+    if regions is not None:
+        described = [
+            {
+                "id": region["id"],
+                "label_id": region["label_id"],
+                "name": names[region["label_id"]],
+                "share": round(region["share"], 6),
+                "mean_score": round(region["score"], 6),
+            }
+            for region in outputs.regions[0]
+        ]
+    return SegmentedImage(image, labels, confidence, names, (height, width), described)
 
 
 def name_classes(model: "ITACLIPForSemanticSegmentation") -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch.nn.functional import pad
@@ -27,9 +28,19 @@ from ..text_cache import TextCache
 __all__ = ["ZeroShotImageSegmentationPipeline", "pipeline"]
 
 TASK = "zero-shot-image-segmentation"
-ARGUMENTS = ("candidate_labels", "background", "definitions", "method", "preset", "threshold", "output")
+ARGUMENTS = (
+    "candidate_labels",
+    "background",
+    "definitions",
+    "method",
+    "preset",
+    "threshold",
+    "output",
+    "return_regions",
+)
 KEPT_VOCABULARIES = 32
 NO_CLASS = -1
+SPATIAL = ("pixel_values", "region_maps", "original_region_maps")
 
 Label = str | Sequence[str]
 
@@ -45,6 +56,7 @@ class _Plan(NamedTuple):
         threshold: Pixels whose best score is lower are unsure.
         unsure_class: What these become.
         output: "masks" or "map".
+        return_regions: Whether to say which class each region is.
     """
 
     image_processor: ITACLIPImageProcessor
@@ -54,6 +66,7 @@ class _Plan(NamedTuple):
     threshold: float
     unsure_class: int
     output: Literal["masks", "map"]
+    return_regions: bool
 
 
 class ZeroShotImageSegmentationPipeline(Pipeline):
@@ -115,7 +128,11 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         super().__init__(model, processor=processor, **kwargs)
 
     def __call__(  # type: ignore[override]
-        self, images: Any, candidate_labels: Sequence[Label] | Vocabulary | None = None, **kwargs: Any
+        self,
+        images: Any,
+        candidate_labels: Sequence[Label] | Vocabulary | None = None,
+        region_maps: Any = None,
+        **kwargs: Any,
     ) -> Any:
         """Segment images.
 
@@ -124,6 +141,9 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
                 images or one of 🤗 Datasets with a column of images. The last two come back one by one.
             candidate_labels: The classes: each a name, or a list of its names, the label first; or a [`Vocabulary`].
                 By default the vocabulary that is baked into the model.
+            region_maps (*optional*): Regions of the image, or a list of those of each image of a list: ids (height,
+                width), masks, or what Transformers' segmenters return; see [`ITACLIPImageProcessor`]. With
+                `region_vote=True`, all pixels of a region become what most of them are.
             background (`Sequence[str]`, *optional*): Words that form the class "background", for what is none of the
                 others.
             definitions (*optional*): Texts about the classes: one entry for each, or a mapping from their names.
@@ -133,6 +153,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
                 `register_method` made known; by default what the checkpoint says.
             preset (`str`, *optional*): "paper", "balanced", "fast" or "live".
             output (`str`, *optional*): "masks" (default) or "map".
+            return_regions (`bool`, *optional*): Whether to say which class each region is.
             batch_size (`int`, *optional*): Images that are worked on together.
             num_workers (`int`, *optional*): Processes that prepare images.
             **kwargs: Any of the [`Settings`], which win over method and preset.
@@ -141,7 +162,9 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             For each image a list with a dictionary for each class found, in label order: `label`, `score` (mean
             confidence of its pixels, between 0 and 1) and `mask` (PIL image of the image's size, 255 for the class).
             With `output="map"` a dictionary instead: `labels` (height, width) int64, `confidence` (height, width)
-            float32, and `id2label`.
+            float32, and `id2label`. With `return_regions` it is always a dictionary, with the list as `masks`, and
+            `regions` in it: for each region its `id`, `label` and `label_id` (of most of its pixels before the vote),
+            `share` (of its pixels that have it) and `score` (their mean confidence).
 
         Raises:
             TypeError: If there is no argument of a name, or one has the wrong type.
@@ -152,6 +175,10 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         running = {name: kwargs.pop(name) for name in ("batch_size", "num_workers") if name in kwargs}
         plan = self._make_plan(**{**self._given, **kwargs})
         images = _find_images(list(images) if isinstance(images, tuple) else images)
+        if region_maps is not None:
+            images = _pair_with_regions(images, region_maps)
+        elif plan.return_regions:
+            raise ValueError("Expected `region_maps` with `return_regions`, but got none. Pass those of each image.")
         if isinstance(images, list) and not images:
             return []
         return super().__call__(images, plan=plan, **running)
@@ -165,6 +192,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         method: str | None = None,
         preset: str | None = None,
         output: Literal["masks", "map"] = "masks",
+        return_regions: bool = False,
         **settings: Any,
     ) -> _Plan:
         _expect_settings(settings)
@@ -183,7 +211,9 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         else:
             labels, queries = vocabulary.labels, self._embed(vocabulary, processor, changed.read_by("texts"))
         unsure_class = 0 if labels[0] == BACKGROUND_LABEL else NO_CLASS
-        return _Plan(processor.image_processor, config, queries, labels, threshold, unsure_class, output)
+        return _Plan(
+            processor.image_processor, config, queries, labels, threshold, unsure_class, output, return_regions
+        )
 
     def _expect_baked_vocabulary(self) -> None:
         if len(self.model.query_embeddings) == 0:
@@ -212,7 +242,8 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
 
     def preprocess(self, input_: Any, image_processor: ITACLIPImageProcessor) -> dict[str, Any]:  # type: ignore[override]
         """Prepare one image; a dictionary in a dictionary, which goes through Transformers' batching as it is."""
-        prepared = dict(image_processor(input_, return_tensors="pt"))
+        given = input_ if isinstance(input_, dict) else {"images": input_}
+        prepared = dict(image_processor(**given, return_tensors="pt"))
         if len(prepared["pixel_values"]) != 1:
             raise ValueError(
                 f"Expected one image in each place, but got {len(prepared['pixel_values'])} in one. Pass a flat list."
@@ -223,18 +254,24 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         prepared = input_tensors["prepared"]
         inputs = _stack([prepared] if isinstance(prepared, Mapping) else prepared)
         with _configured(self.model, plan.config):
-            return self.model.predict_labels(plan.image_processor, **inputs, **plan.queries)._asdict()
+            predict = self.model.predict_regions if plan.return_regions else self.model.predict_labels
+            return predict(plan.image_processor, **inputs, **plan.queries)._asdict()
 
     def postprocess(self, model_outputs: dict[str, Any], plan: _Plan) -> Any:  # type: ignore[override]
         """Masks with scores, or the map, of one image."""
         labels, confidence = model_outputs["labels"][0], model_outputs["confidence"][0]
         labels = labels.masked_fill(confidence < plan.threshold, plan.unsure_class)
+        regions = {}
+        if plan.return_regions:
+            found = model_outputs["regions"][0]
+            regions = {"regions": [{**region, "label": plan.labels[region["label_id"]]} for region in found]}
         if plan.output == "map":
-            return {"labels": labels, "confidence": confidence, "id2label": dict(enumerate(plan.labels))}
-        return [
+            return {"labels": labels, "confidence": confidence, "id2label": dict(enumerate(plan.labels)), **regions}
+        masks = [
             {"label": plan.labels[index], "score": score, "mask": _draw_mask(labels == index)}
             for index, score in compute_segment_scores(labels, confidence).items()
         ]
+        return {"masks": masks, **regions} if plan.return_regions else masks
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Save model and processor; every folder of this package works for this task."""
@@ -320,13 +357,32 @@ def _find_images(inputs: Any) -> Any:
     return KeyDataset(inputs, column) if hasattr(inputs, "__len__") else (row[column] for row in inputs)
 
 
+def _pair_with_regions(images: Any, region_maps: Any) -> Any:
+    """Each image with its regions, as the image processor takes them."""
+    if not isinstance(images, list):
+        if not isinstance(images, str | os.PathLike | Image.Image | np.ndarray | torch.Tensor):
+            raise TypeError(
+                f"Expected one image or a list with `region_maps`, but got {type(images).__name__}. Make it a list."
+            )
+        return {"images": images, "region_maps": region_maps}
+    if not isinstance(region_maps, list | tuple) or len(region_maps) != len(images):
+        found = len(region_maps) if isinstance(region_maps, list | tuple) else type(region_maps).__name__
+        raise ValueError(
+            f"Expected a list of the region maps of each image ({len(images)}), but got {found}. Pass one for each."
+        )
+    return [{"images": image, "region_maps": [own]} for image, own in zip(images, region_maps, strict=True)]
+
+
 def _stack(images: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """One batch of images of any sizes, each a batch of one; padded right and below, as the image processor does."""
-    height, width = (max(image["pixel_values"].shape[axis] for image in images) for axis in (-2, -1))
-    batch = {name: torch.cat([image[name] for image in images]) for name in images[0] if name != "pixel_values"}
-    pixels = [image["pixel_values"] for image in images]
-    padded = [pad(each, (0, width - each.shape[-1], 0, height - each.shape[-2])) for each in pixels]
-    return {"pixel_values": torch.cat(padded), **batch}
+    batch = {}
+    for name in images[0]:
+        parts = [image[name] for image in images]
+        if name in SPATIAL:
+            height, width = (max(part.shape[axis] for part in parts) for axis in (-2, -1))
+            parts = [pad(part, (0, width - part.shape[-1], 0, height - part.shape[-2])) for part in parts]
+        batch[name] = torch.cat(parts)
+    return batch
 
 
 @contextmanager

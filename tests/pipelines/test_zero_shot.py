@@ -323,3 +323,33 @@ def test_a_fault_in_the_package_leaves_other_tasks_alone(stock_folder):
         "else:\n    raise SystemExit('no error')",
         stock_folder,
     )
+
+
+def test_regions_vote_and_say_what_they_are(segmenter, scene):
+    label = np.asarray(scene.convert("L")) // 64
+    regions = [np.asarray(label, dtype=np.int64), label[::2, ::3] + 1]
+    alone = [segmenter(scene, WORDS, region_maps=each, region_vote=True, return_regions=True) for each in regions]
+    model, processor = load("demo", Vocabulary(WORDS), settings={**SMALL, "region_vote": True})
+    for own, found in zip(regions, alone, strict=True):
+        expected = model.predict_regions(processor, **processor(images=scene, region_maps=own, return_tensors="pt"))
+        for row, same in zip(expected.regions[0], found["regions"], strict=True):
+            assert same == {
+                **row,
+                "score": pytest.approx(row["score"], abs=1e-5),
+                "label": ["sky", "grass", "dog"][row["label_id"]],
+            }
+        assert sum(np.count_nonzero(each["mask"]) for each in found["masks"]) == scene.width * scene.height
+    together = segmenter([scene] * 2, WORDS, region_maps=regions, region_vote=True, output="map", batch_size=2)
+    for found, mapped in zip(alone, together, strict=True):
+        for each in found["masks"]:
+            index = next(label for label, name in mapped["id2label"].items() if name == each["label"])
+            np.testing.assert_array_equal(np.asarray(each["mask"]) > 0, mapped["labels"] == index)
+
+
+def test_regions_that_do_not_go_with_the_images_are_refused(segmenter, scene):
+    with pytest.raises(ValueError, match=r"Expected a list of the region maps of each image \(2\), but got 1"):
+        segmenter([scene] * 2, WORDS, region_maps=[np.ones((4, 4), int)])
+    with pytest.raises(TypeError, match="Expected one image or a list with `region_maps`, but got generator"):
+        segmenter((each for each in [scene]), WORDS, region_maps=np.ones((4, 4), int))
+    with pytest.raises(ValueError, match="Expected `region_maps` with `return_regions`"):
+        segmenter(scene, WORDS, return_regions=True)

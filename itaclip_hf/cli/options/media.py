@@ -46,6 +46,15 @@ class MediaOptions:
             "anyway, with the bands that they call red, green and blue, and always by tiles.",
         ),
     ] = None
+    regions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|felzenszwalb",
+            help="Regions of each picture, whose pixels become what most of them are (--no-region-vote: they are only "
+            "described): a folder with NAME.png or NAME.npy of ids (0: none) for each, or superpixels. NAME.json "
+            "then says which class each region is.",
+        ),
+    ] = None
     every: Annotated[
         int | None, typer.Option(min=1, help="Of a video, segment every so many frames; by default all.")
     ] = None
@@ -62,6 +71,10 @@ class MediaOptions:
             raise ValueError(
                 f"Expected no {sizes[0]} with --tile or a raster, which is worked on at its own resolution, but got "
                 "both. Leave one of them out."
+            )
+        if self.regions is not None and (self.tile is not None or kinds.keys() != {"picture"}):
+            raise ValueError(
+                "Expected pictures without --tile where there are --regions, but got others. Leave one of them out."
             )
         if self.every is not None and "video" not in kinds:
             raise ValueError("Expected a video with --every, but got none. Leave it out.")

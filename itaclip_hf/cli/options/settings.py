@@ -1,7 +1,7 @@
 """Options about the method: one by name, a preset, and every single setting, derived from `itaclip_hf.methods`."""
 
 import sys
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass, make_dataclass, replace
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -86,6 +86,18 @@ class _MethodOptions:
                 f"Expected no {name_option(name)}, as it changes nothing where `{other}` is {getattr(used, other)!r}, "
                 f"but got one. Leave it out, or change {name_option(other)}."
             )
+
+    def with_regions(self: Any, regions: str | None) -> Any:
+        """These options where regions come from such a place: they vote, unless it was said that they do not.
+
+        Raises:
+            ValueError: If they are to vote, and there are none.
+        """
+        if regions is None and self.region_vote:
+            raise ValueError(
+                "Expected --regions with --region-vote, but got none. Say where they are, or leave it out."
+            )
+        return self if regions is None or self.region_vote is not None else replace(self, region_vote=True)
 
     def resolve_method(self) -> str | None:
         """The name of the method, which is known from then on: of settings of our model, or of another system.

@@ -40,8 +40,8 @@ class SampleError(ValueError):
     """Something is wrong with one sample.
 
     Args:
-        kind: "missing image", "missing label", "unreadable image", "unreadable label", "label id", "size mismatch", or
-            "unusable image".
+        kind: "missing image", "missing label", "unreadable image", "unreadable label", "label id", "size mismatch",
+            "unusable regions", or "unusable image".
         path: The file, or the row of a table.
         message: What was expected and what came.
     """
@@ -65,12 +65,14 @@ class Sample:
         name: Unique name, the same on every machine.
         image: Image of any mode, upright.
         labels: (height, width) class ids, `IGNORED` where not scored.
+        regions: (height, width) regions, 0 for none, where they are asked for.
     """
 
     index: int
     name: str
     image: Image.Image
     labels: NDArray[np.int32]
+    regions: NDArray[np.int64] | None = None
 
 
 @runtime_checkable

@@ -152,8 +152,10 @@ def hash_weights(model: torch.nn.Module, with_buffers: bool = False) -> str:
     return digest.hexdigest()
 
 
-def _prepare_images(image_processor: ITACLIPImageProcessor, images: list[Image.Image]) -> dict[str, torch.Tensor]:
-    return dict(image_processor(images, return_tensors="pt"))
+def _prepare_images(
+    image_processor: ITACLIPImageProcessor, images: list[Image.Image], region_maps: Any = None
+) -> dict[str, torch.Tensor]:
+    return dict(image_processor(images, region_maps=region_maps, return_tensors="pt"))
 
 
 def _describe_image_processor(image_processor: ITACLIPImageProcessor, settings: Settings) -> dict[str, Any]:

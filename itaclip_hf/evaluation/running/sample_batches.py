@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from ...image_errors import find_image_error
@@ -20,7 +19,7 @@ from ..data.segmentation_datasets import Sample, SampleError, SegmentationDatase
 
 __all__ = ["PreparedBatch", "batch_source"]
 
-PrepareImages = Callable[[list[Image.Image]], Mapping[str, Any]]
+PrepareImages = Callable[..., Mapping[str, Any]]  # a list of images, and `region_maps` where samples have regions
 
 
 @dataclass
@@ -190,7 +189,11 @@ def _part_unusable(
 
 def _prepare(samples: Sequence[Sample], prepare_images: PrepareImages) -> Mapping[str, Any] | None:
     try:
-        return prepare_images([sample.image for sample in samples]) if samples else None
+        if not samples:
+            return None
+        regions = [sample.regions for sample in samples]
+        of_regions = {} if regions[0] is None else {"region_maps": regions}
+        return prepare_images([sample.image for sample in samples], **of_regions)
     except Exception as error:
         reason = find_image_error(error)
         if reason is None:
