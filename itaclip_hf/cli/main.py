@@ -21,6 +21,7 @@ from .demo_scenes import demo_scenes
 from .env import env
 from .evaluate import evaluate
 from .explain import explain
+from .export import export
 from .options.groups import take_groups
 from .segment import segment
 from .terminal import say, warn
@@ -39,6 +40,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     compare,
     convert,
     texts,
+    export,
     env,
 )
 

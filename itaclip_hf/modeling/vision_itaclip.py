@@ -53,7 +53,7 @@ class ITACLIPVisionEmbeddings(CLIPVisionEmbeddings):
         patches = self.patch_embedding(pixel_values.to(weight.dtype))
         positions = self.interpolate_positions(patches.shape[-2:])
         patches = patches.flatten(2).transpose(1, 2)  # (batch, dim, grid_h, grid_w) -> (batch, patches, dim)
-        class_token = self.class_embedding.expand(len(patches), 1, -1)
+        class_token = self.class_embedding.expand(patches.shape[0], 1, -1)  # `len` would fix the batch in exports
         return torch.cat([class_token, patches], dim=1) + positions
 
     def interpolate_positions(self, grid: tuple[int, int]) -> torch.Tensor:
