@@ -25,7 +25,7 @@ from ..processing import BACKGROUND_LABEL, ITACLIPImageProcessor, ITACLIPProcess
 from ..processing.segmentation_maps import compute_segment_scores
 from ..text_cache import TextCache
 
-__all__ = ["ZeroShotImageSegmentationPipeline", "pipeline"]
+__all__ = ["TASK", "ZeroShotImageSegmentationPipeline", "pipeline", "stack_images"]
 
 TASK = "zero-shot-image-segmentation"
 ARGUMENTS = (
@@ -252,7 +252,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
 
     def _forward(self, input_tensors: dict[str, Any], plan: _Plan) -> dict[str, Any]:  # type: ignore[override]
         prepared = input_tensors["prepared"]
-        inputs = _stack([prepared] if isinstance(prepared, Mapping) else prepared)
+        inputs = stack_images([prepared] if isinstance(prepared, Mapping) else prepared)
         with _configured(self.model, plan.config):
             predict = self.model.predict_regions if plan.return_regions else self.model.predict_labels
             return predict(plan.image_processor, **inputs, **plan.queries)._asdict()
@@ -373,7 +373,7 @@ def _pair_with_regions(images: Any, region_maps: Any) -> Any:
     return [{"images": image, "region_maps": [own]} for image, own in zip(images, region_maps, strict=True)]
 
 
-def _stack(images: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def stack_images(images: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """One batch of images of any sizes, each a batch of one; padded right and below, as the image processor does."""
     batch = {}
     for name in images[0]:
