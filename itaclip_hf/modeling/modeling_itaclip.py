@@ -22,6 +22,7 @@ from .configuration_itaclip import ITACLIPConfig
 from .data_contract import (
     ImageInputs,
     ITACLIPLabelMapsOutput,
+    ITACLIPRankedLabelMapsOutput,
     ITACLIPSemanticSegmenterOutput,
     TextInputs,
     check_classes,
@@ -363,13 +364,37 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
 
         ```
         """
-        self.config.validate_settings()
-        images, texts = pack_inputs(inputs)
-        queries = self._choose_queries(texts, images.pixel_values.device)
-        found = [self.label_dense(features, queries) for features in self.encode_dense(images)]
+        found = self._find_best_classes(inputs)
         return ITACLIPLabelMapsOutput(
             labels=processor.post_process_label_maps(found), confidence=[of_image.confidence for of_image in found]
         )
+
+    @torch.no_grad()
+    def predict_ranked_labels(self, processor: Any, /, **inputs: Any) -> ITACLIPRankedLabelMapsOutput:
+        """Final label maps as of [`predict_labels`], and what comes second at each pixel, for a second look at maps.
+
+        Args:
+            processor: As for [`predict_labels`].
+            **inputs: As there.
+
+        Returns:
+            [`ITACLIPRankedLabelMapsOutput`]: `labels`, `confidence`, `runner_up` and `runner_up_confidence`.
+
+        Raises:
+            TypeError: As there.
+        """
+        found = self._find_best_classes(inputs)
+        labels = processor.post_process_label_maps(found)
+        others = [of_image.find_others(own) for of_image, own in zip(found, labels, strict=True)]
+        return ITACLIPRankedLabelMapsOutput(
+            labels, [of_image.confidence for of_image in found], *map(list, zip(*others, strict=True))
+        )
+
+    def _find_best_classes(self, inputs: dict[str, Any]) -> list[BestClasses]:
+        self.config.validate_settings()
+        images, texts = pack_inputs(inputs)
+        queries = self._choose_queries(texts, images.pixel_values.device)
+        return [self.label_dense(features, queries) for features in self.encode_dense(images)]
 
     def encode_dense(self, images: ImageInputs) -> list[DenseFeatures]:
         """Encode images up to where queries come in, once for many uses; see [`label_dense`]."""
