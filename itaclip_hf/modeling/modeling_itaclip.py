@@ -22,6 +22,7 @@ from .configuration_itaclip import ITACLIPConfig
 from .data_contract import (
     ImageInputs,
     ITACLIPLabelMapsOutput,
+    ITACLIPRankedLabelMapsOutput,
     ITACLIPRegionLabelMapsOutput,
     ITACLIPSemanticSegmenterOutput,
     TextInputs,
@@ -396,6 +397,27 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             labels=[result["segmentation"] for result in results],
             confidence=[of_image.confidence for of_image in found],
             regions=[result["regions"] for result in results],
+        )
+
+    @torch.no_grad()
+    def predict_ranked_labels(self, processor: Any, /, **inputs: Any) -> ITACLIPRankedLabelMapsOutput:
+        """Final label maps as of [`predict_labels`], and what comes second at each pixel, for a second look at maps.
+
+        Args:
+            processor: As for [`predict_labels`].
+            **inputs: As there.
+
+        Returns:
+            [`ITACLIPRankedLabelMapsOutput`]: `labels`, `confidence`, `runner_up` and `runner_up_confidence`.
+
+        Raises:
+            TypeError: As there.
+        """
+        found, region_maps = self._find_best_classes(inputs)
+        labels = processor.post_process_label_maps(found, region_maps=region_maps)
+        others = [of_image.find_others(own) for of_image, own in zip(found, labels, strict=True)]
+        return ITACLIPRankedLabelMapsOutput(
+            labels, [of_image.confidence for of_image in found], *map(list, zip(*others, strict=True))
         )
 
     def _find_best_classes(self, inputs: dict[str, Any]) -> tuple[list[BestClasses], list[torch.Tensor] | None]:

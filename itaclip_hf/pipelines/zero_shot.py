@@ -37,6 +37,7 @@ ARGUMENTS = (
     "threshold",
     "output",
     "return_regions",
+    "runner_up",
 )
 KEPT_VOCABULARIES = 32
 NO_CLASS = -1
@@ -57,6 +58,7 @@ class _Plan(NamedTuple):
         unsure_class: What these become.
         output: "masks" or "map".
         return_regions: Whether to say which class each region is.
+        runner_up: Whether a map comes with what is second.
     """
 
     image_processor: ITACLIPImageProcessor
@@ -67,6 +69,7 @@ class _Plan(NamedTuple):
     unsure_class: int
     output: Literal["masks", "map"]
     return_regions: bool
+    runner_up: bool
 
 
 class ZeroShotImageSegmentationPipeline(Pipeline):
@@ -154,6 +157,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             preset (`str`, *optional*): "paper", "balanced", "fast" or "live".
             output (`str`, *optional*): "masks" (default) or "map".
             return_regions (`bool`, *optional*): Whether to say which class each region is.
+            runner_up (`bool`, *optional*): Whether a map also tells what is second at each pixel.
             batch_size (`int`, *optional*): Images that are worked on together.
             num_workers (`int`, *optional*): Processes that prepare images.
             **kwargs: Any of the [`Settings`], which win over method and preset.
@@ -162,9 +166,11 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             For each image a list with a dictionary for each class found, in label order: `label`, `score` (mean
             confidence of its pixels, between 0 and 1) and `mask` (PIL image of the image's size, 255 for the class).
             With `output="map"` a dictionary instead: `labels` (height, width) int64, `confidence` (height, width)
-            float32, and `id2label`. With `return_regions` it is always a dictionary, with the list as `masks`, and
-            `regions` in it: for each region its `id`, `label` and `label_id` (of most of its pixels before the vote),
-            `share` (of its pixels that have it) and `score` (their mean confidence).
+            float32, and `id2label`; with `runner_up=True` also `runner_up` (height, width) int64, the best class
+            beside the one that the model gave the pixel, -1 where there is no other, and `runner_up_confidence`, its
+            score. With `return_regions` it is always a dictionary, with the list as `masks`, and `regions` in it: for
+            each region its `id`, `label` and `label_id` (of most of its pixels before the vote), `share` (of its
+            pixels that have it) and `score` (their mean confidence).
 
         Raises:
             TypeError: If there is no argument of a name, or one has the wrong type.
@@ -193,6 +199,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         preset: str | None = None,
         output: Literal["masks", "map"] = "masks",
         return_regions: bool = False,
+        runner_up: bool = False,
         **settings: Any,
     ) -> _Plan:
         _expect_settings(settings)
@@ -200,6 +207,8 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             raise ValueError(f"Expected `threshold` to be a score, from 0 to 1, but got {threshold}.")
         if output not in ("masks", "map"):
             raise ValueError(f"Expected `output` to be 'masks' or 'map', but got {output!r}.")
+        if runner_up and output != "map":
+            raise ValueError(f'Expected `runner_up` with `output="map"`, but got {output!r}. Leave one of them out.')
         vocabulary = _read_vocabulary(candidate_labels, background, definitions)
         config, processor = copy.copy(self.model.config), copy.copy(self.processor)
         changes = collect_changes(method, None, preset, settings)
@@ -211,8 +220,11 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         else:
             labels, queries = vocabulary.labels, self._embed(vocabulary, processor, changed.read_by("texts"))
         unsure_class = 0 if labels[0] == BACKGROUND_LABEL else NO_CLASS
+        if return_regions and runner_up:
+            raise ValueError("Expected `return_regions` or `runner_up`, but got both. Make two calls.")
+        image_processor = processor.image_processor
         return _Plan(
-            processor.image_processor, config, queries, labels, threshold, unsure_class, output, return_regions
+            image_processor, config, queries, labels, threshold, unsure_class, output, return_regions, runner_up
         )
 
     def _expect_baked_vocabulary(self) -> None:
@@ -254,19 +266,24 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         prepared = input_tensors["prepared"]
         inputs = stack_images([prepared] if isinstance(prepared, Mapping) else prepared)
         with _configured(self.model, plan.config):
-            predict = self.model.predict_regions if plan.return_regions else self.model.predict_labels
+            predict = self.model.predict_labels
+            if plan.return_regions:
+                predict = self.model.predict_regions
+            elif plan.runner_up:
+                predict = self.model.predict_ranked_labels
             return predict(plan.image_processor, **inputs, **plan.queries)._asdict()
 
     def postprocess(self, model_outputs: dict[str, Any], plan: _Plan) -> Any:  # type: ignore[override]
         """Masks with scores, or the map, of one image."""
-        labels, confidence = model_outputs["labels"][0], model_outputs["confidence"][0]
+        maps = {name: of_images[0] for name, of_images in model_outputs.items()}
+        labels, confidence = maps["labels"], maps["confidence"]
         labels = labels.masked_fill(confidence < plan.threshold, plan.unsure_class)
         regions = {}
         if plan.return_regions:
-            found = model_outputs["regions"][0]
+            found = maps["regions"]
             regions = {"regions": [{**region, "label": plan.labels[region["label_id"]]} for region in found]}
         if plan.output == "map":
-            return {"labels": labels, "confidence": confidence, "id2label": dict(enumerate(plan.labels)), **regions}
+            return {**maps, "labels": labels, "id2label": dict(enumerate(plan.labels)), **regions}
         masks = [
             {"label": plan.labels[index], "score": score, "mask": _draw_mask(labels == index)}
             for index, score in compute_segment_scores(labels, confidence).items()
