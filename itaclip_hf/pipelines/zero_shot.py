@@ -266,7 +266,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         prepared = input_tensors["prepared"]
         inputs = stack_images([prepared] if isinstance(prepared, Mapping) else prepared)
         with _configured(self.model, plan.config):
-            predict = self.model.predict_labels
+            predict: Any = self.model.predict_labels
             if plan.return_regions:
                 predict = self.model.predict_regions
             elif plan.runner_up:
