@@ -30,8 +30,10 @@ __all__ = [
     "add_output_arguments",
     "add_size_arguments",
     "add_workload_arguments",
+    "fill_weights",
     "load_model",
     "make_workload",
+    "open_picture",
     "parse_size",
     "read_config",
     "read_device",
@@ -159,7 +161,7 @@ def load_model(
         model, processor = load(name, settings=fields, dtype=dtype, device=device)
         return model, processor.image_processor
     model = ITACLIPForSemanticSegmentation(read_config(name, **fields)).eval()
-    _fill_weights(model)
+    fill_weights(model)
     return model.to(device, dtype), ITACLIPImageProcessor()
 
 
@@ -182,7 +184,7 @@ def make_workload(options: argparse.Namespace, dtype: torch.dtype) -> Workload:
         "area_threshold": settings.area_threshold,
     }
     processor = ITACLIPImageProcessor.from_dict({**processor.to_dict(), **fields})
-    image = _open_image(options.image, options.size)
+    image = open_picture(options.image, options.size)
     inputs = {key: value.to(device) for key, value in processor(image, return_tensors="pt").items()}
     query_classes = _query_classes(benchmark)
     height, width = inputs["image_sizes"][0].tolist()
@@ -217,8 +219,8 @@ def _make_config(patch: int, width: int, layers: int, heads: int, text_width: in
 
 
 @torch.no_grad()
-def _fill_weights(model: nn.Module) -> None:
-    """Random weights under which patches differ, as the default initialisation hardly tells them apart."""
+def fill_weights(model: nn.Module) -> None:
+    """Give it random weights under which patches differ, as the default initialisation hardly tells them apart."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -233,7 +235,8 @@ def _fill_weights(model: nn.Module) -> None:
             parameter.copy_(gain * parameter[0].numel() ** -0.5 * noise)
 
 
-def _open_image(path: Path | None, size: tuple[int, int]) -> Image.Image:
+def open_picture(path: Path | None, size: tuple[int, int]) -> Image.Image:
+    """A picture, or a photograph that comes with the package, at (height, width)."""
     with Image.open(path or SAMPLE_PHOTOS["coffee"]) as image:
         return image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BICUBIC)
 

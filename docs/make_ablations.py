@@ -24,7 +24,7 @@ from itaclip_hf.files import write_json  # noqa: E402
 __all__: list[str] = []
 
 WORK = Path("itaclip_ablation")
-TABLES: dict[BenchmarkName, list[str]] = {"world-stuff": ["all"], "world-20": ["background"]}
+TABLES: dict[BenchmarkName, list[str]] = {"world-stuff": ["all"], "world-20": ["background", "methods"]}
 
 
 def write_scenes(name: BenchmarkName, scenes: int) -> tuple[Path, Path]:

@@ -11,7 +11,7 @@ from benchmarks.presets import VIEW_SETS, select_views
 from benchmarks.workload import parse_size
 from itaclip_hf import ITACLIPImageProcessor
 
-SCRIPTS = ("memory", "naive_itaclip", "presets", "ratios", "roofline", "stages")
+SCRIPTS = ("memory", "methods", "naive_itaclip", "presets", "ratios", "roofline", "stages")
 SMALL = ["--model", "demo", "--size", "64x48", "--stride", "224", "--threads", "1"]
 
 
@@ -44,6 +44,18 @@ def test_stages_book_all_time_and_name_the_roofline(path, tmp_path, capsys):
     assert all(seconds > 0 for seconds in measured["seconds"].values())
     assert measured["workload"]["queries"] == 80
     assert measured["texts"]["texts"] == 1
+
+
+@pytest.mark.slow
+def test_methods_of_all_kinds_are_timed_on_one_image(tmp_path, capsys):
+    file = tmp_path / "methods.json"
+    small = ["--model", "demo", "--size", "40x30", "--threads", "1", "--json", str(file)]
+    run_script("methods", [*small, "--methods", "maskclip", "tagclip", "groupvit"])
+    assert "| TagCLIP |" in capsys.readouterr().out
+    measured = json.loads(file.read_text())
+    assert measured["workload"]["image"] == "40x30" and measured["workload"]["words"] == "80 of voc21"
+    assert set(measured["results"]) == {"maskclip", "tagclip", "groupvit"}
+    assert all(row["seconds"] > 0 and row["labels"] > 0 for row in measured["results"].values())
 
 
 @pytest.mark.slow

@@ -207,13 +207,19 @@ def _format_facts(run: Mapping[str, Any]) -> str:
         f"{vocabulary['background']} background words, {vocabulary['auxiliary_texts']} auxiliary texts, "
         f"SHA-256 {vocabulary['sha256'][:16]}…",
         "shared work": _format_work(run["work"]),
-        "time": f"{run['seconds']:.0f} s for {run['variants']} different rows, {hardware['processes']} process(es), "
-        f"{', '.join(hardware['gpus_of_main_machine']) or hardware['cpu']}",
+        "time": f"{run['seconds']:.0f} s for {run['variants']} different rows{_format_resumed(run)}, "
+        f"{hardware['processes']} process(es), {', '.join(hardware['gpus_of_main_machine']) or hardware['cpu']}",
         "not scored": f"{run['problems']} images" if run["problems"] else None,
         "versions": ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
         "command": code(" ".join(run["command"])) if run["command"] else None,
     }
     return format_facts(facts)
+
+
+def _format_resumed(run: Mapping[str, Any]) -> str:
+    """What the time does not include."""
+    maps = run["images"] * run["variants"]
+    return f" ({run['resumed']:,} of {maps:,} label maps had been made before)" if run["resumed"] else ""
 
 
 def _format_work(work: Mapping[str, Sequence[int]]) -> str | None:

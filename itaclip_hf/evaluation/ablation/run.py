@@ -87,7 +87,7 @@ def run_ablations(
         results = run_family(dataset, family, progress, options, accelerator)
         if not len(results[0].counts):
             raise ValueError("Expected images to score, but not one could be. See the problems above.")
-        facts = _describe_run(base, dataset, dtype, results[0], len(variants), _gather_work(shared.work), command)
+        facts = _describe_run(base, dataset, dtype, results, _gather_work(shared.work), command)
         keys = [*(variant.key for variant in shared.variants), *(system.key for system in systems)]
         result_of = dict(zip(keys, results, strict=True))
         reports = [
@@ -134,8 +134,7 @@ def _describe_run(
     base: AblationBase,
     dataset: SegmentationDataset | StreamedDataset,
     dtype: torch.dtype,
-    result: EvaluationResult,
-    variants: int,
+    results: Sequence[EvaluationResult],
     work: Mapping[str, tuple[int, int]],
     command: Sequence[str],
 ) -> dict[str, Any]:
@@ -144,8 +143,8 @@ def _describe_run(
     return {
         "dataset": dataset.title,
         "benchmark": base.benchmark,
-        "images": len(result.counts),
-        "problems": len(result.problems),
+        "images": len(results[0].counts),
+        "problems": len(results[0].problems),
         "model": base.model,
         "dtype": str(dtype).removeprefix("torch."),
         "settings": dict(base.settings),
@@ -156,10 +155,11 @@ def _describe_run(
             "auxiliary_texts": sum(len(entry.auxiliary_texts) for entry in vocabulary.classes),
             "sha256": vocabulary.fingerprint,
         },
-        "variants": variants,
+        "variants": len(results),
+        "resumed": sum(result.resumed for result in results),
         "work": {name: list(counts) for name, counts in work.items()},
-        "seconds": round(result.seconds, 1),
-        "hardware": describe_hardware(result.num_processes),
+        "seconds": round(results[0].seconds, 1),
+        "hardware": describe_hardware(results[0].num_processes),
         "versions": describe_versions(),
         "command": list(command),
     }
