@@ -291,6 +291,7 @@ def test_the_command_line_runs_it_by_name(tiny, tmp_path):
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["settings"]["predictor"]["method"] == "TagCLIP"
+    assert "- refinement: pamr\n" in (tmp_path / "out" / "report.md").read_text()
     refused = evaluate("--method", "tagclip", "--window-stride", 56)
     assert refused.exit_code == 2 and "Expected no --window-stride with TagCLIP" in refused.output
 

@@ -271,6 +271,10 @@ def _format_run(report: Mapping[str, Any]) -> str:
     facts = {
         "dataset": report["settings"].get("dataset", {}).get("title"),
         "method": ", ".join(str(predictor[key]) for key in ("method", "model", "dtype", "device") if key in predictor),
+        # Of a published system: what ran, and not what it has by itself.
+        "refinement": ", ".join(predictor["refinement"]).replace("_", " ")
+        if isinstance(predictor.get("refinement"), Mapping)
+        else predictor.get("refinement"),
         "vocabulary": f"{vocabulary['classes']} classes, {vocabulary['queries']} queries, "
         f"{len(vocabulary['background'])} background words, {vocabulary['auxiliary_texts']} auxiliary texts, "
         f"SHA-256 {vocabulary['sha256'][:16]}…",
