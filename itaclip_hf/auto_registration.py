@@ -20,6 +20,7 @@ MODEL_TYPE = "itaclip"
 CONFIG, MODEL = "ITACLIPConfig", "ITACLIPForSemanticSegmentation"
 IMAGE_PROCESSOR, PROCESSOR = "ITACLIPImageProcessor", "ITACLIPProcessor"
 TASK, PIPELINE = "zero-shot-image-segmentation", "ZeroShotImageSegmentationPipeline"
+SHARED_TASK, SHARED_PIPELINE = "image-segmentation", "ITACLIPImageSegmentationPipeline"
 DEFAULT = ("openai/clip-vit-base-patch16", "main")  # checkpoint and revision
 # The tables and our entry in each, by the module of transformers.models.auto that holds them.
 ENTRIES: dict[str, dict[str, Any]] = {
@@ -68,9 +69,24 @@ class _OwnTask(dict[str, Any]):
         raise KeyError(key)
 
 
+class _SharedTask(dict[str, Any]):
+    """The registry's entry for Transformers' own task, with a pipeline that refuses what ours would not get."""
+
+    def __missing__(self, key: str) -> Any:
+        if key != "impl":
+            raise KeyError(key)
+        try:
+            return getattr(import_module(f"{PACKAGE}.pipelines.image_segmentation"), SHARED_PIPELINE)
+        except Exception:  # whatever is wrong with ours must not stop other models
+            return self["stock_impl"]
+
+
 def _enter_task(module: ModuleType) -> None:
     # `register_pipeline` wants the class itself, and marks it as code to be written into every folder that it saves.
-    module.PIPELINE_REGISTRY.supported_tasks[TASK] = _OwnTask(type="multimodal", default={"model": DEFAULT})
+    tasks = module.PIPELINE_REGISTRY.supported_tasks
+    tasks[TASK] = _OwnTask(type="multimodal", default={"model": DEFAULT})
+    shared = dict(tasks[SHARED_TASK])
+    tasks[SHARED_TASK] = _SharedTask(stock_impl=shared.pop("impl"), **shared)
 
 
 def _enter_names(module: ModuleType) -> None:

@@ -24,7 +24,7 @@ from ..processing import BACKGROUND_LABEL, ITACLIPImageProcessor, ITACLIPProcess
 from ..processing.segmentation_maps import compute_segment_scores
 from ..text_cache import TextCache
 
-__all__ = ["ZeroShotImageSegmentationPipeline", "pipeline"]
+__all__ = ["TASK", "ZeroShotImageSegmentationPipeline", "pipeline", "stack_images"]
 
 TASK = "zero-shot-image-segmentation"
 ARGUMENTS = ("candidate_labels", "background", "definitions", "method", "preset", "threshold", "output")
@@ -221,7 +221,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
 
     def _forward(self, input_tensors: dict[str, Any], plan: _Plan) -> dict[str, Any]:  # type: ignore[override]
         prepared = input_tensors["prepared"]
-        inputs = _stack([prepared] if isinstance(prepared, Mapping) else prepared)
+        inputs = stack_images([prepared] if isinstance(prepared, Mapping) else prepared)
         with _configured(self.model, plan.config):
             return self.model.predict_labels(plan.image_processor, **inputs, **plan.queries)._asdict()
 
@@ -320,7 +320,7 @@ def _find_images(inputs: Any) -> Any:
     return KeyDataset(inputs, column) if hasattr(inputs, "__len__") else (row[column] for row in inputs)
 
 
-def _stack(images: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def stack_images(images: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """One batch of images of any sizes, each a batch of one; padded right and below, as the image processor does."""
     height, width = (max(image["pixel_values"].shape[axis] for image in images) for axis in (-2, -1))
     batch = {name: torch.cat([image[name] for image in images]) for name in images[0] if name != "pixel_values"}

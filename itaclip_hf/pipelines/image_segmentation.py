@@ -1,0 +1,64 @@
+"""Transformers' task "image-segmentation" for our models: what it would drop is refused, and batches are of any sizes.
+
+`auto_registration.py` puts the class in the task's place. Models of others get Transformers' own pipeline from it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers.pipelines.image_segmentation import ImageSegmentationPipeline
+
+from ..modeling import ITACLIPForSemanticSegmentation
+from ..modeling.data_contract import ITACLIPSemanticSegmenterOutput
+from .zero_shot import TASK, stack_images
+
+__all__ = ["ITACLIPImageSegmentationPipeline"]
+
+ARGUMENTS = ("subtask", "threshold", "mask_threshold", "overlap_mask_area_threshold", "timeout")
+
+
+class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
+    """Segments images by the vocabulary that is baked into the model.
+
+    Args:
+        model: The model; one of another class makes Transformers' own pipeline.
+        *args: Arguments of every [`~transformers.ImageSegmentationPipeline`].
+        **kwargs: The same, by name.
+
+    Raises:
+        TypeError: If there is no argument of a name; words are for the task "zero-shot-image-segmentation".
+    """
+
+    def __new__(cls, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """A pipeline of this class for our models, of Transformers' for others."""
+        if isinstance(model, ITACLIPForSemanticSegmentation):
+            return super().__new__(cls)
+        return ImageSegmentationPipeline(model, *args, **kwargs)
+
+    def _sanitize_parameters(self, **kwargs: Any) -> Any:
+        unknown = [name for name in kwargs if name not in ARGUMENTS]
+        if unknown:
+            raise TypeError(
+                f"Expected arguments out of {', '.join(ARGUMENTS)} for the task 'image-segmentation', which looks for "
+                f"the model's own classes, but got {', '.join(unknown)}. Take `pipeline({TASK!r})`, whose calls name "
+                "`candidate_labels`, method and settings."
+            )
+        return super()._sanitize_parameters(**kwargs)
+
+    def preprocess(self, image: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Prepare one image; a dictionary in a dictionary, which goes through Transformers' batching as it is."""
+        prepared = dict(super().preprocess(image, **kwargs))
+        del prepared["target_size"]  # the model gives every result its image's size
+        return {"prepared": prepared}
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+        prepared = model_inputs["prepared"]
+        inputs = stack_images([prepared] if isinstance(prepared, Mapping) else prepared)
+        return {"logits": list(self.model(**inputs).logits)}
+
+    def postprocess(self, model_outputs: dict[str, Any], **kwargs: Any) -> list[dict[str, Any]]:  # type: ignore[override]
+        """Masks with scores, of one image."""
+        outputs = ITACLIPSemanticSegmenterOutput(logits=torch.stack(list(model_outputs["logits"])))
+        outputs["target_size"] = None
+        return super().postprocess(outputs, **kwargs)

@@ -1,0 +1,88 @@
+"""Transformers' own task with our models: words are refused, scores are there, batches are of any sizes."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoImageProcessor,
+    ImageSegmentationPipeline,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    pipeline,
+)
+
+from itaclip_hf import Vocabulary, load
+from itaclip_hf.pipelines.image_segmentation import ITACLIPImageSegmentationPipeline
+from itaclip_hf.samples import load_demo_scene
+
+TASK = "image-segmentation"
+SMALL = {"shortest_edge": 64, "window_size": 0, "image_engineering": False, "pamr_steps": 0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("baked")
+    for part in load("demo", Vocabulary(["sky", "grass", "dog"]), settings=SMALL, device="cpu"):
+        part.save_pretrained(place)
+    return str(place)
+
+
+@pytest.fixture(scope="module")
+def images():
+    scene = load_demo_scene(0)[0]
+    return [scene, scene.resize((90, 130)), scene.crop((100, 100, 300, 200)), scene]
+
+
+def show(found):
+    return [(each["label"], round(each["score"], 4), np.asarray(each["mask"]).tobytes()) for each in found]
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 4])
+def test_batches_of_any_sizes_come_out_as_one_by_one(folder, images, batch_size):
+    segmenter = pipeline(TASK, model=folder, device="cpu")
+    assert isinstance(segmenter, ITACLIPImageSegmentationPipeline)
+    expected = [show(segmenter(image)) for image in images]
+    assert all(0 < score <= 1 for found in expected for _, score, _ in found)
+    assert [show(found) for found in segmenter(images, batch_size=batch_size)] == expected
+    from_generator = segmenter((image for image in images), batch_size=batch_size)
+    assert [found[0]["mask"].size for found in from_generator] == [image.size for image in images]
+
+
+@pytest.mark.parametrize("name", ["candidate_labels", "text", "background", "pamr_steps", "treshold"])
+def test_what_the_task_would_drop_is_refused_in_a_call_and_when_made(folder, images, name):
+    message = rf"Expected arguments out of subtask, .* but got {name}\. Take `pipeline\('zero-shot-image-segment"
+    segmenter = pipeline(TASK, model=folder, device="cpu")
+    with pytest.raises(TypeError, match=message):
+        segmenter(images[0], **{name: ["cat"]})
+    with pytest.raises(TypeError, match=message):
+        pipeline(TASK, model=folder, device="cpu", **{name: ["cat"]})
+
+
+def test_threshold_leaves_classes_out(folder, images):
+    segmenter = pipeline(TASK, model=folder, device="cpu")
+    found = segmenter(images[0])
+    middle = sum(sorted(each["score"] for each in found)[:2]) / 2
+    kept = [each["label"] for each in found if each["score"] >= middle]
+    assert 0 < len(kept) < len(found)
+    assert [each["label"] for each in segmenter(images[:2], batch_size=2, threshold=middle)[0]] == kept
+
+
+@pytest.fixture
+def segformer():
+    torch.manual_seed(0)
+    sizes = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 16, 16], "decoder_hidden_size": 8}
+    return SegformerForSemanticSegmentation(SegformerConfig(**sizes, num_labels=2)).eval()
+
+
+def test_models_of_others_get_transformers_own_pipeline(segformer, folder, images):
+    processor = AutoImageProcessor.from_pretrained(folder)
+    made = pipeline(TASK, model=segformer, image_processor=processor, device="cpu")
+    assert type(made) is ImageSegmentationPipeline and made.task == TASK
+
+
+def test_a_fault_of_ours_leaves_the_task_to_transformers(segformer, folder, images, monkeypatch):
+    monkeypatch.setitem(sys.modules, "itaclip_hf.pipelines.image_segmentation", None)
+    made = pipeline(TASK, model=segformer, image_processor=AutoImageProcessor.from_pretrained(folder), device="cpu")
+    assert type(made) is ImageSegmentationPipeline
