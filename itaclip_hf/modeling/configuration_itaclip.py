@@ -6,6 +6,7 @@ Defaults are those of the paper (ITACLIP, CVPR-W 2025). A stock CLIP `config.jso
 from typing import TYPE_CHECKING, Any, cast
 
 from transformers import CONFIG_MAPPING, CLIPConfig, CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
+from transformers.utils import logging
 
 from .attention_maps import attention_map_names
 
@@ -15,6 +16,8 @@ except ImportError:
     SETTING_NAMES = ()
 
 __all__ = ["ITACLIPConfig"]
+
+logger = logging.get_logger(__name__)
 
 
 class ITACLIPConfig(CLIPConfig):
@@ -328,9 +331,25 @@ class ITACLIPConfig(CLIPConfig):
             f'"{found}" in {str(pretrained_model_name_or_path)!r}',
             'Use a CLIP ViT checkpoint such as "openai/clip-vit-base-patch16".',
         )
+        if found == CLIPConfig.model_type:
+            config_dict = _fit_intermediate_layers(config_dict)
         return {**config_dict, "model_type": cls.model_type}, kwargs
 
 
+def _fit_intermediate_layers(config_dict: dict[str, Any]) -> dict[str, Any]:
+    """Give a stock checkpoint whose tower is too short for the default layers those at the same depth."""
+    last, layers = (config_dict.get("vision_config") or {}).get("num_hidden_layers"), ITACLIPConfig.intermediate_layers
+    if last is None or last > max(layers):
+        return config_dict
+    fitted = sorted({min(round(layer * last / PAPERS_BLOCKS), last - 1) for layer in layers} - {0, -1})
+    logger.warning_once(
+        f"The vision tower has {last} blocks, too few for the default `intermediate_layers` {layers}: blocks "
+        f"{tuple(fitted)} take their place, at the same depth. Name others if you like."
+    )
+    return {"intermediate_layers": fitted, **config_dict}
+
+
+PAPERS_BLOCKS = 12  # of the tower that the default layers were chosen on
 CLOSING_REACH = 2  # pixels that label maps are closed by, there and back
 TUPLE_FIELDS = tuple(name for name, kind in ITACLIPConfig.__annotations__.items() if str(kind).startswith("tuple"))
 
