@@ -82,6 +82,7 @@ docs-serve: $(INSTALLED)
 docs-pictures: $(INSTALLED)
 	$(BIN)/python docs/images/make_method_pictures.py
 	$(BIN)/python docs/images/make_howto_pictures.py
+	$(BIN)/python docs/make_settings_table.py
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix $(PRESENT)

@@ -2,13 +2,14 @@
 
 Python blocks and `itaclip segment` run, with a local stand-in for the model on the hub; a block with a title is a
 file; a block of text after Python is what that prints; other `itaclip` commands are read with all their options. A
-block after a comment `<!-- not run: reason -->` is left out. Notebooks run as well.
+block after a comment `<!-- not run: reason -->` is left out, but for reading its commands. Notebooks run as well.
 """
 
 import contextlib
 import io
 import json
 import re
+import runpy
 import shlex
 import textwrap
 from pathlib import Path
@@ -29,6 +30,7 @@ PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 OWN_TESTS = {
     "docs/adding_a_method.md": "tests/evaluation/test_adding_a_method.py",
+    "docs/export.md": "tests/test_onnx_export.py",
     "docs/take_along.md": "tests/cli/test_take_along.py",
 }
 LANGUAGES = ("python", "console", "bash")
@@ -47,12 +49,15 @@ class Block(NamedTuple):
     language: str
     title: str | None
     code: str
+    is_run: bool
 
 
 def read_blocks(page: Path, *languages: str) -> list[Block]:
-    """The blocks of a page that are run, of some languages or of all."""
-    found = [match for match in FENCE.finditer(page.read_text(encoding="utf-8")) if not match["skip"]]
-    blocks = [Block(match["language"], match["title"], textwrap.dedent(match["code"])) for match in found]
+    """The blocks of a page, of some languages or of all."""
+    blocks = [
+        Block(match["language"], match["title"], textwrap.dedent(match["code"]), not match["skip"])
+        for match in FENCE.finditer(page.read_text(encoding="utf-8"))
+    ]
     return [block for block in blocks if not languages or block.language in languages]
 
 
@@ -107,7 +112,7 @@ def run_page(page: Path, given: dict[str, Any], checkpoint: Path, itaclip) -> No
     for block in read_blocks(page):
         if block.title:
             Path(block.title).write_text(block.code, encoding="utf-8")
-        elif block.language == "python":
+        elif block.language == "python" and block.is_run:
             printed = run_python(block.code.replace(HUB_ID, str(checkpoint)), page, given)
         elif block.language == "text" and printed:
             expect_printed(block.code, printed)
@@ -143,7 +148,7 @@ def expect_printed(expected: str, found: str) -> None:
 
 def run_commands(block: Block, checkpoint: Path, itaclip) -> None:
     for name, *options in read_commands(block):
-        if name == "segment":
+        if name == "segment" and block.is_run:
             model = [] if "--model" in options else ["--model", checkpoint]
             result = itaclip(name, *[str(checkpoint) if word == HUB_ID else word for word in options], *model)
             assert result.exit_code == 0, result.output
@@ -171,8 +176,10 @@ def test_links_and_pictures_exist(page):
         assert target.startswith("http") or (page.parent / target).exists(), target
 
 
-def test_settings_table_has_every_setting_with_its_default():
-    table = SETTINGS.read_text(encoding="utf-8").split("## All of them")[1].split("## Presets")[0]
+def test_settings_table_is_that_of_the_settings():
+    script = runpy.run_path(str(ROOT / "docs" / "make_settings_table.py"))
+    (table,) = script["TABLE"].findall(SETTINGS.read_text(encoding="utf-8"))
+    assert table == script["make_table"](), "run docs/make_settings_table.py"
     shown = {name: eval(value) for name, value in re.findall(r"`(\w+) = ([^`]+)`", table)}
     assert shown == {name: getattr(Settings(), name) for name in SETTING_NAMES}
 
