@@ -4,11 +4,12 @@ The files of `modeling/` and `processing/` are copied flat into the folder by Tr
 those import only their siblings, torch, Transformers, NumPy and Pillow.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
+from .model_card import write_model_card
 from .modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from .processing import ITACLIPImageProcessor, ITACLIPProcessor
 
@@ -23,17 +24,22 @@ AUTO_CLASSES: dict[Any, str] = {
 
 
 def save_with_code(
-    folder: str | PathLike[str], model: ITACLIPForSemanticSegmentation, processor: ITACLIPProcessor
+    folder: str | PathLike[str],
+    model: ITACLIPForSemanticSegmentation,
+    processor: ITACLIPProcessor,
+    reports: Iterable[str | PathLike[str]] = (),
 ) -> None:
     """Save a model and its processor together with their code.
 
     The folder loads with `trust_remote_code=True` where this package is not installed, and as an ordinary folder where
-    it is. Bake a vocabulary first if `pipeline("image-segmentation")` shall run it. Upload it with `hf upload`.
+    it is. Bake a vocabulary first if `pipeline("image-segmentation")` shall run it. Upload it with `hf upload`. Its
+    model card says what it is; one that somebody has edited stays.
 
     Args:
         folder: Where to write; made if missing.
         model: The model.
         processor: Its processor.
+        reports: Folders of `itaclip evaluate`, whose scores go into the card.
 
     Example:
     ```python
@@ -47,6 +53,7 @@ def save_with_code(
         try:
             model.save_pretrained(folder)
             processor.save_pretrained(folder)
+            write_model_card(folder, model, processor, reports=reports, with_code=True)
         finally:  # Transformers notes where the code lies; a plain folder that is saved later has none
             for noted in (model.config, processor, processor.image_processor):
                 vars(noted).pop("auto_map", None)

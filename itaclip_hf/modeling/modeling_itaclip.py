@@ -53,6 +53,11 @@ from .windows import (
     make_batches,
 )
 
+try:  # cards tell of methods and settings; code that was loaded from the Hub does without the package
+    from itaclip_hf.model_card import push_model_card, write_model_card
+except ImportError:
+    push_model_card = write_model_card = None  # type: ignore[assignment]
+
 __all__ = ["ITACLIPForSemanticSegmentation"]
 
 
@@ -254,6 +259,31 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         embeddings = [self.get_text_features(group, return_dict=True).pooler_output for group in groups]
         unit_prompts = nn.functional.normalize(torch.cat(embeddings).float(), dim=-1)[places]
         return nn.functional.normalize(unit_prompts.unflatten(0, input_ids.shape[:2]).mean(1), dim=-1)
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: Any, is_main_process: bool = True, **kwargs: Any
+    ) -> None:
+        """Save the model as Transformers does, and write a model card where there is none, or none but its own.
+
+        Args:
+            save_directory: The folder; made if missing.
+            is_main_process: Whether this process shall write, where there are several.
+            **kwargs: Those of [`~transformers.PreTrainedModel.save_pretrained`].
+        """
+        super().save_pretrained(save_directory, is_main_process, **kwargs)
+        if is_main_process and write_model_card is not None:
+            write_model_card(save_directory, self)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:  # type: ignore[override]
+        """Upload the model as Transformers does, to the main branch with a model card where there is none.
+
+        Args:
+            repo_id: Where to; made if missing.
+            **kwargs: Those of [`~transformers.PreTrainedModel.push_to_hub`].
+        """
+        if push_model_card is not None and not (kwargs.get("create_pr") or kwargs.get("revision")):
+            push_model_card(repo_id, self, kwargs.get("private"), kwargs.get("token"))  # else Transformers' empty one
+        return CLIPModel.push_to_hub(self, repo_id, **kwargs)
 
     @can_return_tuple
     def forward(

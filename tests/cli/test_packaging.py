@@ -41,6 +41,7 @@ def test_public_names_are_these_and_no_others():
         "load",
         "load_demo",
         "load_method",
+        "make_model_card",
         "pipeline",
         "save_with_code",
     ]

@@ -1,0 +1,181 @@
+"""Model cards in folders and on the Hub, which is a server on this machine."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import EvalResult, ModelCard
+from transformers import AutoModel
+
+from itaclip_hf import ITACLIPForSemanticSegmentation, Vocabulary, load, load_method, make_model_card, save_with_code
+
+from .loopback_hub import run_hub
+
+VOCABULARY = Vocabulary(["grass", ["dog", "puppy"]], background=["sky"])
+
+
+@pytest.fixture(scope="module")
+def baked():
+    settings = {"window_stride": 112, "shortest_edge": 224, "image_engineering": False}
+    return load("demo", VOCABULARY, settings=settings, dtype="float32", device="cpu")
+
+
+def write_report(folder, **changes):
+    scores = {"mean_iou": 0.5, "overall_accuracy": 0.75, "mean_accuracy": None}
+    report = {"benchmark": "voc21", "scores": scores, "settings": {"dataset": "Pascal VOC, val"}, **changes}
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps(report))
+    return folder
+
+
+def test_a_saved_model_has_a_card(baked, tmp_path):
+    baked.model.save_pretrained(tmp_path / "pets")
+    card = ModelCard.load(tmp_path / "pets" / "README.md")
+    assert card.data.pipeline_tag == "image-segmentation" and card.data.library_name == "transformers"
+    assert card.data.license == "apache-2.0"  # as the card of the embedded checkpoint says, which it was loaded from
+    for part in ("# `pets`", "import itaclip_hf", 'model="pets"', "| window_stride | 112 | 28 |", "| 2 | dog |"):
+        assert part in card.text, part
+    assert str(tmp_path) not in card.content
+    assert AutoModel.from_pretrained(tmp_path / "pets").config.id2label == VOCABULARY.id2label
+
+
+def test_the_code_of_a_card_runs(baked, tmp_path, monkeypatch, capsys):
+    from itaclip_hf.samples import load_demo_scene
+
+    monkeypatch.chdir(tmp_path)
+    load_demo_scene(0)[0].save("photo.jpg")
+    for saved in baked:
+        saved.save_pretrained("pets")
+    plain = load("demo", preset="live", dtype="float32", device="cpu")
+    for saved in plain:
+        saved.save_pretrained("plain")
+    for folder in ("pets", "plain"):
+        code = Path(folder, "README.md").read_text().split("```python\n")[1].split("```")[0]
+        names = {}
+        exec(code, names)
+        assert names["segments"], folder
+
+
+def test_an_edited_card_stays_and_an_untouched_one_is_written_anew(baked, tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("mine")
+    baked.model.save_pretrained(tmp_path)
+    assert path.read_text() == "mine"
+    path.unlink()
+    other = load("demo", Vocabulary(["tree", "car"]), dtype="float32", device="cpu")
+    other.model.save_pretrained(tmp_path)
+    assert "| 0 | tree |" in path.read_text()
+    baked.model.save_pretrained(tmp_path)
+    assert "| 1 | grass |" in path.read_text() and "tree" not in path.read_text()
+    edited = path.read_text().replace("apache-2.0", "mit")
+    path.write_text(edited)
+    other.model.save_pretrained(tmp_path)
+    assert path.read_text() == edited
+
+
+def test_another_process_than_the_main_one_writes_no_card(baked, tmp_path):
+    baked.model.save_pretrained(tmp_path, is_main_process=False)
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_the_card_beside_code_has_all_settings_and_scores(baked, tmp_path):
+    save_with_code(tmp_path / "pets", *baked, reports=[write_report(tmp_path / "voc")])
+    card = ModelCard.load(tmp_path / "pets" / "README.md")
+    assert 'pipeline("image-segmentation", model="pets", trust_remote_code=True)' in card.text
+    assert "| Pascal VOC, val | mIoU | 50.00 |" in card.text
+    first, second = card.data.eval_results
+    assert isinstance(first, EvalResult) and (first.dataset_type, first.metric_type) == ("voc21", "mean_iou")
+    assert (first.metric_value, second.metric_value, card.data.model_name) == (0.5, 0.75, "pets")
+
+
+def test_method_processor_and_origin_are_named():
+    model, processor = load_method("naclip", "demo", photometric_weight=0.5, image_engineering=True)
+    text = make_model_card(model, processor, "me/things").text
+    assert "the method NACLIP (" in text and "| photometric_weight | 0.5 | 0.75 |" in text
+    assert 'model="me/things", candidate' not in text  # words are those of a call
+    assert 'segmenter("photo.jpg", candidate_labels=["cat", ["dog", "puppy"]]' in text
+
+
+@pytest.mark.parametrize(
+    ("name", "licence"),
+    [("laion/CLIP-ViT-B-16-laion2B-s34B-b88K", "mit"), ("openai/clip-vit-base-patch16", None)],
+)
+def test_base_model_and_licence_of_hub_checkpoints(baked, monkeypatch, name, licence):
+    monkeypatch.setattr(baked.model, "name_or_path", name)
+    card = make_model_card(baked.model)
+    assert (card.data.base_model, card.data.license) == (name, licence)
+    assert f"[{name}](https://huggingface.co/{name})" in card.text
+
+
+def test_an_origin_that_is_no_name_is_left_out(baked, monkeypatch):
+    monkeypatch.setattr(baked.model, "name_or_path", "/some/folder/that/is/gone")
+    assert make_model_card(baked.model).data.base_model is None
+
+
+def test_what_is_no_report_is_refused(baked, tmp_path):
+    with pytest.raises(ValueError, match=r"Expected a report of `itaclip evaluate`, but .* is none\. Name its folder"):
+        make_model_card(baked.model, reports=[write_report(tmp_path / "other", scores=None)])
+
+
+ROUND_TRIP = """
+import json, sys
+import itaclip_hf, torch
+from itaclip_hf.samples import load_demo_scene
+from transformers import pipeline
+
+folder, coded = sys.argv[1:]
+plain = itaclip_hf.load(folder, dtype="float32", device="cpu")
+for part in plain:
+    part.push_to_hub("me/pets")
+plain.model.push_to_hub("you/pets", tags=["animals"])
+from huggingface_hub import HfApi
+HfApi().create_repo("me/coded"); HfApi().upload_folder(repo_id="me/coded", folder_path=coded)
+
+model = itaclip_hf.ITACLIPForSemanticSegmentation.from_pretrained("me/pets").eval()
+processor = itaclip_hf.ITACLIPProcessor.from_pretrained("me/pets")
+image = load_demo_scene(0)[0].crop((224, 100, 448, 324)).resize((112, 112))
+inputs = processor(images=image)
+assert torch.equal(model.predict_labels(processor, **inputs).labels[0],
+                   plain.model.predict_labels(plain.processor, **inputs).labels[0])
+segment = pipeline(model="me/pets")
+card = itaclip_hf.make_model_card(itaclip_hf.load("me/coded").model)
+print(json.dumps({"task": segment.task, "type": type(segment.model).__name__, "base": card.data.base_model,
+                  "labels": sorted({found["label"] for found in segment(image)})}))
+"""
+
+
+@pytest.mark.slow
+def test_model_and_processor_go_to_the_hub_and_come_back(baked, tmp_path):
+    for part in baked:
+        part.save_pretrained(tmp_path / "pets")
+    save_with_code(tmp_path / "coded", *baked)
+    with run_hub() as hub:
+        hub.repos["you/pets"] = [{"README.md": b"---\nlicense: mit\n---\nMy own card.\n"}]
+        environment = {
+            **{name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ},
+            **{"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_own"},
+            **{"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "no_proxy": "127.0.0.1"},
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", ROUND_TRIP, tmp_path / "pets", tmp_path / "coded"],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["task"] == "image-segmentation" and found["type"] == ITACLIPForSemanticSegmentation.__name__
+    assert found["labels"] == ["dog", "grass"] and found["base"] == "me/coded"
+    card = ModelCard(hub.repos["me/pets"][-1]["README.md"].decode())
+    assert card.data.pipeline_tag == "image-segmentation" and 'model="me/pets"' in card.text
+    assert "processor_config.json" in hub.repos["me/pets"][-1]
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "README.md").write_bytes(hub.repos["me/pets"][-1]["README.md"])
+    baked.model.save_pretrained(tmp_path / "again")
+    assert 'model="again"' in (tmp_path / "again" / "README.md").read_text()  # it came back unedited
+    theirs = ModelCard(hub.repos["you/pets"][-1]["README.md"].decode())
+    assert theirs.text.strip() == "My own card." and theirs.data.tags == ["animals"]
+    assert "modeling_itaclip.py" in hub.repos["me/coded"][-1]
