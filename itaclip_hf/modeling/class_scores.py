@@ -54,6 +54,7 @@ class BestClasses:
         self.confidence = torch.empty(maps.size, dtype=torch.float32, device=maps.device)
         self.num_classes = queries.num_classes
         self._maps, self._queries = maps, queries
+        self._is_dropped: torch.Tensor | None = None
         for tile in maps.tiles:
             self.labels[tile.core], self.confidence[tile.core] = self._compute(tile)
 
@@ -63,6 +64,7 @@ class BestClasses:
         Args:
             is_dropped: (classes,) bool.
         """
+        self._is_dropped = is_dropped
         is_lost = is_dropped[self.labels]
         for tile in self._maps.tiles:
             lost = is_lost[tile.core]
@@ -71,11 +73,27 @@ class BestClasses:
                 self.labels[tile.core] = torch.where(lost, labels, self.labels[tile.core])
                 self.confidence[tile.core] = torch.where(lost, confidence, self.confidence[tile.core])
 
+    def find_others(self, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best class beside a given one of each pixel, such as the runner-up to the final label.
+
+        Args:
+            labels: (H₀, W₀) class ids.
+
+        Returns:
+            Class ids int64, -1 where no other class is left, and their scores float32, both (H₀, W₀).
+        """
+        others, scores = torch.empty_like(self.labels), torch.empty_like(self.confidence)
+        for tile in self._maps.tiles:
+            others[tile.core], scores[tile.core] = self._compute(tile, self._is_dropped, labels[tile.core])
+        return others.masked_fill_(scores == 0, -1), scores
+
     @torch.no_grad()
-    def _compute(self, tile: Tile, is_dropped: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def _compute(
+        self, tile: Tile, is_dropped: torch.Tensor | None = None, barred: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.autocast(self.labels.device.type, enabled=False):  # sums of many terms need float32
             maps = self._maps.compute(tile, self._queries.embeddings)
-            return compute_best_classes(maps, self._queries, tile.size, is_dropped)
+            return compute_best_classes(maps, self._queries, tile.size, is_dropped, barred)
 
 
 def score_classes(maps: QueryMaps, queries: Queries) -> torch.Tensor:
@@ -121,7 +139,11 @@ def compute_class_logits(maps: Iterable[torch.Tensor], queries: Queries, size: t
 
 
 def compute_best_classes(
-    maps: Iterable[torch.Tensor], queries: Queries, size: tuple[int, int], is_dropped: torch.Tensor | None = None
+    maps: Iterable[torch.Tensor],
+    queries: Queries,
+    size: tuple[int, int],
+    is_dropped: torch.Tensor | None = None,
+    barred: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The class with the highest score of each pixel, and that score; never holds one map for every class.
 
@@ -131,6 +153,7 @@ def compute_best_classes(
         size: (height, width) of the maps.
         is_dropped: (classes,) bool, classes that cannot win. Their queries stay in the softmax, so other scores stay
             as they are.
+        barred: (height, width), a class for each pixel that cannot win there.
 
     Returns:
         Class ids int64 (of equal scores the lowest), and scores float32, both (height, width). Where no class is left,
@@ -138,7 +161,7 @@ def compute_best_classes(
     """
     device = queries.embeddings.device
     class_of_query = torch.tensor(queries.classes, device=device)
-    is_barred = None if is_dropped is None else is_dropped[class_of_query]
+    is_out = None if is_dropped is None else is_dropped[class_of_query]
     labels = torch.zeros(size, dtype=torch.int64, device=device)
     best = torch.full(size, -torch.inf, dtype=torch.float32, device=device)
     log_sum = torch.full(size, -torch.inf, dtype=torch.float32, device=device)
@@ -147,8 +170,10 @@ def compute_best_classes(
         part = slice(position, position + chunk.shape[-1])
         position = part.stop
         log_sum = torch.logaddexp(log_sum, chunk.logsumexp(-1))
-        if is_barred is not None:
-            chunk = chunk.masked_fill(is_barred[part], -torch.inf)
+        if is_out is not None:
+            chunk = chunk.masked_fill(is_out[part], -torch.inf)
+        if barred is not None:
+            chunk = chunk.masked_fill(class_of_query[part] == barred[..., None], -torch.inf)
         candidate, index = chunk.max(-1)
         is_better = candidate > best
         labels = torch.where(is_better, class_of_query[part][index], labels)

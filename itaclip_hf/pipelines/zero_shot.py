@@ -27,7 +27,7 @@ from ..text_cache import TextCache
 __all__ = ["ZeroShotImageSegmentationPipeline", "pipeline"]
 
 TASK = "zero-shot-image-segmentation"
-ARGUMENTS = ("candidate_labels", "background", "definitions", "method", "preset", "threshold", "output")
+ARGUMENTS = ("candidate_labels", "background", "definitions", "method", "preset", "threshold", "output", "runner_up")
 KEPT_VOCABULARIES = 32
 NO_CLASS = -1
 
@@ -45,6 +45,7 @@ class _Plan(NamedTuple):
         threshold: Pixels whose best score is lower are unsure.
         unsure_class: What these become.
         output: "masks" or "map".
+        runner_up: Whether a map comes with what is second.
     """
 
     image_processor: ITACLIPImageProcessor
@@ -54,6 +55,7 @@ class _Plan(NamedTuple):
     threshold: float
     unsure_class: int
     output: Literal["masks", "map"]
+    runner_up: bool
 
 
 class ZeroShotImageSegmentationPipeline(Pipeline):
@@ -133,6 +135,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
                 `register_method` made known; by default what the checkpoint says.
             preset (`str`, *optional*): "paper", "balanced", "fast" or "live".
             output (`str`, *optional*): "masks" (default) or "map".
+            runner_up (`bool`, *optional*): Whether a map also tells what is second at each pixel.
             batch_size (`int`, *optional*): Images that are worked on together.
             num_workers (`int`, *optional*): Processes that prepare images.
             **kwargs: Any of the [`Settings`], which win over method and preset.
@@ -141,7 +144,9 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             For each image a list with a dictionary for each class found, in label order: `label`, `score` (mean
             confidence of its pixels, between 0 and 1) and `mask` (PIL image of the image's size, 255 for the class).
             With `output="map"` a dictionary instead: `labels` (height, width) int64, `confidence` (height, width)
-            float32, and `id2label`.
+            float32, and `id2label`; with `runner_up=True` also `runner_up` (height, width) int64, the best class
+            beside the one that the model gave the pixel, -1 where there is no other, and `runner_up_confidence`, its
+            score.
 
         Raises:
             TypeError: If there is no argument of a name, or one has the wrong type.
@@ -165,6 +170,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         method: str | None = None,
         preset: str | None = None,
         output: Literal["masks", "map"] = "masks",
+        runner_up: bool = False,
         **settings: Any,
     ) -> _Plan:
         _expect_settings(settings)
@@ -172,6 +178,8 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             raise ValueError(f"Expected `threshold` to be a score, from 0 to 1, but got {threshold}.")
         if output not in ("masks", "map"):
             raise ValueError(f"Expected `output` to be 'masks' or 'map', but got {output!r}.")
+        if runner_up and output != "map":
+            raise ValueError(f'Expected `runner_up` with `output="map"`, but got {output!r}. Leave one of them out.')
         vocabulary = _read_vocabulary(candidate_labels, background, definitions)
         config, processor = copy.copy(self.model.config), copy.copy(self.processor)
         changes = collect_changes(method, None, preset, settings)
@@ -183,7 +191,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         else:
             labels, queries = vocabulary.labels, self._embed(vocabulary, processor, changed.read_by("texts"))
         unsure_class = 0 if labels[0] == BACKGROUND_LABEL else NO_CLASS
-        return _Plan(processor.image_processor, config, queries, labels, threshold, unsure_class, output)
+        return _Plan(processor.image_processor, config, queries, labels, threshold, unsure_class, output, runner_up)
 
     def _expect_baked_vocabulary(self) -> None:
         if len(self.model.query_embeddings) == 0:
@@ -223,14 +231,16 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         prepared = input_tensors["prepared"]
         inputs = _stack([prepared] if isinstance(prepared, Mapping) else prepared)
         with _configured(self.model, plan.config):
-            return self.model.predict_labels(plan.image_processor, **inputs, **plan.queries)._asdict()
+            predict = self.model.predict_ranked_labels if plan.runner_up else self.model.predict_labels
+            return predict(plan.image_processor, **inputs, **plan.queries)._asdict()
 
     def postprocess(self, model_outputs: dict[str, Any], plan: _Plan) -> Any:  # type: ignore[override]
         """Masks with scores, or the map, of one image."""
-        labels, confidence = model_outputs["labels"][0], model_outputs["confidence"][0]
+        maps = {name: of_images[0] for name, of_images in model_outputs.items()}
+        labels, confidence = maps["labels"], maps["confidence"]
         labels = labels.masked_fill(confidence < plan.threshold, plan.unsure_class)
         if plan.output == "map":
-            return {"labels": labels, "confidence": confidence, "id2label": dict(enumerate(plan.labels))}
+            return {**maps, "labels": labels, "id2label": dict(enumerate(plan.labels))}
         return [
             {"label": plan.labels[index], "score": score, "mask": _draw_mask(labels == index)}
             for index, score in compute_segment_scores(labels, confidence).items()

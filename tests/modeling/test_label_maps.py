@@ -39,6 +39,26 @@ def test_labels_alone_equal_the_full_path_pixel_by_pixel(tiny_model, texts, thre
         torch.testing.assert_close(confidence, expected["segmentation_scores"].amax(0), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("tile_pixels", [None, 900])
+@pytest.mark.parametrize("thresholds", [{}, {"score_threshold": 0.45, "area_threshold": 0.6}])
+@torch.inference_mode()
+def test_the_runner_up_is_the_best_of_the_other_classes(tiny_model, texts, thresholds, tile_pixels, monkeypatch):
+    model, processor = tiny_model(similarity_scale=20.0), ITACLIPImageProcessor(**thresholds)
+    inputs = _inputs(texts)
+    full = processor.post_process_semantic_segmentation(model(**inputs), return_segmentation_scores=True)
+    if tile_pixels:
+        monkeypatch.setattr("itaclip_hf.modeling.query_maps.PIXELS_PER_TILE", tile_pixels)
+    monkeypatch.setattr("itaclip_hf.modeling.query_maps.MAP_ELEMENTS_PER_CHUNK", 2 * 900)
+    outputs = model.predict_ranked_labels(processor, **inputs)
+    for expected, labels, confidence, others, scores in zip(full, *outputs, strict=True):
+        assert torch.equal(labels, expected["segmentation"])
+        torch.testing.assert_close(confidence, expected["segmentation_scores"].amax(0), atol=1e-5, rtol=1e-4)
+        without = expected["segmentation_scores"].scatter(0, labels[None], 0)  # dropped classes have no score there
+        best = without.amax(0)
+        torch.testing.assert_close(scores, best, atol=1e-5, rtol=1e-4)
+        assert torch.equal(others, without.argmax(0).masked_fill(best == 0, -1))
+
+
 @torch.inference_mode()
 def test_class_scores_by_tiles_equal_those_in_one_piece(tiny_model, texts, monkeypatch):
     model, inputs = tiny_model(), _inputs(texts)

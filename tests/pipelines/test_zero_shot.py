@@ -125,6 +125,18 @@ def test_the_map_is_the_models_labels_and_confidence(segmenter, scene):
     assert found["id2label"] == {0: "sky", 1: "grass", 2: "dog"}
 
 
+def test_the_runner_up_is_second_in_the_models_scores(segmenter, demo, scene):
+    found = segmenter(scene, WORDS, output="map", runner_up=True)
+    model, processor = load("demo", settings=SMALL)
+    with torch.inference_mode():
+        scores = model(**processor(images=scene, text=WORDS, return_tensors="pt")).logits[0].exp()
+    scores = scores.scatter(0, found["labels"][None], 0)
+    assert torch.equal(found["runner_up"], scores.argmax(0))
+    assert torch.allclose(found["runner_up_confidence"], scores.amax(0), atol=1e-6)
+    alone = segmenter(scene, ["sky"], output="map", runner_up=True)
+    assert (alone["runner_up"] == -1).all() and not alone["runner_up_confidence"].any()
+
+
 def test_unsure_pixels_are_background_where_there_is_one_and_nothing_elsewhere(segmenter, scene):
     sure = segmenter(scene, WORDS, output="map")
     lowest = float(sure["confidence"].quantile(0.5))
@@ -244,6 +256,7 @@ def test_a_saved_pipeline_is_a_folder_for_both_tasks(demo, scene, tmp_path):
         ({"text": ["cat"]}, TypeError, "Expected arguments out of candidate_labels, .* but got text"),
         ({"background": ["sky"]}, ValueError, "Expected `background` and `definitions` with a list"),
         ({"candidate_labels": ["cat"], "output": "maps"}, ValueError, "Expected `output` to be 'masks' or 'map'"),
+        ({"candidate_labels": ["cat"], "runner_up": True}, ValueError, "Expected `runner_up` with `output=.map.`"),
         ({"candidate_labels": ["cat"], "preset": "slow"}, ValueError, "Expected a preset out of paper"),
         ({"candidate_labels": ["cat"], "method": "slow"}, ValueError, "Expected a method out of clip"),
         (
