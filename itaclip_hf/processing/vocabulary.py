@@ -10,6 +10,7 @@ import hashlib
 import html
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ __all__ = [
     "Vocabulary",
     "VocabularyClass",
     "load_auxiliary_texts",
+    "split_words",
     "straighten_text",
 ]
 
@@ -322,6 +324,37 @@ class Vocabulary:
             raise ValueError(f"{path}: {reason}") from error
 
     @classmethod
+    def from_text(cls, classes: str, background: str = "", definitions: str = "") -> "Vocabulary":
+        """Read what a person types.
+
+        Args:
+            classes: Classes, one a line or between ";", with synonyms between ",": `cat; dog, puppy; sky`.
+            background: Background words, between ",", ";" or a line each.
+            definitions: Texts about the classes, `name >=text` a line.
+
+        Returns:
+            The vocabulary.
+
+        Raises:
+            ValueError: If a name is empty or comes twice, or a definition is of no class.
+
+        Example:
+            >>> Vocabulary.from_text("cat; dog, puppy", background="wall, floor").labels
+            ['background', 'cat', 'dog']
+        """
+        lines = [line.rstrip("; \t\r") for line in classes.split("\n") if line.strip()]
+        entries = [entry for line in lines for entry in line.split(";")]
+        names = [[name.strip() for name in entry.split(",")] for entry in entries]
+        if not (names and all(name for of_class in names for name in of_class)):
+            raise ValueError(
+                f'Expected classes like "cat; dog, puppy; sky", but got {classes!r}. Fill in or remove empty names.'
+            )
+        vocabulary = cls(names, split_words(background) if background.strip() else ())
+        if not definitions.strip():
+            return vocabulary
+        return vocabulary.with_auxiliary_texts(_parse_auxiliary_texts("definitions", definitions))
+
+    @classmethod
     def from_file(cls, path: str | os.PathLike[str], background_first_line: bool = False) -> "Vocabulary":
         """Read a vocabulary from JSON or from either text format of the published ITACLIP code.
 
@@ -353,6 +386,11 @@ class Vocabulary:
             raise ValueError(f"{path}: {error}") from error
 
 
+def split_words(text: str) -> list[str]:
+    """Background words that a person types, between commas, semicolons or a line each."""
+    return [word.strip() for word in re.split(r"[,;]?\s*\n|[,;]", text.rstrip(",; \t\r\n"))]
+
+
 def load_auxiliary_texts(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read auxiliary texts in the form of the published ITACLIP code: `name >=text` per line, `#` for comments.
 
@@ -366,9 +404,13 @@ def load_auxiliary_texts(path: str | os.PathLike[str]) -> dict[str, str]:
         OSError: If the file cannot be read.
         ValueError: If a line is not as expected or a name comes twice; the message names file and line.
     """
+    return _parse_auxiliary_texts(path, _read_text(path))
+
+
+def _parse_auxiliary_texts(path: str | os.PathLike[str], content: str) -> dict[str, str]:
     texts: dict[str, str] = {}
     first_lines: dict[str, int] = {}
-    for number, line in _numbered_lines(path, _read_text(path)):
+    for number, line in _numbered_lines(path, content):
         name, _, text = (part.strip() for part in line.partition(AUXILIARY_TEXT_SEPARATOR))
         if not (name and text):
             raise ValueError(

@@ -326,3 +326,25 @@ def test_json_that_no_vocabulary_can_be_is_named(tmp_path, content, message):
 def test_names_that_nobody_sees_are_empty():
     with pytest.raises(ValueError, match="Expected no empty class name"):
         Vocabulary(["\ufeff"])
+
+
+def test_what_a_person_types_is_read_by_lines_and_semicolons():
+    typed = "cat; dog, puppy;\n\n tree \r\nsky;"
+    assert Vocabulary.from_text(typed) == Vocabulary(["cat", ["dog", "puppy"], "tree", "sky"])
+    vocabulary = Vocabulary.from_text("cat", " wall, floor;\nroad,\n", "cat >=it purrs\n# a comment\n")
+    assert vocabulary == Vocabulary([VocabularyClass("cat", "it purrs")], ["wall", "floor", "road"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ((" \n",), r'Expected classes like "cat; dog, puppy; sky", but got \' \\n\''),
+        (("cat;;dog",), "Fill in or remove empty names"),
+        (("cat", "wall,,floor"), "Expected no empty background word"),
+        (("cat", "", "it purrs"), "definitions:1: Expected `name >=text`, but got 'it purrs'"),
+        (("cat", "", "dog >=it barks"), "Expected a class of the vocabulary, but got 'dog'"),
+    ],
+)
+def test_what_is_wrong_with_what_a_person_types_is_told(typed, message):
+    with pytest.raises(ValueError, match=message):
+        Vocabulary.from_text(*typed)

@@ -47,7 +47,7 @@ class ClassOptions:
             raise ValueError("Expected `--classes` or `--vocabulary`, but got both. Leave one of them out.")
         definitions = self.definitions
         if self.classes is not None:
-            words = Vocabulary(_split_classes(self.classes))
+            words = Vocabulary.from_text(self.classes)
         elif self.vocabulary is not None:
             words = Vocabulary.from_file(self.vocabulary)
         elif definitions is not None:  # by themselves they are the vocabulary
@@ -61,22 +61,14 @@ class ClassOptions:
         return words if definitions is None else _add_definitions(words, definitions)
 
 
-def _split_classes(text: str) -> list[list[str]]:
-    classes = [[name.strip() for name in entry.split(",")] for entry in text.rstrip("; \t\n").split(";")]
-    if not all(name for names in classes for name in names):
-        raise ValueError(
-            f'Expected classes like "cat; dog, puppy; sky", but got {text!r}. Fill in or remove empty names.'
-        )
-    return classes
-
-
 def _add_background(vocabulary: "Vocabulary", text: str) -> "Vocabulary":
+    from ...processing.vocabulary import split_words
+
     if vocabulary.background:
         raise ValueError(
             "Expected one background, but got `--background` and words in the file. Leave one of them out."
         )
-    words = [word.strip() for word in text.replace(";", ",").rstrip(", \t\n").split(",")]
-    return replace(vocabulary, background=tuple(words))
+    return replace(vocabulary, background=tuple(split_words(text)))
 
 
 def _add_definitions(vocabulary: "Vocabulary", path: Path) -> "Vocabulary":
