@@ -99,22 +99,6 @@ class ITACLIPLabelMapsOutput(NamedTuple):
     confidence: list[torch.Tensor]
 
 
-class ITACLIPRankedLabelMapsOutput(NamedTuple):
-    """Output of [`~ITACLIPForSemanticSegmentation.predict_ranked_labels`], one entry for each image.
-
-    Attributes:
-        labels: As in [`ITACLIPLabelMapsOutput`].
-        confidence: As there.
-        runner_up: (H₀, W₀) int64, the best class beside the final one; -1 where no other is left.
-        runner_up_confidence: (H₀, W₀) float32, its score. Where closing or a threshold decided, it may be the higher.
-    """
-
-    labels: list[torch.Tensor]
-    confidence: list[torch.Tensor]
-    runner_up: list[torch.Tensor]
-    runner_up_confidence: list[torch.Tensor]
-
-
 class ITACLIPRegionLabelMapsOutput(NamedTuple):
     """Output of [`~ITACLIPForSemanticSegmentation.predict_regions`], one entry for each image.
 

@@ -459,27 +459,6 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         sizes = [(len(of_image.labels), of_image.labels.shape[1]) for of_image in found]
         return found, read_voting_regions(images, sizes)
 
-    @torch.no_grad()
-    def predict_ranked_labels(self, processor: Any, /, **inputs: Any) -> ITACLIPRankedLabelMapsOutput:
-        """Final label maps as of [`predict_labels`], and what comes second at each pixel, for a second look at maps.
-
-        Args:
-            processor: As for [`predict_labels`].
-            **inputs: As there.
-
-        Returns:
-            [`ITACLIPRankedLabelMapsOutput`]: `labels`, `confidence`, `runner_up` and `runner_up_confidence`.
-
-        Raises:
-            TypeError: As there.
-        """
-        found, region_maps = self._find_best_classes(inputs)
-        labels = processor.post_process_label_maps(found, region_maps=region_maps)
-        others = [of_image.find_others(own) for of_image, own in zip(found, labels, strict=True)]
-        return ITACLIPRankedLabelMapsOutput(
-            labels, [of_image.confidence for of_image in found], *map(list, zip(*others, strict=True))
-        )
-
     def encode_dense(self, images: ImageInputs) -> list[DenseFeatures]:
         """Encode images up to where queries come in, once for many uses; see [`label_dense`]."""
         return self._encode_windows(read_images(images, self.config))[0]
