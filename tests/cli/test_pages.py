@@ -29,6 +29,7 @@ PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 OWN_TESTS = {
     "docs/adding_a_method.md": "tests/evaluation/test_adding_a_method.py",
+    "docs/export.md": "tests/test_onnx_export.py",
     "docs/take_along.md": "tests/cli/test_take_along.py",
 }
 LANGUAGES = ("python", "console", "bash")
