@@ -3,14 +3,42 @@
 import json
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["SAMPLE_PHOTOS", "count_demo_scenes", "load_demo_scene", "load_demo_scene_labels"]
+__all__ = [
+    "PHOTO_WORDS",
+    "SAMPLE_PHOTOS",
+    "Sample",
+    "count_demo_scenes",
+    "list_samples",
+    "load_demo_scene",
+    "load_demo_scene_labels",
+]
 
 ASSETS = Path(__file__).parent / "assets"
 SAMPLE_PHOTOS = {path.stem: path for path in sorted((ASSETS / "photos").glob("*.jpg"))}
+PHOTO_WORDS = {  # what is to be seen on the photographs, and what may be around it
+    "cat": ("cat", "wall, blanket, floor, chair"),
+    "coffee": ("cup of coffee; spoon; saucer", "table, wall"),
+    "rocket": ("rocket; tower", "sky, smoke, ground"),
+}
+
+
+class Sample(NamedTuple):
+    """A picture and words for it.
+
+    Attributes:
+        path: The file.
+        classes: As [`Vocabulary.from_text`] reads them.
+        background: As it reads them.
+    """
+
+    path: Path
+    classes: str
+    background: str = ""
 
 
 @cache
@@ -57,3 +85,20 @@ def load_demo_scene(index: int) -> tuple[Image.Image, np.ndarray]:
         pixels = image.convert("RGB")
     with Image.open(ASSETS / "scenes" / scenes[index]["labels"]) as labels:
         return pixels, np.array(labels)  # a palette image's array holds its indices
+
+
+def list_samples(for_demo_checkpoint: bool) -> list[Sample]:
+    """Pictures to begin with.
+
+    Args:
+        for_demo_checkpoint: Whether they are for the embedded checkpoint: the scenes with the classes that are there.
+            Else they are the photographs.
+    """
+    if not for_demo_checkpoint:
+        return [Sample(SAMPLE_PHOTOS[name], *words) for name, words in PHOTO_WORDS.items()]
+    names = load_demo_scene_labels()
+    truths = [load_demo_scene(index)[1] for index in range(count_demo_scenes())]
+    return [
+        Sample(ASSETS / "scenes" / scene["image"], "\n".join(names[label] for label in np.unique(truth)))
+        for scene, truth in zip(_read_index()["scenes"], truths, strict=True)
+    ]

@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["demo_scenes"]
 
 DEMO = ModelOptions(DEMO_MODEL)
-PHOTOS = {  # what is to be seen on the photographs that ship with the package, and what may be around it
-    "cat": ("cat", "wall, blanket, floor, chair"),
-    "coffee": ("cup of coffee; spoon; saucer", "table, wall"),
-    "rocket": ("rocket; tower", "sky, smoke, ground"),
-}
 ABOUT_DEMO_CHECKPOINT = """\
 The embedded checkpoint is a stand-in: a CLIP of a few MB, trained for this project on drawings of {count} classes.
 It shows every step of the method at work without a download. It does not understand photographs."""
@@ -61,8 +56,9 @@ def demo_scenes(
     --method says otherwise. With --model, or where a real CLIP was downloaded before, photographs are segmented, too.
     """
     from ..files import is_own_png, refuse_others
+    from ..samples import PHOTO_WORDS
 
-    places = [out / f"{name}.png" for name in ("scenes", "image", *PHOTOS)]
+    places = [out / f"{name}.png" for name in ("scenes", "image", *PHOTO_WORDS)]
     refuse_others(
         places, lambda path: is_own_png(path) and not (image and os.path.realpath(path) == os.path.realpath(image))
     )
@@ -129,11 +125,11 @@ def _show_photos(
     model: ModelOptions, title: str, settings: SettingOptions, device: str, out: Path, classes: str | None = None
 ) -> list[Path]:
     """The photographs that ship with the package, each with its own words unless classes are given."""
-    from ..samples import SAMPLE_PHOTOS
+    from ..samples import PHOTO_WORDS, SAMPLE_PHOTOS
 
     loaded = _load(model, settings, device)
     pictures = []
-    for name, (own, background) in PHOTOS.items():
+    for name, (own, background) in PHOTO_WORDS.items():
         words = ClassOptions(classes) if classes else ClassOptions(own, background)
         pictures.append(_segment_photo(SAMPLE_PHOTOS[name], loaded, words, title, out / f"{name}.png"))
     return pictures

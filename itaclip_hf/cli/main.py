@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from .ablate import ablate
+from .app import app as serve_app
 from .compare import compare
 from .convert import convert
 from .demo_scenes import demo_scenes
@@ -33,6 +34,7 @@ __all__ = ["COMMANDS", "app", "main"]
 COMMANDS: tuple[Callable[..., None], ...] = (
     segment,
     explain,
+    serve_app,
     demo_scenes,
     evaluate,
     tune,

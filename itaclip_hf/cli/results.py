@@ -120,6 +120,7 @@ def _find_existing(results: ResultFiles) -> list[Path]:
 def _is_own(path: Path) -> bool:
     """Whether a file without a description is ours: a picture, a map of a raster, a folder of those of frames."""
     from PIL import Image
+    from PIL.TiffImagePlugin import TiffImageFile
 
     from ..files import TEMPORARY_SUFFIX, is_own_png
     from ..media import TIFF_MARK
@@ -130,7 +131,7 @@ def _is_own(path: Path) -> bool:
         return is_own_png(path)
     try:
         with Image.open(path, formats=["TIFF"]) as image:
-            return image.tag_v2.get(TIFF_MARK[0]) == TIFF_MARK[1]
+            return isinstance(image, TiffImageFile) and image.tag_v2.get(TIFF_MARK[0]) == TIFF_MARK[1]
     except Exception:  # of a decoder
         return False
 

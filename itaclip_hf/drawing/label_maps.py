@@ -55,7 +55,7 @@ def draw_overlay(
     strip = max(1, PIXELS_AT_ONCE // labels.shape[1])
     for top in range(0, len(labels), strip):
         rows = slice(top, top + strip)
-        blend = (1 - opacity) * pixels[rows] + opacity * colorize(labels[rows], palette)
+        blend = (1.0 - opacity) * pixels[rows] + opacity * colorize(labels[rows], palette)
         blend[borders[rows]] *= OUTLINE_SHADE
         overlay[rows] = blend.round()
     return Image.fromarray(overlay)

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from . import ADDRESS_STARTS, KINDS, Found, ImageFile, Plan, ResultFiles, Track
 
@@ -292,7 +293,7 @@ def _is_raster(source: Path | IO[bytes]) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source, formats=["TIFF"]) as image:
-                return not GEOGRAPHIC_TAGS.isdisjoint(image.tag_v2)
+                return isinstance(image, TiffImageFile) and not GEOGRAPHIC_TAGS.isdisjoint(image.tag_v2)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return True
     except UnidentifiedImageError:

@@ -40,7 +40,7 @@ def test_photographs_are_shown_where_a_real_clip_is_on_the_machine(
     itaclip, one_scene, small_demo_checkpoint, checkpoint, monkeypatch, tmp_path
 ):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, local_files_only: str(checkpoint))
-    monkeypatch.setattr("itaclip_hf.cli.demo_scenes.PHOTOS", {"cat": ("cat", "wall")})
+    monkeypatch.setattr("itaclip_hf.samples.PHOTO_WORDS", {"cat": ("cat", "wall")})
     result = itaclip("demo-scenes", "--out", tmp_path / "out", "--shortest-edge", 32)
     assert result.exit_code == 0, result.output
     assert "cat.jpg, by openai/clip-vit-base-patch16: " in result.stdout
