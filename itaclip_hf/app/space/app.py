@@ -2,8 +2,8 @@
 
 import os
 
-from itaclip_hf import load
 from itaclip_hf.app import serve
+from itaclip_hf.loading import load
 
 MODEL = os.environ.get("ITACLIP_MODEL", "openai/clip-vit-base-patch16")
 
