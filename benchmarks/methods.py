@@ -5,7 +5,7 @@
     python -m benchmarks.methods --methods itaclip tagclip --benchmark voc21 --size 500x375
 
 By default a model of ViT-B/16's size with random weights, which CaR has as judge, too; GroupViT has one of its
-published size. The time is from the picture to its label map; words are encoded beforehand. Seconds of the processor
+published size, and methods that compare a proxy's patches have one of the size of DINO's ViT-B/8. The time is from the picture to its label map; words are encoded beforehand. Seconds of the processor
 are what other programs on a busy machine change least.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from transformers import GroupViTConfig, GroupViTModel
+from transformers import GroupViTConfig, GroupViTModel, ViTConfig, ViTModel
 
 from itaclip_hf import ITACLIPForSemanticSegmentation, Vocabulary, load_method
 from itaclip_hf.evaluation import ITACLIPPredictor, Predictor, System
@@ -86,7 +86,9 @@ def make_checkpoint(name: str, folder: Path) -> Path:
 
 def load_predictor(method: str, checkpoint: str, words: Vocabulary, benchmark: str, device: torch.device) -> Predictor:
     """A method with its words, as `itaclip evaluate` would have it."""
-    loaded: Any = load_method(method, checkpoint, benchmark, device=device)
+    needs_proxy = method in method_names() and get_method(method).settings().uses_proxy
+    proxy = {"proxy": ViTModel(ViTConfig(patch_size=8))} if needs_proxy else {}
+    loaded: Any = load_method(method, checkpoint, benchmark, device=device, **proxy)
     if isinstance(loaded, System):
         return loaded.set_vocabulary(words)
     return ITACLIPPredictor(loaded.model, loaded.processor, words)
