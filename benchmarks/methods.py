@@ -87,7 +87,7 @@ def make_checkpoint(name: str, folder: Path) -> Path:
 def load_predictor(method: str, checkpoint: str, words: Vocabulary, benchmark: str, device: torch.device) -> Predictor:
     """A method with its words, as `itaclip evaluate` would have it."""
     needs_proxy = method in method_names() and get_method(method).settings().uses_proxy
-    proxy = {"proxy": ViTModel(ViTConfig(patch_size=8))} if needs_proxy else {}
+    proxy: dict[str, Any] = {"proxy": ViTModel(ViTConfig(patch_size=8))} if needs_proxy else {}
     loaded: Any = load_method(method, checkpoint, benchmark, device=device, **proxy)
     if isinstance(loaded, System):
         return loaded.set_vocabulary(words)
