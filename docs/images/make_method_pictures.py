@@ -1,6 +1,6 @@
-"""Makes the pictures of `docs/how_it_works.md` from the embedded checkpoint and a scene that it never saw.
+"""Makes the pictures of `docs/how_it_works.md` and `docs/beyond.md` from the embedded checkpoint.
 
-Run by `make docs-pictures`; needs no download and about a minute.
+The scene is one that it never saw. Run by `make docs-pictures`; needs no download and about a minute.
 """
 
 from pathlib import Path
@@ -14,7 +14,9 @@ import itaclip_hf
 from itaclip_hf.drawing import draw_confidence, draw_gallery, draw_label_map, draw_named_regions, make_palette
 from itaclip_hf.loading import load_demo_vocabulary
 from itaclip_hf.modeling import register_attention_map
+from itaclip_hf.modeling.patch_similarity import compute_cosines, gate_similarity, limit_to_regions, sample_regions
 from itaclip_hf.modeling.windows import make_views, plan_windows, read_views
+from itaclip_hf.regions import compute_superpixels
 from itaclip_hf.samples import load_demo_scene
 
 __all__: list[str] = []
@@ -37,6 +39,7 @@ def main() -> None:
     save("last_blocks", draw_last_blocks(image, truth))
     save("queries", draw_queries(model, processor, image, inputs["pixel_values"]))
     save("refinement", draw_refinement(image, truth))
+    save("beyond", draw_beyond(model, image, truth, inputs["pixel_values"]))
 
 
 def save(name: str, picture: Image.Image) -> None:
@@ -162,6 +165,38 @@ def draw_refinement(image: Image.Image, truth: np.ndarray) -> Image.Image:
         parts.append(draw_label_map(labels, make_palette()).crop(box))
         titles.append(f"{title}: {(labels == truth).mean():.1%}")
     return draw_gallery([cells, parts], titles, cell_width=240)
+
+
+def draw_beyond(model: Any, image: Image.Image, truth: np.ndarray, pixels: torch.Tensor) -> Image.Image:
+    """What a patch is like by block 9, the attention made of it, also within regions; regions and their vote."""
+    grid = model.vision_model.compute_grid(*pixels.shape[-2:])
+    place = PATCH_ON_THE_DOG[0] * grid[1] + PATCH_ON_THE_DOG[1]
+    with torch.no_grad():
+        states = model.vision_model(pixels, output_hidden_states=[9]).hidden_states[9]
+    similarity = compute_cosines(states[:, 1:])
+    superpixels = compute_superpixels(image)
+    whole = torch.from_numpy(truth + 1)[None].long()  # superpixels would show the patch little but itself
+    regions = sample_regions(whole, grid)
+    allowed = limit_to_regions(similarity, regions)
+    maps = (
+        similarity,
+        gate_similarity(similarity, sharpness=3.0, threshold=1.0),
+        gate_similarity(similarity, sharpness=3.0, threshold=1.0, allowed=allowed),
+    )
+    drawn = [draw_map(each[0, place].reshape(grid), image.size) for each in maps]
+    first = draw_gallery(
+        [[mark_patch(image, grid), *drawn]],
+        ["a patch of the dog", "cosines of block 9", "the map made of them", "the same within the true region"],
+        cell_width=240,
+    )
+    names, cells, titles = load_demo_vocabulary().labels, [], ["superpixels"]
+    cells.append(draw_label_map(superpixels % 200, make_palette()))
+    for title, changes in (("no refinement", {}), ("and the vote", {"region_maps": superpixels, "region_vote": True})):
+        labels = label(image, preset="demo", pamr_steps=0, **changes)
+        cells.append(name_classes(labels, names))
+        titles.append(f"{title}: {(labels == truth).mean():.1%} right")
+    cells.append(name_classes(truth, names))
+    return stack(first, draw_gallery([cells], [*titles, "truth"], cell_width=240))
 
 
 def to_image(pixels: torch.Tensor) -> Image.Image:

@@ -121,7 +121,7 @@ class ITACLIPRankedLabelMapsOutput(NamedTuple):
         labels: As in [`ITACLIPLabelMapsOutput`].
         confidence: As there.
         runner_up: (H₀, W₀) int64, the best class beside the final one; -1 where no other is left.
-        runner_up_confidence: (H₀, W₀) float32, its score. Where closing or a threshold decided, it may be the higher.
+        runner_up_confidence: (H₀, W₀) float32, its score. Where post-processing decided, it may be higher.
     """
 
     labels: list[torch.Tensor]
