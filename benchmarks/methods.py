@@ -5,8 +5,9 @@
     python -m benchmarks.methods --methods itaclip tagclip --benchmark voc21 --size 500x375
 
 By default a model of ViT-B/16's size with random weights, which CaR has as judge, too; GroupViT has one of its
-published size, and methods that compare a proxy's patches have one of the size of DINO's ViT-B/8. The time is from the picture to its label map; words are encoded beforehand. Seconds of the processor
-are what other programs on a busy machine change least.
+published size, and methods that compare a proxy's patches have one of the size of DINO's ViT-B/8. The time is from the
+picture to its label map; words are encoded beforehand. Seconds of the processor are what other programs on a busy
+machine change least.
 """
 
 import argparse
