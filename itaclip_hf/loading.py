@@ -15,7 +15,8 @@ import torch
 
 from .methods import Settings, check_setting, get_method, get_preset, identify_method
 from .methods.settings import setting_fields
-from .modeling import ITACLIPForSemanticSegmentation
+from .modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
+from .modeling.configuration_itaclip import fit_intermediate_layers
 from .processing import ITACLIPProcessor, Vocabulary
 from .text_cache import TextCache
 
@@ -107,7 +108,8 @@ def load(
 
     ```
     """
-    place, changes = resolve_checkpoint(checkpoint), collect_changes(method, benchmark, preset, settings)
+    place, asked = resolve_checkpoint(checkpoint), (method, benchmark, preset, settings)
+    changes = collect_changes(*asked)
     if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
         raise TypeError(
             f"Expected `vocabulary` to be a Vocabulary, but got {type(vocabulary).__name__}. Make one of its words."
@@ -123,6 +125,7 @@ def load(
     processor = load_processor(model, place)
     with _telling_what_is_broken(place, "processor"):
         own = Settings.of(model, processor)
+    changes = collect_changes(*asked, model.config)
     if method is None and benchmark is not None:
         known = identify_method(own) or get_method("itaclip")
         changes = {**known.benchmark_settings(benchmark), **changes}
@@ -155,8 +158,17 @@ def collect_changes(
     benchmark: str | None = None,
     preset: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    config: ITACLIPConfig | None = None,
 ) -> dict[str, Any]:
     """What is asked of the settings: all of a method's, changed by a preset, changed by single settings.
+
+    Args:
+        method: Name of the method.
+        benchmark: Name of a benchmark.
+        preset: Name of a preset.
+        settings: Settings by name.
+        config: Of the model, whose tower decides where the default intermediate layers of a method are; as long as it
+            is not known, these are left out.
 
     Raises:
         TypeError: If a setting is of another type than expected.
@@ -168,8 +180,19 @@ def collect_changes(
     if preset is not None:
         changes = {**get_preset(preset), **changes}
     if method is not None:
-        changes = {**get_method(method).settings(benchmark).to_json(), **changes}
+        of_method = {**get_method(method).settings(benchmark).to_json(), **changes}
+        changes = of_method if "intermediate_layers" in changes else _fit_to_tower(of_method, config)
     return {name: check_setting(name, value) for name, value in changes.items()}
+
+
+def _fit_to_tower(of_method: dict[str, Any], config: ITACLIPConfig | None) -> dict[str, Any]:
+    """Put the default intermediate layers, which are a matter of depth, where this tower has it."""
+    if tuple(of_method["intermediate_layers"]) != ITACLIPConfig.intermediate_layers:
+        return of_method
+    others = {name: value for name, value in of_method.items() if name != "intermediate_layers"}
+    if config is None:
+        return others
+    return {**others, "intermediate_layers": fit_intermediate_layers(config.vision_config.num_hidden_layers)}
 
 
 def load_processor(

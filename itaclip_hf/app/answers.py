@@ -200,7 +200,7 @@ class Segmenter:
         start = time.perf_counter()
         chosen: dict[str, Any] = {"method": request.method, "preset": request.preset}
         found = self._pipeline(request.image, request.vocabulary, **chosen)
-        changes = collect_changes(**chosen)
+        changes = collect_changes(**chosen, config=self._loaded.model.config)
         settings = {
             "model": self.name,
             **chosen,

@@ -15,7 +15,7 @@ try:  # types and ranges of settings are said there; code that was loaded from t
 except ImportError:
     SETTING_NAMES = ()
 
-__all__ = ["ITACLIPConfig"]
+__all__ = ["ITACLIPConfig", "fit_intermediate_layers"]
 
 logger = logging.get_logger(__name__)
 
@@ -331,22 +331,23 @@ class ITACLIPConfig(CLIPConfig):
             f'"{found}" in {str(pretrained_model_name_or_path)!r}',
             'Use a CLIP ViT checkpoint such as "openai/clip-vit-base-patch16".',
         )
-        if found == CLIPConfig.model_type:
-            config_dict = _fit_intermediate_layers(config_dict)
+        if found == CLIPConfig.model_type and "intermediate_layers" not in kwargs:
+            blocks = (config_dict.get("vision_config") or {}).get("num_hidden_layers", PAPERS_BLOCKS)
+            config_dict = {"intermediate_layers": fit_intermediate_layers(blocks), **config_dict}
         return {**config_dict, "model_type": cls.model_type}, kwargs
 
 
-def _fit_intermediate_layers(config_dict: dict[str, Any]) -> dict[str, Any]:
-    """Give a stock checkpoint whose tower is too short for the default layers those at the same depth."""
-    last, layers = (config_dict.get("vision_config") or {}).get("num_hidden_layers"), ITACLIPConfig.intermediate_layers
-    if last is None or last > max(layers):
-        return config_dict
-    fitted = sorted({min(round(layer * last / PAPERS_BLOCKS), last - 1) for layer in layers} - {0, -1})
+def fit_intermediate_layers(blocks: int) -> tuple[int, ...]:
+    """The default layers, or those at the same depth of a tower with too few blocks for them, which the log says."""
+    layers = ITACLIPConfig.intermediate_layers
+    if blocks > max(layers):
+        return layers
+    fitted = tuple(sorted({min(round(layer * blocks / PAPERS_BLOCKS), blocks - 1) for layer in layers} - {0, -1}))
     logger.warning_once(
-        f"The vision tower has {last} blocks, too few for the default `intermediate_layers` {layers}: blocks "
-        f"{tuple(fitted)} take their place, at the same depth. Name others if you like."
+        f"The vision tower has {blocks} blocks, too few for the default `intermediate_layers` {layers}: blocks "
+        f"{fitted} take their place, at the same depth. Name others if you like."
     )
-    return {"intermediate_layers": fitted, **config_dict}
+    return fitted
 
 
 PAPERS_BLOCKS = 12  # of the tower that the default layers were chosen on

@@ -211,7 +211,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             raise ValueError(f'Expected `runner_up` with `output="map"`, but got {output!r}. Leave one of them out.')
         vocabulary = _read_vocabulary(candidate_labels, background, definitions)
         config, processor = copy.copy(self.model.config), copy.copy(self.processor)
-        changes = collect_changes(method, None, preset, settings)
+        changes = collect_changes(method, None, preset, settings, config)
         changed = Settings.of(config, processor).replace(**changes)
         changed.apply(config, processor)
         if vocabulary is None:
