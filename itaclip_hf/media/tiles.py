@@ -79,7 +79,7 @@ class _Finisher(NamedTuple):
 
     finish: Callable[[Any], torch.Tensor]
 
-    def post_process_label_maps(self, found: list[Any]) -> list[torch.Tensor]:
+    def post_process_label_maps(self, found: list[Any], region_maps: None = None) -> list[torch.Tensor]:
         return [self.finish(best) for best in found]
 
 

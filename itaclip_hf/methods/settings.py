@@ -15,6 +15,7 @@ __all__ = [
     "PRESETS",
     "SETTING_NAMES",
     "SIZE_NAMES",
+    "VOTE_NAME",
     "Holder",
     "Settings",
     "TuningGrid",
@@ -538,6 +539,7 @@ class Settings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
+VOTE_NAME = "region_vote"  # which is on by itself where commands are given regions
 SIZE_NAMES = ("shortest_edge", "longest_edge")  # which an image processor holds in its `size`
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...methods.settings import PRESETS, SETTING_NAMES, check_setting, describe_setting, get_preset, setting_fields
+from ...methods.settings import (
+    PRESETS,
+    SETTING_NAMES,
+    VOTE_NAME,
+    check_setting,
+    describe_setting,
+    get_preset,
+    setting_fields,
+)
 
 if TYPE_CHECKING:
     from ...methods import Settings
@@ -93,11 +101,12 @@ class _MethodOptions:
         Raises:
             ValueError: If they are to vote, and there are none.
         """
-        if regions is None and self.region_vote:
+        vote = getattr(self, VOTE_NAME)
+        if regions is None and vote:
             raise ValueError(
                 "Expected --regions with --region-vote, but got none. Say where they are, or leave it out."
             )
-        return self if regions is None or self.region_vote is not None else replace(self, region_vote=True)
+        return self if regions is None or vote is not None else replace(self, **{VOTE_NAME: True})
 
     def resolve_method(self) -> str | None:
         """The name of the method, which is known from then on: of settings of our model, or of another system.
