@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 
@@ -81,7 +81,7 @@ def segment_with_package(workload: Workload, is_labels_only: bool, stopwatch: St
     with stopwatch.stage(REMAINDER):
         outputs = model(**inputs, **workload.queries)
     with stopwatch.stage(POST_PROCESSING):
-        return cast(torch.Tensor, processor.post_process_semantic_segmentation(outputs)[0])
+        return processor.post_process_semantic_segmentation(outputs)[0]
 
 
 def compile_encoder(workload: Workload, is_labels_only: bool) -> CompileReport:

@@ -8,7 +8,7 @@ import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -296,6 +296,12 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
 
 
+@overload
+def pipeline(
+    task: Literal["zero-shot-image-segmentation"] = ..., model: Any = ..., **kwargs: Any
+) -> ZeroShotImageSegmentationPipeline: ...
+@overload
+def pipeline(task: str, model: Any = ..., **kwargs: Any) -> Any: ...
 def pipeline(task: str = TASK, model: Any = DEFAULT_CHECKPOINT, **kwargs: Any) -> Any:
     """Transformers' `pipeline`, which also knows the embedded checkpoint, "demo", and takes this package's task.
 

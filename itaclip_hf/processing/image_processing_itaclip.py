@@ -345,7 +345,7 @@ class ITACLIPImageProcessor(PilBackend):
         region_maps: Any = None,
         region_vote: bool | None = None,
         return_regions: bool = False,
-    ) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
+    ) -> list[Any]:
         """Turn outputs of `ITACLIPForSemanticSegmentation` into label maps.
 
         Args:

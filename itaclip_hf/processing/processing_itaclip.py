@@ -8,10 +8,12 @@ import itertools
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypedDict, cast
+from typing import Annotated, Any, Literal, TypedDict, cast, overload
 
 import numpy as np
+import torch
 from transformers.image_processing_base import BatchFeature
+from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
 from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 from transformers.utils.generic import PaddingStrategy, TensorType
@@ -69,6 +71,8 @@ class ITACLIPProcessor(ProcessorMixin):
         inputs["query_classes"].tolist()  # [0, 0, 1, 2, 2]
         ```
     """
+
+    image_processor: ITACLIPImageProcessor
 
     # These are no keyword-only arguments because `from_pretrained` finds the fields by the positional ones.
     def __init__(
@@ -261,11 +265,21 @@ class ITACLIPProcessor(ProcessorMixin):
         length = self.tokenizer.model_max_length
         return length if length <= LARGEST_CONTEXT_LENGTH else CLIP_CONTEXT_LENGTH
 
-    def post_process_semantic_segmentation(self, *args: Any, **kwargs: Any) -> Any:
+    @overload
+    def post_process_semantic_segmentation(
+        self, *args: Any, return_segmentation_scores: Literal[True], **kwargs: Any
+    ) -> list[SemanticSegmentationPostProcessorOutput]: ...
+    @overload
+    def post_process_semantic_segmentation(
+        self, *args: Any, return_regions: Literal[True], **kwargs: Any
+    ) -> list[SemanticSegmentationPostProcessorOutput]: ...
+    @overload
+    def post_process_semantic_segmentation(self, *args: Any, **kwargs: Any) -> list[torch.Tensor]: ...
+    def post_process_semantic_segmentation(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Turn model outputs into label maps; see `ITACLIPImageProcessor.post_process_semantic_segmentation`."""
         return self.image_processor.post_process_semantic_segmentation(*args, **kwargs)
 
-    def post_process_label_maps(self, *args: Any, **kwargs: Any) -> Any:
+    def post_process_label_maps(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Finish label maps of best classes; see `ITACLIPImageProcessor.post_process_label_maps`."""
         return self.image_processor.post_process_label_maps(*args, **kwargs)
 

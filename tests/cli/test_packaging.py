@@ -1,6 +1,7 @@
 """The front door: public names, and a wheel that holds everything it needs."""
 
 import configparser
+import os
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def wheel_names(tmp_path_factory):
-    """Names of the files in a wheel that is built from a copy of the sources, without network."""
+def wheel(tmp_path_factory):
+    """A wheel that is built from a copy of the sources, without network."""
     copy = tmp_path_factory.mktemp("sources") / "itaclip_hf"
     copy.mkdir()
     for name in ("LICENSE", "NOTICE", "README.md", "pyproject.toml", "setup.cfg"):
@@ -25,7 +26,12 @@ def wheel_names(tmp_path_factory):
     command = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
     subprocess.run([sys.executable, "-c", command], cwd=copy, check=True, capture_output=True)
     (wheel,) = (copy / "dist").glob("*.whl")
-    return set(zipfile.ZipFile(wheel).namelist())
+    return zipfile.ZipFile(wheel)
+
+
+@pytest.fixture(scope="module")
+def wheel_names(wheel):
+    return set(wheel.namelist())
 
 
 def test_public_names_are_these_and_no_others():
@@ -63,6 +69,23 @@ def test_wheel_holds_licences_and_nothing_that_is_not_the_package(wheel_names):
     assert tops == {"itaclip_hf", "itaclip_hf-0.1.0.dist-info"}
     assert any(name.endswith("licenses/LICENSE") for name in wheel_names)
     assert any(name.endswith("licenses/NOTICE") for name in wheel_names)
+
+
+@pytest.mark.slow
+def test_a_users_program_is_checked_against_the_installed_types(wheel, tmp_path):
+    """What the names give is known to the last type, and what they do not take is refused."""
+    pytest.importorskip("mypy")
+    wheel.extractall(tmp_path / "installed")
+    (tmp_path / "project").mkdir()
+    shutil.copy(Path(__file__).with_name("users_program.py"), tmp_path / "project")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "users_program.py"],
+        cwd=tmp_path / "project",
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},  # mypy takes what is there as installed
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_version_is_the_same_everywhere():
