@@ -9,7 +9,7 @@ from .options.classes import ClassOptions
 from .options.model import ModelOptions
 from .options.processes import DeviceOption
 from .options.settings import SettingOptions
-from .terminal import say
+from .terminal import say, warn
 
 __all__ = ["explain"]
 
@@ -32,6 +32,7 @@ def explain(
 
     Prints two tables for each image and writes NAME_explained.png (classes, words that won, leads, runners-up),
     NAME_explained.json (all figures) and, with --at, NAME_attention.png: the attention of a patch over the blocks.
+    An image that cannot be read is reported, the others are done, and the exit code is 1.
     """
     from ..files import own_results, write_json, write_png
     from ..media.pictures import find_images, read_picture
@@ -50,17 +51,27 @@ def explain(
     from ..explaining import explain as explain_image  # not before: a wrong option is told at once
 
     loaded = model.load(settings, device)
+    failed = 0
     for file in files:
+        try:
+            image = read_picture(file.path, file.frame)
+        except (OSError, ValueError) as error:
+            warn(f"{file}: {' '.join(str(error).split())}")
+            failed += 1
+            continue
         base = out / file.result_name
         kinds = ("explained.png", "explained.json", *(["attention.png"] if place else []))
         picture, figures, *attention = (base.with_name(f"{base.name}_{kind}") for kind in kinds)
         with own_results(base.parent, [path.name for path in (picture, figures, *attention)]):
-            found = explain_image(read_picture(file.path, file.frame), *loaded, vocabulary, place)
+            found = explain_image(image, *loaded, vocabulary, place)
             write_png(picture, found.draw())
             for path in attention:
                 write_png(path, found.draw_attention())
             write_json(figures, {"image": str(file.path), "model": model.model, **found.to_json()})
         say(f"{file.path} -> {picture}\n\n{found.to_markdown()}")
+    if failed:
+        warn(f"{failed} of {len(files)} images failed; see the lines above.")
+        raise typer.Exit(1)
 
 
 def _read_place(text: str) -> tuple[int, int]:

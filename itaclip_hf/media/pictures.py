@@ -163,6 +163,7 @@ def find_images(inputs: Iterable[Path | str], out: Path, are_rasters: bool = Fal
         are_rasters: Whether all are to be read as rasters, not only those that say where on Earth they are.
 
     Raises:
+        FileNotFoundError: If nothing that is named is there.
         ValueError: If there is no image, or an input is empty.
     """
     inputs = list(inputs)
@@ -181,6 +182,9 @@ def find_images(inputs: Iterable[Path | str], out: Path, are_rasters: bool = Fal
         raise ValueError(
             f"Expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), but found none in {shown}. Name others."
         )
+    if not any(isinstance(file.path, str) or os.path.lexists(file.path) for file in files):
+        # Told before a model is loaded, or even fetched.
+        raise FileNotFoundError(f"Expected images, but there is no {', no '.join(map(str, inputs))}. Check the paths.")
     return files
 
 

@@ -98,7 +98,9 @@ def open_image(source: str | os.PathLike[str] | IO[bytes], frame: int = 0) -> PI
                 image.seek(frame)
                 image.load()
                 return image
-    except (FileNotFoundError, MemoryError):
+    except FileNotFoundError:
+        raise FileNotFoundError(f"Expected an image file, but there is no {source}. Check its path.") from None
+    except MemoryError:
         raise
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
         # A file of some kB may declare any size, and hours would go by.

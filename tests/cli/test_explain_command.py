@@ -51,6 +51,15 @@ def test_other_files_stay(explain, tmp_path):
     assert (tmp_path / "out" / "photo_explained.png").read_text() == "mine"
 
 
+def test_a_broken_image_is_named_and_the_rest_goes_on(explain, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_text("no image")
+    result = explain(broken)
+    assert result.exit_code == 1
+    assert f"{broken}: Expected an image in JPEG, PNG" in result.stderr and "1 of 2 images failed" in result.stderr
+    assert (tmp_path / "out" / "photo_explained.png").exists()
+
+
 @pytest.mark.parametrize("place", ["12", "1,2,3", "a,b"])
 def test_a_place_is_two_numbers(explain, place):
     result = explain("--at", place)

@@ -104,8 +104,15 @@ def test_a_broken_image_is_reported_and_the_rest_goes_on(segment, photo, tmp_pat
     assert result.exit_code == 1
     for path in (broken, tmp_path / "missing.png", text):
         assert f"{path}: " in result.stderr
+    assert f"Expected an image file, but there is no {tmp_path / 'missing.png'}. Check its path." in result.stderr
     assert "3 of 4 images failed" in result.stderr
     assert "photo.json" in list_files(tmp_path / "out")
+
+
+def test_where_nothing_is_there_no_model_is_loaded(itaclip):
+    result = itaclip("segment", "photo.jpg", "folder", "--classes", "cat", "--model", "nowhere")
+    assert result.exit_code == 2
+    assert "Expected images, but there is no photo.jpg, no folder. Check the paths." in result.output
 
 
 def test_earlier_results_are_refused_by_default(segment, photo, tmp_path):
