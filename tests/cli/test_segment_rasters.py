@@ -222,5 +222,5 @@ def test_memory_does_not_grow_with_the_raster(checkpoint, tmp_path):
     labels, profile = read_raster(tmp_path / "out" / "8000_labels.tif")
     assert (labels.shape, profile["crs"]) == ((6000, 8000), PLACE["crs"])
     assert len(np.unique(labels)) == 2
-    # MiB. Of the whole raster, pixels would take 137, class ids 366 and scores 183; what is measured varies by about 100.
+    # MiB. Of the whole raster, pixels would take 137, class ids 366, scores 183; what is measured varies by 100.
     assert peaks[1] - peaks[0] < 300, peaks
