@@ -206,14 +206,26 @@ def read_images(inputs: ImageInputs, config: ITACLIPConfig) -> list[WindowedImag
     return [WindowedImage(*parts) for parts in zip(images, layouts, views, output_sizes, regions, strict=True)]
 
 
-def read_region_maps(region_maps: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+def read_region_maps(region_maps: torch.Tensor, pixel_values: torch.Tensor, any_size: bool = False) -> torch.Tensor:
     """Check region maps: (batch, height, width) int64, on the device of the pixels.
+
+    Args:
+        region_maps: One for each image.
+        pixel_values: The images.
+        any_size: Whether maps may have another size than the images: then each pixel gets the id at its centre.
+            Not for images that were padded to one size.
 
     Raises:
         TypeError: If they are no tensor of whole numbers.
         ValueError: If there is not one for each image, of its size.
     """
     check_tensors(ImageInputs(pixel_values, region_maps=region_maps))
+    if any_size and region_maps.ndim == 3:
+        rows, columns = (
+            (2 * torch.arange(length, device=region_maps.device) + 1) * own // (2 * length)
+            for length, own in zip(_size(pixel_values), region_maps.shape[1:], strict=True)
+        )
+        region_maps = region_maps[:, rows[:, None], columns]
     expect_shape("region_maps", region_maps, (len(pixel_values), *_size(pixel_values)))
     return region_maps.to(pixel_values.device, torch.int64)
 

@@ -485,12 +485,13 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         Args:
             pixel_values: (batch, 3, height, width) CLIP-normalised.
             region_maps: (batch, height, width) region of each pixel, 0 for none; some methods bound attention by it.
+                At another size than the pixels, each of these gets the id at its centre.
 
         Returns:
             (batch, grid_h, grid_w, projection_dim) float32; the grid is the proxy's where patches are compared by it
             alone.
         """
-        regions = None if region_maps is None else read_region_maps(region_maps, pixel_values)
+        regions = None if region_maps is None else read_region_maps(region_maps, pixel_values, any_size=True)
         proxied = self.encode_proxy(pixel_values, [self.config])
         outputs = self.vision_model(pixel_values, regions=regions, proxied=proxied, return_dict=True)
         return self.project_patches(outputs.last)

@@ -10,6 +10,7 @@ by the class token's attention; ProxyCLIP (ECCV 2024) for another backbone's sim
 regions.
 """
 
+from itertools import count
 from typing import Any, cast
 
 import torch
@@ -114,9 +115,9 @@ def _compute_outlier_factors(patches: torch.Tensor) -> torch.Tensor:
     """
     norms = patches.square().sum(-1)
     distances = (norms[..., None] + norms[:, None] - 2 * patches @ patches.mT).clamp(min=0)
-    count = min(NEIGHBOURS, patches.shape[1] - 1)
-    nearest = distances.topk(count + 1, dim=-1, largest=False)
-    if count == 0:
+    neighbour_count = min(NEIGHBOURS, patches.shape[1] - 1)
+    nearest = distances.topk(neighbour_count + 1, dim=-1, largest=False)
+    if neighbour_count == 0:
         return torch.zeros_like(norms)
     reach, neighbours = nearest.values[..., -1], nearest.indices[..., 1:]  # the first is the patch itself
     tiny = torch.finfo(reach.dtype).tiny  # equal patches, as in a flat image, are no outliers
@@ -154,8 +155,8 @@ def resize_patches(patches: torch.Tensor, grid: tuple[int, int], target: tuple[i
 def sample_regions(regions: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Region of each patch, that of its upper left pixel: (batch, height, width) -> (batch, grid_h * grid_w)."""
     rows, columns = (
-        torch.arange(count, device=regions.device) * length // count
-        for count, length in zip(grid, regions.shape[-2:], strict=True)
+        torch.arange(patches, device=regions.device) * length // patches
+        for patches, length in zip(grid, regions.shape[-2:], strict=True)
     )
     return regions[:, rows[:, None], columns].flatten(1)
 
@@ -197,11 +198,16 @@ def _join_regions_of_window(features: torch.Tensor, regions: torch.Tensor, dista
 
 
 def relabel_regions(regions: torch.Tensor, joined: list[dict[int, int]]) -> torch.Tensor:
-    """The joined region of each patch, (batch, patches), 0 for none."""
+    """The joined region of each patch, (batch, patches), 0 for none.
+
+    Regions that were not there to be joined, as small ones fall between the patches of one grid and not of another,
+    stay regions of their own.
+    """
     result = torch.zeros_like(regions)
     for of_window, found, mapping in zip(regions, result, joined, strict=True):
-        for region, number in mapping.items():
-            found[of_window == region] = number
+        unused = count(1 + max(mapping.values(), default=0))
+        for region in filter(None, of_window.unique().tolist()):
+            found[of_window == region] = mapping.get(region) or next(unused)
     return result
 
 
