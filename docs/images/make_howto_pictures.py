@@ -1,4 +1,6 @@
-"""Makes the pictures of the how-to pages, `background.png` and `thresholds.png`, from the embedded checkpoint.
+"""Makes the pictures of the how-to pages from the embedded checkpoint.
+
+`background.png`, `thresholds.png`, and for `docs/explain.md` the two of `itaclip explain`.
 
 Run by `make docs-pictures`; needs no download and about half a minute.
 """
@@ -17,10 +19,12 @@ __all__: list[str] = []
 
 HERE = Path(__file__).parent
 CLASSES = ["dog", "strawberry", "turtle"]
+EXPLAINED = itaclip_hf.Vocabulary(["grass", ["dog", "puppy"], "house"], background=["sky", "wall"])
+PLACE_ON_THE_DOG = (350, 160)
 
 
 def main() -> None:
-    """Writes both pictures beside this file."""
+    """Writes the pictures beside this file."""
     segmenter = itaclip_hf.pipeline(model="demo", preset="balanced", output="map")
     image, _ = load_demo_scene(0)
     four = ["grass", "sky", "house", "frog"]
@@ -31,6 +35,16 @@ def main() -> None:
     cut = [segmenter(image, CLASSES, background=["grass"], threshold=level) for level in levels]
     cells = [draw_confidence(cut[0]["confidence"].numpy()), *map(draw, cut)]
     save("thresholds", cells, ["confidence, 0 to 1", *(f"threshold {level:g}" for level in levels)])
+    loaded = itaclip_hf.load("demo", preset="fast", dtype="float32")
+    explanation = itaclip_hf.explain(image, *loaded, EXPLAINED, at=PLACE_ON_THE_DOG)
+    save_page("explained", explanation.draw())
+    save_page("explained_attention", explanation.draw_attention())
+
+
+def save_page(name: str, page: Image.Image) -> None:
+    """At three quarters, without dithering, which takes more space than it is worth."""
+    page = page.resize((page.width * 3 // 4, page.height * 3 // 4))
+    page.quantize(160, dither=Image.Dither.NONE).save(HERE / f"{name}.png", optimize=True)
 
 
 def save(name: str, cells: list[Image.Image], titles: list[str]) -> None:
