@@ -95,6 +95,8 @@ def segment(
         raise ValueError(
             f'Expected classes, as {model.model} has none of its own, but got none. Add --classes "cat; dog; sky".'
         )
+    if loaded.model.config.num_labels == 1:
+        warn('Every pixel gets the one class that you name. Separate classes by ";", or add --background "wall".')
     request = {
         "model": model.model,
         "proxy": model.proxy,

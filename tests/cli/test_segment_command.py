@@ -109,6 +109,13 @@ def test_a_broken_image_is_reported_and_the_rest_goes_on(segment, photo, tmp_pat
     assert "photo.json" in list_files(tmp_path / "out")
 
 
+@pytest.mark.parametrize(("classes", "is_one"), [("cat, dog", True), ("cat; dog", False)])
+def test_synonyms_alone_are_told_to_be_one_class(segment, photo, classes, is_one):
+    result = segment(photo, classes=classes)
+    assert result.exit_code == 0
+    assert ("Every pixel gets the one class that you name." in result.stderr) == is_one
+
+
 def test_where_nothing_is_there_no_model_is_loaded(itaclip):
     result = itaclip("segment", "photo.jpg", "folder", "--classes", "cat", "--model", "nowhere")
     assert result.exit_code == 2
