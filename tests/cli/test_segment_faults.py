@@ -34,6 +34,8 @@ def segment(itaclip, checkpoint):
 
 def start_program(checkpoint, *arguments, **environment):
     options = ["--model", checkpoint, "--preset", "fast", "--classes", "cat; sky"]
+    # Tests that a script starts in the background ignore Ctrl-C, and would pass that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [sys.executable, "-m", "itaclip_hf.cli", "segment", *map(str, (*arguments, *options))],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
