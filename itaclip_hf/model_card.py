@@ -130,7 +130,15 @@ def push_model_card(repo_id: str, model: Any, private: bool | None = None, token
     except EntryNotFoundError:
         is_own = True
     if is_own:
-        make_model_card(model, place=repo_id).push_to_hub(repo_id, token=token, commit_message="Upload model card")
+        # Not `ModelCard.push_to_hub`, which older releases check at a fixed address, whatever the endpoint.
+        card = str(make_model_card(model, place=repo_id)).encode("utf-8")
+        HfApi().upload_file(
+            path_or_fileobj=card,
+            path_in_repo="README.md",
+            repo_id=repo_id,
+            token=token,
+            commit_message="Upload model card",
+        )
 
 
 def _find_origin(name: str) -> tuple[str | None, str | None]:
