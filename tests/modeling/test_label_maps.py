@@ -22,16 +22,25 @@ def _inputs(texts, sizes=((40, 56), (40, 56)), originals=((61, 83), (90, 70)), s
     }
 
 
-@pytest.mark.parametrize("tile_pixels", [None, 900])
+@pytest.fixture(params=[None, 900])
+def small_tiles(request, monkeypatch):
+    """Maps in one tile or in several, and few queries at a time; called when the full path is done."""
+
+    def cut():
+        if request.param:
+            monkeypatch.setattr("itaclip_hf.modeling.query_maps.PIXELS_PER_TILE", request.param)
+        monkeypatch.setattr("itaclip_hf.modeling.query_maps.MAP_ELEMENTS_PER_CHUNK", 2 * 900)
+
+    return cut
+
+
 @pytest.mark.parametrize("thresholds", [{}, {"area_threshold": 0.3}, {"score_threshold": 0.45, "area_threshold": 0.6}])
 @torch.inference_mode()
-def test_labels_alone_equal_the_full_path_pixel_by_pixel(tiny_model, texts, thresholds, tile_pixels, monkeypatch):
+def test_labels_alone_equal_the_full_path_pixel_by_pixel(tiny_model, texts, thresholds, small_tiles):
     model, processor = tiny_model(similarity_scale=20.0), ITACLIPImageProcessor(**thresholds)
     inputs = _inputs(texts)
     full = processor.post_process_semantic_segmentation(model(**inputs), return_segmentation_scores=True)
-    if tile_pixels:
-        monkeypatch.setattr("itaclip_hf.modeling.query_maps.PIXELS_PER_TILE", tile_pixels)
-    monkeypatch.setattr("itaclip_hf.modeling.query_maps.MAP_ELEMENTS_PER_CHUNK", 2 * 900)
+    small_tiles()
     outputs = model.predict_labels(processor, **inputs)
     assert len({*full[0]["segmentation"].unique().tolist(), *full[1]["segmentation"].unique().tolist()}) > 1
     for expected, labels, confidence in zip(full, *outputs, strict=True):
@@ -39,16 +48,13 @@ def test_labels_alone_equal_the_full_path_pixel_by_pixel(tiny_model, texts, thre
         torch.testing.assert_close(confidence, expected["segmentation_scores"].amax(0), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("tile_pixels", [None, 900])
 @pytest.mark.parametrize("thresholds", [{}, {"score_threshold": 0.45, "area_threshold": 0.6}])
 @torch.inference_mode()
-def test_the_runner_up_is_the_best_of_the_other_classes(tiny_model, texts, thresholds, tile_pixels, monkeypatch):
+def test_the_runner_up_is_the_best_of_the_other_classes(tiny_model, texts, thresholds, small_tiles):
     model, processor = tiny_model(similarity_scale=20.0), ITACLIPImageProcessor(**thresholds)
     inputs = _inputs(texts)
     full = processor.post_process_semantic_segmentation(model(**inputs), return_segmentation_scores=True)
-    if tile_pixels:
-        monkeypatch.setattr("itaclip_hf.modeling.query_maps.PIXELS_PER_TILE", tile_pixels)
-    monkeypatch.setattr("itaclip_hf.modeling.query_maps.MAP_ELEMENTS_PER_CHUNK", 2 * 900)
+    small_tiles()
     outputs = model.predict_ranked_labels(processor, **inputs)
     for expected, labels, confidence, others, scores in zip(full, *outputs, strict=True):
         assert torch.equal(labels, expected["segmentation"])
