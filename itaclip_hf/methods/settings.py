@@ -495,11 +495,6 @@ class Settings:
         """Whether pixels may lose the class with the best score."""
         return bool(self.score_threshold or self.area_threshold)
 
-    @property
-    def uses_proxy(self) -> bool:
-        """Whether patches of another backbone are compared."""
-        return "similarity" in self.attention_maps and self.similarity_block is None
-
     def describe_windows(self) -> str:
         """How an image is cut into windows, in words."""
         return f"windows every {self.window_stride} pixels" if self.window_size else "the whole image at once"
