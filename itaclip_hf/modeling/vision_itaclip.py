@@ -199,8 +199,8 @@ class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
         projections = self.self_attn.project(self.layer_norm1(tokens))
         if relations.grid == encoded.grid:
             return projections
-        # The proxy's, on which nothing but its map lives.
-        return HeadProjections(*(_resize_heads(part, encoded.grid, relations.grid) for part in projections))
+        # The proxy's, on which nothing but its map lives, so that queries and keys are not asked.
+        return projections._replace(value=_resize_heads(projections.value, encoded.grid, relations.grid))
 
     def _choose_terms(
         self, last: HeadProjections, encoded: EncodedBlocks, relations: PatchRelations, config: ITACLIPConfig
