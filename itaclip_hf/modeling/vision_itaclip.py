@@ -149,12 +149,14 @@ class PatchRelations(NamedTuple):
         is_outlier: (batch, patches) bool, patches to be cleaned.
         attention: (batch, N, N) the attention map of how much patches are alike.
         regions: (batch, grid_h * grid_w) joined region of each of CLIP's patches, 0 for none.
+        smoothing: (batch, patches, patches) cosines by which patches are smoothed after the block, in every pass.
     """
 
     grid: tuple[int, int]
     is_outlier: torch.Tensor | None = None
     attention: torch.Tensor | None = None
     regions: torch.Tensor | None = None
+    smoothing: torch.Tensor | None = None
 
 
 class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
@@ -388,10 +390,9 @@ class ITACLIPVisionModel(CLIPVisionModel):
     ) -> torch.Tensor:
         """The last block, and the smoothing after it."""
         tokens = self.encoder.layers[-1](tokens, encoded, relations, config)
-        if config.smoothing_after:
-            similarity = self._compare_patches(encoded, config.smoothing_after)
-            patches = tokens[:, -similarity.shape[-1] :]
-            tokens = _replace_patches(tokens, smooth_patches(patches, similarity, config.smoothing_threshold))
+        if relations.smoothing is not None:
+            patches = tokens[:, -relations.smoothing.shape[-1] :]
+            tokens = _replace_patches(tokens, smooth_patches(patches, relations.smoothing, config.smoothing_threshold))
         return tokens
 
     def _compare_patches(
@@ -401,12 +402,14 @@ class ITACLIPVisionModel(CLIPVisionModel):
         return compute_cosines(patches if is_outlier is None else clean_patches(patches, is_outlier, encoded.grid))
 
     def _relate_patches(self, encoded: EncodedBlocks, config: ITACLIPConfig) -> PatchRelations:
-        grid, is_outlier = encoded.grid, None
+        grid, is_outlier, smoothing = encoded.grid, None, None
+        if config.smoothing_after:
+            smoothing = self._compare_patches(encoded, config.smoothing_after)
         if config.token_cleaning != "none":
             projections = encoded.projections.get(len(self.encoder.layers) - 1)
             is_outlier = find_outliers(config.token_cleaning, encoded.hidden_states[:, 1:], projections)
         if "similarity" not in config.attention_maps:
-            return PatchRelations(grid, is_outlier)
+            return PatchRelations(grid, is_outlier, smoothing=smoothing)
         if config.similarity_block is None:
             if config.proxy_features not in encoded.proxied:
                 raise ValueError(
@@ -430,7 +433,7 @@ class ITACLIPVisionModel(CLIPVisionModel):
             allowed = limit_to_regions(cosines, relabel_regions(sample_regions(maps, grid), joined))
             regions = relabel_regions(sample_regions(maps, encoded.grid), joined)
         attention = gate_similarity(cosines, config.similarity_sharpness, config.similarity_threshold, allowed)
-        return PatchRelations(grid, is_outlier, attention, regions)
+        return PatchRelations(grid, is_outlier, attention, regions, smoothing)
 
     def _spread_region_tokens(self, encoded: EncodedBlocks, relations: PatchRelations) -> torch.Tensor:
         """A class token for each joined region, and one for what is in none, given to its patches, (batch, N, dim).
