@@ -386,9 +386,9 @@ class ITACLIPImageProcessor(PilBackend):
                 drop_small_classes_(scores, area_threshold)
             labels = assign_labels(scores, score_threshold)
             values: dict[str, Any] = {"segmentation_scores": scores} if return_segmentation_scores else {}
-            if region_map is not None:
-                labels, regions = _ask_regions(labels, scores.amax(dim=0), region_map, vote)
-                values.update({"regions": regions} if return_regions else {})
+            if region_map is not None and (vote or return_regions):
+                labels, regions = _ask_regions(labels, scores.amax(dim=0), region_map, vote, return_regions)
+                values.update(regions)
             if closing:
                 labels = close_label_map(labels)
             results.append(
@@ -480,9 +480,8 @@ class ITACLIPImageProcessor(PilBackend):
                 best.drop_classes_(find_small_classes(best.labels, best.num_classes, area_threshold))
             labels = best.labels.masked_fill(best.confidence < score_threshold, 0)
             values: dict[str, Any] = {}
-            if region_map is not None:
-                labels, regions = _ask_regions(labels, best.confidence, region_map, vote)
-                values = {"regions": regions} if return_regions else {}
+            if region_map is not None and (vote or return_regions):
+                labels, values = _ask_regions(labels, best.confidence, region_map, vote, return_regions)
             if closing:
                 labels = close_label_map(labels)
             results.append(
@@ -550,12 +549,13 @@ def _pair_with_regions(region_maps: Any, count: int, is_needed: bool) -> Sequenc
 
 
 def _ask_regions(
-    labels: torch.Tensor, confidence: torch.Tensor, region_map: np.ndarray, vote: bool
-) -> tuple[torch.Tensor, list[dict[str, Any]]]:
-    """A label map (height, width) after the vote, if there is to be one, and which class each region is."""
+    labels: torch.Tensor, confidence: torch.Tensor, region_map: np.ndarray, vote: bool, return_regions: bool
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """A label map (height, width) after the vote, if there is to be one, and, if asked, which class each region is."""
     height, width = labels.shape
     votes = count_votes(labels, torch.from_numpy(resize_region_map(region_map, (height, width))).to(labels.device))
-    return votes.overrule(labels) if vote else labels, votes.describe(labels, confidence)
+    described = {"regions": votes.describe(labels, confidence)} if return_regions else {}
+    return votes.overrule(labels) if vote else labels, described
 
 
 def check_value(name: str, value: Any) -> Any:
