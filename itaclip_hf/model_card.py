@@ -160,7 +160,7 @@ def _read_report(place: str | os.PathLike[str]) -> Iterator["EvalResult"]:
     path = Path(place) / "report.json" if os.path.isdir(place) else Path(place)
     report = read_json(path)
     try:
-        dataset = str(report["settings"]["dataset"])
+        dataset = str(report["settings"]["dataset"]["title"])
         scores = {name: report["scores"][name] for name in SCORES}
     except (KeyError, TypeError) as error:
         raise ValueError(f"Expected a report of `itaclip evaluate`, but {path} is none. Name its folder.") from error

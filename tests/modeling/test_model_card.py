@@ -25,7 +25,7 @@ def baked():
 
 def write_report(folder, **changes):
     scores = {"mean_iou": 0.5, "overall_accuracy": 0.75, "mean_accuracy": None}
-    report = {"benchmark": "voc21", "scores": scores, "settings": {"dataset": "Pascal VOC, val"}, **changes}
+    report = {"benchmark": "voc21", "scores": scores, "settings": {"dataset": {"title": "Pascal VOC, val"}}, **changes}
     folder.mkdir()
     (folder / "report.json").write_text(json.dumps(report))
     return folder
@@ -89,6 +89,14 @@ def test_the_card_beside_code_has_all_settings_and_scores(baked, tmp_path):
     first, second = card.data.eval_results
     assert isinstance(first, EvalResult) and (first.dataset_type, first.metric_type) == ("voc21", "mean_iou")
     assert (first.metric_value, second.metric_value, card.data.model_name) == (0.5, 0.75, "pets")
+
+
+def test_a_report_as_evaluations_write_it_names_its_data(baked):
+    folder = Path(__file__).parents[2] / "docs" / "evaluation_demo"
+    card = make_model_card(*baked, "me/drawn-things", reports=[folder])
+    (mean_iou, _) = card.data.eval_results
+    assert (mean_iou.dataset_name, mean_iou.dataset_type) == ("scenes", "scenes")
+    assert f"| scenes | mIoU | {100 * mean_iou.metric_value:.2f} |" in card.text
 
 
 def test_method_processor_and_origin_are_named():
