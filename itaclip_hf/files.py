@@ -49,19 +49,23 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     _tidy_once(target.parent)
-    temporary = target.with_name(f".{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")  # short: names may be of full length
+    temporary: Path | None = None
     try:
-        with _open_locked(temporary) as file:
+        with _open_locked(target.parent) as file:
+            temporary = Path(file.name)
             yield file
             file.flush()
             os.fsync(file.fileno())  # a rename may reach the disk before the content does
-        os.replace(temporary, target)
+            if fcntl is None:
+                file.close()  # Windows renames no open file
+            os.replace(temporary, target)  # still locked: others take what nobody has locked for a leftover
     except OSError as error:
-        if error.errno is not None and error.filename in (None, str(temporary)):  # as where the disk is full
-            raise type(error)(error.errno, error.strerror, str(target)) from error
+        if error.errno is not None and str(error.filename or TEMPORARY_SUFFIX).endswith(TEMPORARY_SUFFIX):
+            raise type(error)(error.errno, error.strerror, str(target)) from error  # as where the disk is full
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
@@ -75,13 +79,14 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
 _tidy_once = functools.cache(remove_leftovers)  # a folder may have many files, and this looks at all of them
 
 
-def _open_locked(path: Path) -> IO[bytes]:
+def _open_locked(folder: Path) -> IO[bytes]:
     """A new file, locked to tell that it is being written."""
     while True:
+        path = folder / f".{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"  # short: names may be of full length
         file = path.open("wb")
         if _lock(file.fileno()) is not False and path.exists():
             return file
-        file.close()  # another process took it for a leftover, before it was locked
+        file.close()  # another process took it for a leftover, before it was locked; its name may be removed any time
 
 
 def _lock(descriptor: int) -> bool | None:

@@ -1,5 +1,6 @@
 """Two commands on one folder: one works, the other says so; two processes share a text cache."""
 
+import os
 import signal
 
 import pytest
@@ -51,6 +52,19 @@ def test_leftovers_go_and_what_is_being_written_stays(tmp_path):
         assert not leftover.exists()
     assert (tmp_path / "new").read_bytes() == b"whole"
     assert find_temporaries(tmp_path) == []
+
+
+def test_a_file_is_nobodys_leftover_before_it_has_its_name(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def replace_beside_another(*paths):
+        remove_leftovers(tmp_path)
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", replace_beside_another)
+    with write_atomically(tmp_path / "new") as file:
+        file.write(b"whole")
+    assert (tmp_path / "new").read_bytes() == b"whole"
 
 
 def test_a_folder_is_free_again_after_an_error(tmp_path):
