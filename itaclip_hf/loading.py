@@ -30,6 +30,7 @@ __all__ = [
     "collect_changes",
     "computes_fast_in_bfloat16",
     "load",
+    "load_config",
     "load_demo",
     "load_demo_vocabulary",
     "load_processor",
@@ -167,8 +168,8 @@ def collect_changes(
         benchmark: Name of a benchmark.
         preset: Name of a preset.
         settings: Settings by name.
-        config: Of the model, whose tower decides where the default intermediate layers of a method are; as long as it
-            is not known, these are left out.
+        config: Of the model, whose tower decides where the default intermediate layers of a method are, and what the
+            method changes for it; as long as it is not known, these layers are left out.
 
     Raises:
         TypeError: If a setting is of another type than expected.
@@ -180,7 +181,8 @@ def collect_changes(
     if preset is not None:
         changes = {**get_preset(preset), **changes}
     if method is not None:
-        of_method = {**get_method(method).settings(benchmark).to_json(), **changes}
+        blocks = None if config is None else config.vision_config.num_hidden_layers
+        of_method = {**get_method(method).settings(benchmark, blocks).to_json(), **changes}
         changes = of_method if "intermediate_layers" in changes else _fit_to_tower(of_method, config)
     return {name: check_setting(name, value) for name, value in changes.items()}
 
@@ -245,6 +247,18 @@ def load_demo_vocabulary() -> Vocabulary:
 def resolve_checkpoint(name: Checkpoint) -> Checkpoint:
     """Where the checkpoint of that name is: the embedded one for "demo", else the name itself."""
     return DEMO_CHECKPOINT if isinstance(name, str) and name == "demo" else name
+
+
+def load_config(checkpoint: Checkpoint) -> ITACLIPConfig:
+    """The configuration of a checkpoint alone.
+
+    Raises:
+        OSError: If it cannot be loaded.
+    """
+    place = resolve_checkpoint(checkpoint)
+    _check_folder(place)
+    with _telling_what_is_broken(place, "configuration"):
+        return ITACLIPConfig.from_pretrained(place)
 
 
 def choose_device(name: torch.device | str) -> torch.device:

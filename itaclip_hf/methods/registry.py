@@ -42,6 +42,8 @@ class Method:
         published: By benchmark, the published mIoU in percent (CLIP ViT-B/16).
         published_with: What those runs had beside the method's own settings, such as pixel refinement.
         published_queries: By benchmark, the number of names and background words of those runs, where it is known.
+        towers: By number of the vision tower's blocks, what differs from `changes` there, where it was published for
+            other towers than the usual one, too.
 
     Raises:
         TypeError: If a value is of another type than its setting's.
@@ -56,25 +58,28 @@ class Method:
     published: Mapping[str, float] = field(default_factory=dict)
     published_with: Changes = field(default_factory=dict)
     published_queries: Mapping[str, int] = field(default_factory=dict)
+    towers: Mapping[int, Changes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for benchmark in (None, *self.benchmarks):
+        places: dict[str, Changes] = {f", on {benchmark}": row for benchmark, row in self.benchmarks.items()}
+        places |= {f", with {blocks} blocks": row for blocks, row in self.towers.items()}
+        for place, row in {"": {}, **places}.items():
             try:
-                self.published_settings(benchmark)
+                Settings().replace(**{**self.changes, **row, **self.published_with})
             except (TypeError, ValueError) as error:
-                place = f", on {benchmark}" if benchmark else ""
                 raise type(error)(f"In the method {self.name!r}{place}: {error}") from None
 
-    def settings(self, benchmark: str | None = None) -> Settings:
+    def settings(self, benchmark: str | None = None, blocks: int | None = None) -> Settings:
         """Settings of the method.
 
         Args:
             benchmark: Name of a benchmark; the method's general ones if left out.
+            blocks: Of the vision tower; those of the usual tower if left out.
 
         Raises:
             ValueError: If no method knows a benchmark of that name.
         """
-        return Settings().replace(**{**self.changes, **self._changes_on(benchmark)})
+        return Settings().replace(**{**self.changes, **self._changes_with(blocks), **self._changes_on(benchmark)})
 
     def published_settings(self, benchmark: str | None = None) -> Settings:
         """Settings of the run whose figure was published."""
@@ -104,7 +109,11 @@ class Method:
             source,
             {**self.changes, **(changes or {})},
             {key: {**self.benchmarks.get(key, {}), **(benchmarks or {}).get(key, {})} for key in names},
+            towers={blocks: {**row, **(changes or {})} for blocks, row in self.towers.items()},
         )
+
+    def _changes_with(self, blocks: int | None) -> Changes:
+        return {} if blocks is None else self.towers.get(blocks, {})
 
     def _changes_on(self, benchmark: str | None) -> Changes:
         if benchmark is None or (isinstance(benchmark, str) and benchmark in self.benchmarks):
@@ -188,7 +197,12 @@ def identify_method(settings: Settings) -> Method | None:
     Of several, the one that has most of the other settings in common. Windows, refinement and scale are settings that
     users change; they do not make another method.
     """
-    candidates = [method for method in _methods().values() if method.settings().last_block() == settings.last_block()]
+    wanted = settings.last_block()
+    candidates = [
+        method
+        for method in _methods().values()
+        if any(method.settings(blocks=blocks).last_block() == wanted for blocks in (None, *method.towers))
+    ]
     return min(candidates, key=lambda method: len(method.settings().differences(settings)), default=None)
 
 

@@ -57,6 +57,18 @@ def registered():
     return register
 
 
+def test_a_method_may_change_with_the_tower():
+    corrclip = get_method("corrclip")
+    assert corrclip.settings().fused_layers == corrclip.settings(blocks=12).fused_layers == (6, 7, 8, 9, 10)
+    deep = corrclip.settings("voc21", blocks=24)
+    assert (deep.fused_layers, deep.score_threshold) == (tuple(range(11, 23)), 0.2)
+    assert identify_method(deep) is identify_method(corrclip.settings()) is corrclip
+    mine = corrclip.derive("mine-deep", "Mine", "me", {"fused_weight": 0.5})
+    assert mine.settings(blocks=24) == corrclip.settings(blocks=24).replace(fused_weight=0.5)
+    with pytest.raises(ValueError, match="In the method 'mine', with 24 blocks: Expected `pamr_steps`"):
+        Method("mine", "Mine", "me", towers={24: {"pamr_steps": -1}})
+
+
 def test_the_packages_methods_are_these():
     assert method_names()[:6] == tuple(PUBLISHED_SETTINGS)
 
