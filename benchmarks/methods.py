@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from transformers import GroupViTConfig, GroupViTModel, ViTConfig, ViTModel
 
-from itaclip_hf import ITACLIPConfig, ITACLIPForSemanticSegmentation, Vocabulary, load_method
+from itaclip_hf import ITACLIPForSemanticSegmentation, Vocabulary, load_method
 from itaclip_hf.evaluation import ITACLIPPredictor, Predictor, System
 from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS
 from itaclip_hf.evaluation.running.baselines import SYSTEMS
@@ -88,7 +88,7 @@ def make_checkpoint(name: str, folder: Path) -> Path:
 def load_predictor(method: str, checkpoint: str, words: Vocabulary, benchmark: str, device: torch.device) -> Predictor:
     """A method with its words, as `itaclip evaluate` would have it."""
     is_ours = method in method_names()
-    needs_proxy = is_ours and ITACLIPConfig(**get_method(method).settings().held_by("config")).uses_proxy
+    needs_proxy = is_ours and get_method(method).settings().uses_proxy
     proxy: dict[str, Any] = {"proxy": ViTModel(ViTConfig(patch_size=8))} if needs_proxy else {}
     loaded: Any = load_method(method, checkpoint, benchmark, device=device, **proxy)
     if isinstance(loaded, System):

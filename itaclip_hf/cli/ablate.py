@@ -26,7 +26,8 @@ def ablate(
         typer.Argument(
             metavar="TABLE...",
             help="attention, feed-forward, intermediate, pamr, engineering, stride, weights, background, methods, "
-            "backbones, or their numbers in the paper (2 to 8, 11, 1, 10); 'all'; or a YAML file of your own.",
+            "backbones, or their numbers in the paper (2 to 8, 11, 1, 10); 'all' of these; beyond, which is not of "
+            "the paper; or a YAML file of your own.",
         ),
     ],
     data: StreamedDataOptions,
@@ -82,7 +83,7 @@ def ablate(
     refuse_inputs(folder, (*words.files, *(Path(name) for name in tables)))
     reports, results = run_ablations(
         found,
-        AblationBase(model.model, vocabulary, benchmark, settings),
+        AblationBase(model.model, vocabulary, benchmark, settings, model.proxy),
         samples,
         folder,
         choose_dtype(model.dtype.value, accelerator.device),

@@ -2,21 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .options.data import BENCHMARKS_HELP, StreamedDataOptions
-from .options.model import ModelOptions
+from .options.model import SystemOptions
 from .options.processes import ProcessOptions
 from .options.run import RunOptions
 from .options.settings import SettingOptions
 from .options.vocabulary import VocabularyOptions
 from .terminal import say, warn
-
-if TYPE_CHECKING:
-    from ..evaluation.data.regions import DatasetWithRegions
-    from ..evaluation.data.segmentation_datasets import SegmentationDataset, StreamedDataset
 
 __all__ = ["evaluate"]
 
@@ -24,19 +20,11 @@ __all__ = ["evaluate"]
 def evaluate(
     data: StreamedDataOptions,
     words: VocabularyOptions,
-    model: ModelOptions,
+    model: SystemOptions,
     settings: SettingOptions,
     processes: ProcessOptions,
     run: RunOptions,
     benchmark: Annotated[str | None, typer.Argument(help=BENCHMARKS_HELP)] = None,
-    regions: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER|felzenszwalb",
-            help="Regions of each image, whose pixels become what most of them are: a folder with NAME.png or "
-            "NAME.npy of ids (0: none) for each image NAME, or superpixels.",
-        ),
-    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the report; default: itaclip_evaluation/NAME, or NAME_METHOD.")
     ] = None,
@@ -55,9 +43,7 @@ def evaluate(
     method = settings.resolve_method()
     vocabulary = words.read(chosen, method)
     samples = data.open_dataset(chosen, len(vocabulary.labels))
-    settings = settings.with_regions(regions)
-    if regions is not None:
-        samples = _add_regions(samples, regions)
+    settings = settings.with_regions(data.regions)
     name = benchmark or samples.title
     folder = out or Path("itaclip_evaluation") / "_".join(filter(None, (Path(name).name, method)))
     refuse_inputs(folder, words.files)
@@ -71,7 +57,7 @@ def evaluate(
     predictor: Predictor
     baseline = model.find_baseline(method)
     if baseline is not None:
-        if regions is not None:
+        if data.regions is not None:
             raise ValueError(f"Expected no --regions with {baseline.__name__}, which knows none. Leave them out.")
         words.refuse_texts(f"{baseline.title} knows no texts about the classes")
         published = None  # that of another system
@@ -79,6 +65,7 @@ def evaluate(
     else:
         loaded = model.load(settings, accelerator.device, benchmark=benchmark)
         used = Settings.of(*loaded)
+        settings.warn_of_missing_regions(used, data.regions)
         if not used.uses_texts:
             words.refuse_texts("texts about the classes have no weight here")
         published = (
@@ -111,12 +98,3 @@ def evaluate(
         accelerator.end_training()
     if result.problems:
         raise typer.Exit(1)
-
-
-def _add_regions(samples: "SegmentationDataset | StreamedDataset", place: str) -> "DatasetWithRegions":
-    from ..evaluation.data.regions import DatasetWithRegions
-    from ..evaluation.data.segmentation_datasets import StreamedDataset
-
-    if isinstance(samples, StreamedDataset):
-        raise ValueError("Expected no --streaming with --regions, but got both. Leave one of them out.")
-    return DatasetWithRegions(samples, place)

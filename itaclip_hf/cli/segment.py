@@ -97,6 +97,7 @@ def segment(
         )
     if loaded.model.config.num_labels == 1:
         warn('Every pixel gets the one class that you name. Separate classes by ";", or add --background "wall".')
+    settings.warn_of_missing_regions(Settings.of(*loaded), media.regions)
     request = {
         "model": model.model,
         "proxy": model.proxy,

@@ -21,6 +21,7 @@ __all__ = [
     "TuningGrid",
     "ValueRange",
     "check_setting",
+    "compares_proxy",
     "describe_setting",
     "get_preset",
     "setting_fields",
@@ -486,6 +487,16 @@ class Settings:
         return {name: other for name, other in needed.items() if other and not getattr(self, other)}
 
     @property
+    def uses_proxy(self) -> bool:
+        """Whether the last block compares the patches of another backbone."""
+        return compares_proxy(self)
+
+    @property
+    def takes_regions(self) -> bool:
+        """Whether regions that come with an image change its result."""
+        return self.region_scope or self.region_vote
+
+    @property
     def uses_texts(self) -> bool:
         """Whether texts about the classes have any weight."""
         return self.auxiliary_weight > 0
@@ -536,6 +547,11 @@ class Settings:
 
 VOTE_NAME = "region_vote"  # which is on by itself where commands are given regions
 SIZE_NAMES = ("shortest_edge", "longest_edge")  # which an image processor holds in its `size`
+
+
+def compares_proxy(held: Any) -> bool:
+    """Whether the last block of what holds such settings compares the patches of another backbone."""
+    return "similarity" in held.attention_maps and held.similarity_block is None
 
 
 def setting_fields() -> dict[str, Any]:

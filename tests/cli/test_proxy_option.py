@@ -34,6 +34,7 @@ def test_segment_gives_what_the_library_gives(itaclip, checkpoint, proxy, photo,
     expected = model.predict_labels(processor, **inputs).labels[0].numpy()
     assert np.array_equal(np.array(Image.open(tmp_path / "photo_labels.png")), expected)
     assert json.loads((tmp_path / "photo.json").read_text())["settings"]["method"] == method
+    assert ("This method looks at regions and gets none" in result.output) is (method == "corrclip")
 
 
 @pytest.mark.parametrize("method", ["scclip", "pearl", "resclip_rcs"])

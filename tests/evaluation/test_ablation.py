@@ -5,12 +5,14 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from click.testing import Result
 from scripted_evaluation import load_folders, save_tiny_checkpoint, write_folders
+from transformers import ViTConfig, ViTModel
 from typer.testing import CliRunner
 
 from itaclip_hf import Vocabulary, load
@@ -25,6 +27,7 @@ from itaclip_hf.evaluation.ablation.run import run_ablations
 from itaclip_hf.evaluation.ablation.table_files import load_table_file
 from itaclip_hf.evaluation.ablation.tables import AblationRow, AblationTable
 from itaclip_hf.evaluation.ablation.variants import AblationBase, resolve_row
+from itaclip_hf.evaluation.data.regions import DatasetWithRegions
 from itaclip_hf.evaluation.metrics.confusion_matrix import compute_segmentation_scores
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
@@ -78,15 +81,18 @@ def base(checkpoint: Path) -> AblationBase:
     return AblationBase(str(checkpoint), WORDS, settings=SMALL)
 
 
-def ablate(root: Path, base: AblationBase, *tables: AblationTable, out: str = "out", **settings: object):
-    run = replace(QUIET, **settings)
-    return run_ablations(tables, base, load_folders(root), root / out, options=run, plots=False, replicates=20)
+def ablate(
+    root: Path, base: AblationBase, *tables: AblationTable, out: str = "out", dataset: Any = None, **settings: object
+):
+    run, dataset = replace(QUIET, **settings), dataset or load_folders(root)
+    return run_ablations(tables, base, dataset, root / out, options=run, plots=False, replicates=20)
 
 
 def predict_alone(base: AblationBase, row: AblationRow) -> ITACLIPPredictor:
     """The predictor that `itaclip evaluate` would make of the row's settings."""
     variant = resolve_row(base, MIXED, row)
-    loaded = load(variant.model, settings=variant.settings.to_json(), dtype="float32", device="cpu")
+    asked = {"settings": variant.settings.to_json(), "proxy": variant.proxy}
+    loaded = load(variant.model, **asked, dtype="float32", device="cpu")
     return ITACLIPPredictor(*loaded, variant.vocabulary, name=variant.model)
 
 
@@ -181,6 +187,93 @@ def test_every_row_has_the_bits_counts_and_description_of_its_own_evaluation(roo
         assert np.array_equal(result.confusion, evaluated.confusion), row.name
         assert json.loads(json.dumps(describe_run(dataset, predictor, QUIET))) in settings, row.name
     assert len({result.confusion.tobytes() for result in results}) > 6  # the rows do differ
+
+
+BY_BLOCK_2 = {"attention_maps": ("similarity",), "similarity_block": 2, "intermediate_layers": ()}
+PARTS = AblationTable(
+    "parts",
+    "What looks at regions, at a proxy, or at both",
+    (
+        AblationRow("full"),
+        AblationRow("vote", {"region_vote": True}),
+        AblationRow("scope", {**BY_BLOCK_2, "region_scope": True}),
+        AblationRow("proxy", {"attention_maps": ("qq", "similarity"), "intermediate_maps": ("qq",)}),
+        AblationRow("CorrCLIP", {"method": "corrclip", "shortest_edge": 48}),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    folder = tmp_path_factory.mktemp("proxy")
+    ViTModel(ViTConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def with_regions(root: Path) -> DatasetWithRegions:
+    (root / "regions").mkdir()
+    for index in range(3):
+        shape = (6 + index % 3, 8)  # of `write_folders`
+        np.save(root / "regions" / f"{index:03d}.npy", np.arange(np.prod(shape)).reshape(shape) // 7 % 5)
+    return DatasetWithRegions(load_folders(root), str(root / "regions"))
+
+
+def test_rows_with_regions_and_a_proxy_have_the_bits_of_their_own_evaluation(
+    root: Path, base: AblationBase, proxy: Path, with_regions: DatasetWithRegions
+) -> None:
+    base = replace(base, proxy=str(proxy))
+    reports, results = ablate(root, base, PARTS, dataset=with_regions, batch_size=2)
+    assert (reports[0]["run"]["proxy"], reports[0]["run"]["regions"]) == (str(proxy), "regions")
+    settings = [json.loads(path.read_text()) for path in (root / "out" / "progress").glob("*/settings.json")]
+    options = replace(QUIET, batch_size=2)
+    for row, result in zip(PARTS.rows, results, strict=True):
+        predictor = predict_alone(base, row)
+        evaluated = run_evaluation(with_regions, predictor, root / "alone" / row.name, options)
+        assert np.array_equal(result.confusion, evaluated.confusion), row.name
+        assert json.loads(json.dumps(describe_run(with_regions, predictor, options))) in settings, row.name
+    assert len({result.confusion.tobytes() for result in results}) == len(PARTS.rows)
+
+
+def test_rows_that_lack_what_they_look_at_are_left_out_and_named(root: Path, base: AblationBase) -> None:
+    rows = (*PARTS.rows, MIXED.rows[1])
+    reports, _ = ablate(root, base, replace(PARTS, rows=rows), limit=1)
+    assert [row["name"] for row in reports[0]["rows"]] == ["full", "q-k"]
+    assert reports[0]["note"] == (
+        "Left out: vote (needs regions), scope (needs regions), proxy (needs a proxy), CorrCLIP (needs regions and a "
+        "proxy)."
+    )
+    with pytest.raises(ValueError, match=r"what the rows of the table 'parts' look at, but it is not there: vote"):
+        ablate(root, base, replace(PARTS, reference="vote"))
+
+
+def test_regions_and_a_proxy_that_no_row_looks_at_are_refused(
+    root: Path, base: AblationBase, proxy: Path, with_regions: DatasetWithRegions
+) -> None:
+    few = AblationTable("few", "Few", MIXED.rows[:2])
+    with pytest.raises(ValueError, match="Expected regions only with a row that looks at them"):
+        ablate(root, base, few, dataset=with_regions)
+    with pytest.raises(ValueError, match="Expected a proxy only with a row that compares its patches"):
+        ablate(root, replace(base, proxy=str(proxy)), few)
+    with pytest.raises(ValueError, match="Expected no regions with TagCLIP, which knows none"):
+        ablate(root, base, replace(few, rows=(*few.rows, SYSTEMS.rows[0])), dataset=with_regions)
+
+
+def test_a_checkpoint_may_bring_its_proxy_along(base: AblationBase, proxy: Path, tmp_path: Path) -> None:
+    model, processor = load(base.model, settings=PARTS.rows[3].settings, proxy=proxy)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    variant = resolve_row(replace(base, model=str(tmp_path)), PARTS, PARTS.rows[3])
+    assert (variant.proxy, variant.find_missing(has_regions=False)) == (None, [])
+
+
+def test_what_a_method_changes_with_the_tower_holds_in_tables_too(tmp_path: Path) -> None:
+    folder = save_tiny_checkpoint(tmp_path / "deep", num_layers=24)
+    row = AblationRow("CorrCLIP", {"method": "corrclip"})
+    assert resolve_row(AblationBase(str(folder), WORDS), PARTS, row).settings.fused_layers == tuple(range(11, 23))
+    assert resolve_row(AblationBase("demo", WORDS), PARTS, row).settings.fused_layers == tuple(range(6, 11))
 
 
 SYSTEMS = AblationTable(
@@ -407,6 +500,17 @@ def test_the_command_writes_tables_with_the_papers_figures(root: Path, checkpoin
     again = run_ablate(root, checkpoint, "pamr")
     assert again.exit_code == 0, again.output
     assert "window views instead of" not in (root / "out" / "pamr.md").read_text()  # nothing was left to do
+
+
+def test_the_table_of_parts_beyond_the_paper_takes_regions_and_a_proxy(
+    root: Path, checkpoint: Path, proxy: Path, with_regions: DatasetWithRegions
+) -> None:
+    given = ("--proxy", proxy, "--regions", with_regions.place)
+    result = run_ablate(root, checkpoint, "beyond", *given, "--limit", 1, "--no-plots")
+    assert result.exit_code == 0, result.output
+    text = (root / "out" / "beyond.md").read_text()
+    assert all(f"| {name} |" in text for name in ("CorrCLIP", "ProxyCLIP", "ITACLIP + vote of regions"))
+    assert f"- proxy: {proxy}\n- regions: regions\n" in text and "Left out" not in text
 
 
 def test_all_leaves_out_what_does_not_fit() -> None:

@@ -95,7 +95,8 @@ class DataOptions:
         ignored = [
             f"--{field.name.replace('_', '-')}"
             for field in fields(self)
-            if getattr(self, field.name) != getattr(defaults, field.name) and field.name not in _READ_WITH[way]
+            if getattr(self, field.name) != getattr(defaults, field.name)
+            and field.name not in (*_READ_WITH[way], "regions")
         ]
         if ignored:
             raise ValueError(
@@ -133,6 +134,26 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class StreamedDataOptions(DataOptions):
-    """The same for commands that look at every image once."""
+    """The same for commands that look at every image once, and at its regions, where there are any."""
 
     streaming: Annotated[bool, typer.Option("--streaming", help="Read the dataset as a stream.")] = False
+    regions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|felzenszwalb",
+            help="Regions of each image, for methods that look at them and for the vote: a folder with NAME.png or "
+            "NAME.npy of ids (0: none) for each image NAME, or superpixels.",
+        ),
+    ] = None
+
+    def open_dataset(self, benchmark: "Benchmark | None", num_labels: int) -> "SegmentationDataset | StreamedDataset":
+        """As that of `DataOptions`; samples have regions where options say so."""
+        from ...evaluation.data.regions import DatasetWithRegions
+        from ...evaluation.data.segmentation_datasets import StreamedDataset
+
+        samples = super().open_dataset(benchmark, num_labels)
+        if self.regions is None:
+            return samples
+        if isinstance(samples, StreamedDataset):
+            raise ValueError("Expected no --streaming with --regions, but got both. Leave one of them out.")
+        return DatasetWithRegions(samples, self.regions)

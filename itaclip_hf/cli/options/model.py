@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...loading import Loaded
     from ...processing import Vocabulary
 
-__all__ = ["DEFAULT_MODEL", "DEMO_MODEL", "ModelOptions", "NumberFormat", "quiet_libraries"]
+__all__ = ["DEFAULT_MODEL", "DEMO_MODEL", "ModelOptions", "NumberFormat", "SystemOptions", "quiet_libraries"]
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch16"  # as in `loading`, which needs torch
 DEMO_MODEL = "demo"
@@ -51,13 +51,6 @@ class ModelOptions:
             "ViT, DINOv2 or the like, such as facebook/dino-vitb8."
         ),
     ] = None
-    second_checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="What a method needs beside the model: CaR's judge, a CLIP checkpoint (default: the model); "
-            "CLIP-DIY's saliency, FOUND's decoder_weights.pt or a folder with it and its DINO (default: none)."
-        ),
-    ] = None
 
     def own_vocabulary(self) -> "Vocabulary | None":
         """What the embedded checkpoint is for; others bring their vocabulary along, if they have one."""
@@ -76,8 +69,6 @@ class ModelOptions:
         from ...loading import choose_device, choose_dtype, load
         from ...methods import Settings
 
-        if self.second_checkpoint is not None:
-            raise ValueError("Expected no --second-checkpoint with one model, but got one. Leave it out.")
         quiet_libraries()
         place = choose_device(device)
         dtype = str(choose_dtype(self.dtype.value, place)).removeprefix("torch.")
@@ -95,6 +86,31 @@ class ModelOptions:
         )
         settings.refuse_idle(Settings.of(*loaded))
         return loaded
+
+
+@dataclass(frozen=True)
+class SystemOptions(ModelOptions):
+    """The same for commands that run systems beside our model, too."""
+
+    second_checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="What a method needs beside the model: CaR's judge, a CLIP checkpoint (default: the model); "
+            "CLIP-DIY's saliency, FOUND's decoder_weights.pt or a folder with it and its DINO (default: none)."
+        ),
+    ] = None
+
+    def load(
+        self,
+        settings: SettingOptions,
+        device: "torch.device | str",
+        vocabulary: "Vocabulary | None" = None,
+        benchmark: str | None = None,
+    ) -> "Loaded":
+        """As that of `ModelOptions`."""
+        if self.second_checkpoint is not None:
+            raise ValueError("Expected no --second-checkpoint with one model, but got one. Leave it out.")
+        return super().load(settings, device, vocabulary, benchmark)
 
     def find_baseline(self, method: str | None) -> "type[System] | None":
         """The system beside our model that the method or the checkpoint names, if any.

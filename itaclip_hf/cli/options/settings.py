@@ -18,6 +18,7 @@ from ...methods.settings import (
     get_preset,
     setting_fields,
 )
+from ..terminal import warn
 
 if TYPE_CHECKING:
     from ...methods import Settings
@@ -107,6 +108,16 @@ class _MethodOptions:
                 "Expected --regions with --region-vote, but got none. Say where they are, or leave it out."
             )
         return self if regions is None or vote is not None else replace(self, **{VOTE_NAME: True})
+
+    def warn_of_missing_regions(self, used: "Settings", regions: str | None) -> None:
+        """Say that a method goes without the regions that it is made for.
+
+        Args:
+            used: The settings that came of these options.
+            regions: Where regions come from, if they do.
+        """
+        if regions is None and used.takes_regions:
+            warn("This method looks at regions and gets none: what it does with them is left out. See --regions.")
 
     def resolve_method(self) -> str | None:
         """The name of the method, which is known from then on: of settings of our model, or of another system.

@@ -24,7 +24,7 @@ from ...loading import Loaded, load
 from ...methods.settings import SETTING_NAMES, Settings, setting_fields
 from ...modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from ...modeling.class_scores import BestClasses, Queries
-from ...modeling.data_contract import ImageInputs, read_images
+from ...modeling.data_contract import ImageInputs, read_images, read_voting_regions
 from ...modeling.windows import WindowedImage
 from ...processing import ITACLIPImageProcessor, ITACLIPProcessor
 from ...text_cache import TextCache
@@ -89,11 +89,12 @@ class VariantFamily:
         self.work = Work(Counter(), Counter())
         self.vocabularies = tuple(variant.vocabulary for variant in variants)
         self.variants = tuple(variants)
-        first = {variant.model: variant for variant in reversed(variants)}  # whose settings fit the tower, or are told
-        loaded = {name: _load(variant, dtype, device) for name, variant in first.items()}
-        self._models = {name: each.model for name, each in loaded.items()}
-        self._processors = {name: each.processor for name, each in loaded.items()}
-        self._weights_sha256 = {name: hash_weights(model) for name, model in self._models.items()}
+        # Of those with the same weights the first is loaded: its settings fit the tower, or this is told.
+        first = {variant.weights: variant for variant in reversed(variants)}
+        loaded = {weights: _load(variant, dtype, device) for weights, variant in first.items()}
+        self._models = {weights: each.model for weights, each in loaded.items()}
+        self._processors = {weights: each.processor for weights, each in loaded.items()}
+        self._weights_sha256 = {weights: hash_weights(model) for weights, model in self._models.items()}
         self._queries: dict[Hashable, Queries] = {}
         self._texts = _SharedTexts()
         self._members = tuple(self._make_member(*numbered) for numbered in enumerate(variants))
@@ -106,7 +107,7 @@ class VariantFamily:
         """The description that each variant's own evaluation would have."""
         return [
             describe_itaclip(
-                variant.model, self._weights_sha256[variant.model], member.model, member.config, member.processor
+                variant.model, self._weights_sha256[variant.weights], member.model, member.config, member.processor
             )
             for variant, member in zip(self.variants, self._members, strict=True)
         ]
@@ -117,19 +118,21 @@ class VariantFamily:
         """Label maps of a batch for the wanted variants, pass by pass."""
         members = [self._members[position] for position in wanted]
         for of_pass in _group(members, "pass_key"):
-            images = _read_images(prepared[of_pass[0].preparation], of_pass[0])
+            inputs = _move_inputs(prepared[of_pass[0].preparation], of_pass[0])
+            images = read_images(inputs, of_pass[0].config)
             by_features = _group(of_pass, "features_key")
             at_once = _count_variants_at_once(images, of_pass[0])
             for start in range(0, len(by_features), at_once):
-                yield from self._run_pass(images, by_features[start : start + at_once])
+                yield from self._run_pass(inputs, images, by_features[start : start + at_once])
 
     def _run_pass(
-        self, images: Sequence[WindowedImage], by_features: Sequence[Sequence[_Member]]
+        self, inputs: ImageInputs, images: Sequence[WindowedImage], by_features: Sequence[Sequence[_Member]]
     ) -> Iterator[tuple[int, list[Prediction]]]:
         """Encode once, then label the features of each variant; they are let go one after the other."""
         model = by_features[0][0].model
         variants = [DenseVariant(members[0].config, members[0].view_weights) for members in by_features]
         encoded = encode_variants(model, images, variants)
+        regions = read_voting_regions(inputs, [image.output_size for image in images])
         self._count_views(images, by_features)
         for members in by_features:
             features = encoded.pop(0)
@@ -140,7 +143,7 @@ class VariantFamily:
                 self.work.run["label maps"] += len(features)
                 self.work.needed["label maps"] += len(features) * len(of_labels)
                 for member in of_labels:
-                    yield member.position, _finish(found, member)
+                    yield member.position, _finish(found, regions, member)
 
     def _count_views(self, images: Sequence[WindowedImage], by_features: Sequence[Sequence[_Member]]) -> None:
         views = sum(image.layout.num_windows * len(image.views) for image in images)
@@ -150,20 +153,20 @@ class VariantFamily:
         self.work.needed.update({"window views": views * members, "last blocks": views * members})
 
     def _make_member(self, position: int, variant: Variant) -> _Member:
-        model, settings = self._models[variant.model], variant.settings
-        processor, config = copy.copy(self._processors[variant.model]), copy.deepcopy(model.config)
+        model, settings = self._models[variant.weights], variant.settings
+        processor, config = copy.copy(self._processors[variant.weights]), copy.deepcopy(model.config)
         with naming_variant(variant.title):
             settings.apply(config, processor)
         preparation = _describe_preparation(processor.image_processor)
         view_weights = _view_weights(processor.image_processor)
-        words_key = (variant.model, variant.vocabulary.fingerprint, *settings.read_by("texts"))
+        words_key = (variant.weights, variant.vocabulary.fingerprint, *settings.read_by("texts"))
         if words_key not in self._queries:
             model.set_vocabulary(processor, variant.vocabulary, self._texts)
             query_classes = torch.tensor(model.config.query_classes)
             self._queries[words_key] = Queries.sort(
                 model.query_embeddings.float(), query_classes, model.config.num_labels
             )
-        pass_key = (variant.model, preparation, settings.read_by("windows"))
+        pass_key = (variant.weights, preparation, settings.read_by("windows"), config.uses_regions)
         features_key = (pass_key, settings.read_by("last_block"), view_weights)
         return _Member(
             position=position,
@@ -191,7 +194,9 @@ def naming_variant(title: str) -> Iterator[None]:
 
 def _load(variant: Variant, dtype: torch.dtype, device: torch.device | str) -> Loaded:
     with naming_variant(variant.title):
-        return load(variant.model, settings=variant.settings.to_json(), dtype=dtype, device=device)
+        return load(
+            variant.model, settings=variant.settings.to_json(), proxy=variant.proxy, dtype=dtype, device=device
+        )
 
 
 class _SharedTexts:
@@ -212,10 +217,10 @@ class _SharedTexts:
         return self._known[key]
 
 
-def _read_images(inputs: Mapping[str, torch.Tensor], member: _Member) -> list[WindowedImage]:
+def _move_inputs(inputs: Mapping[str, torch.Tensor], member: _Member) -> ImageInputs:
     # Pixels stay in float32 whatever the model's format: they guide the refinement, too.
     moved = {key: value.to(member.model.device, non_blocking=True) for key, value in inputs.items()}
-    return read_images(ImageInputs(**moved), member.config)
+    return ImageInputs(**moved)
 
 
 def _count_variants_at_once(images: Sequence[WindowedImage], member: _Member) -> int:
@@ -226,9 +231,9 @@ def _count_variants_at_once(images: Sequence[WindowedImage], member: _Member) ->
 
 
 @torch.inference_mode()
-def _finish(found: Sequence[BestClasses], member: _Member) -> list[Prediction]:
+def _finish(found: Sequence[BestClasses], regions: list[torch.Tensor] | None, member: _Member) -> list[Prediction]:
     """Final maps; who shares what was found has the same area threshold, so dropping again changes nothing."""
-    maps = member.processor.image_processor.post_process_label_maps(found)
+    maps = member.processor.image_processor.post_process_label_maps(found, region_maps=regions)
     return [Prediction(labels, of_image.confidence) for labels, of_image in zip(maps, found, strict=True)]
 
 
@@ -247,10 +252,13 @@ def _list_texts(variant: Variant) -> list[str]:
 
 
 def _prepare_images(
-    preparations: Mapping[str, ITACLIPImageProcessor], images: list[Image.Image]
+    preparations: Mapping[str, ITACLIPImageProcessor], images: list[Image.Image], region_maps: Any = None
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Images are decoded once and made ready for each kind of pass."""
-    return {key: dict(image_processor(images, return_tensors="pt")) for key, image_processor in preparations.items()}
+    return {
+        key: dict(image_processor(images, region_maps=region_maps, return_tensors="pt"))
+        for key, image_processor in preparations.items()
+    }
 
 
 def _describe_preparation(image_processor: ITACLIPImageProcessor) -> str:

@@ -202,6 +202,8 @@ def _format_facts(run: Mapping[str, Any]) -> str:
     facts = {
         "dataset": f"{run['dataset']}, {run['images']} images",
         "model": f"{run['model']}, {run['dtype']}",
+        "proxy": run["proxy"],
+        "regions": run["regions"],
         "start": f"ITACLIP's settings{of_benchmark}" + (f", but {changes}" if changes else ""),
         "vocabulary": f"{vocabulary['classes']} classes, {vocabulary['queries']} queries, "
         f"{vocabulary['background']} background words, {vocabulary['auxiliary_texts']} auxiliary texts, "

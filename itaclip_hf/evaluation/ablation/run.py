@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from ..data.regions import DatasetWithRegions
 from ..data.segmentation_datasets import SegmentationDataset, StreamedDataset
 from ..reporting.plots import check_plotting
 from ..reporting.report import describe_hardware, describe_versions
@@ -26,7 +27,7 @@ from ..running.runner import EvaluationResult, RunOptions, claim_results, descri
 from .family import VariantFamily, Work, naming_variant
 from .report import build_table_report, list_files, write_overview, write_table_report
 from .tables import AblationTable
-from .variants import AblationBase, SystemVariant, Variant, resolve_row
+from .variants import AblationBase, SystemVariant, Variant, leave_out_rows, resolve_row
 
 __all__ = ["run_ablations"]
 
@@ -73,7 +74,10 @@ def run_ablations(
         raise ValueError(f"Expected tables of different names, but got {', '.join(names)}.")
     options = options or RunOptions()
     accelerator = accelerator or make_accelerator()
-    of_tables = [[resolve_row(base, table, row) for row in table.rows] for table in tables]
+    has_regions = isinstance(dataset, DatasetWithRegions)
+    resolved = [(table, [resolve_row(base, table, row) for row in table.rows]) for table in tables]
+    tables, of_tables = zip(*(leave_out_rows(*each, has_regions) for each in resolved), strict=True)
+    _refuse_idle(base.proxy, has_regions, [variant for of_rows in of_tables for variant in of_rows])
     # Rows that mean the same, in one table or in several, are one variant.
     variants = {variant.key: variant for of_rows in of_tables for variant in of_rows}
     shared = VariantFamily(
@@ -107,6 +111,18 @@ def run_ablations(
             write_overview(target, reports, left_out or {}, plots)
         accelerator.wait_for_everyone()
     return reports, results
+
+
+def _refuse_idle(proxy: str | None, has_regions: bool, variants: Sequence[Variant | SystemVariant]) -> None:
+    """What no row looks at would be ignored in silence."""
+    of_model = [variant for variant in variants if isinstance(variant, Variant)]
+    systems = [SYSTEMS[variant.system].title for variant in variants if isinstance(variant, SystemVariant)]
+    if has_regions and systems:
+        raise ValueError(f"Expected no regions with {', '.join(systems)}, which knows none. Leave them out.")
+    if proxy is not None and not any(variant.proxy == proxy for variant in of_model):
+        raise ValueError("Expected a proxy only with a row that compares its patches, but got one. Leave it out.")
+    if has_regions and not any(variant.settings.takes_regions for variant in of_model):
+        raise ValueError("Expected regions only with a row that looks at them, but got some. Leave them out.")
 
 
 def _load(variant: SystemVariant, dtype: torch.dtype, device: torch.device) -> System:
@@ -146,6 +162,8 @@ def _describe_run(
         "images": len(results[0].counts),
         "problems": len(results[0].problems),
         "model": base.model,
+        "proxy": base.proxy,
+        "regions": Path(dataset.place).name if isinstance(dataset, DatasetWithRegions) else None,
         "dtype": str(dtype).removeprefix("torch."),
         "settings": dict(base.settings),
         "vocabulary": {

@@ -2,8 +2,9 @@
 
 A row starts from the full method with a benchmark's settings, applies what its table changes in all rows (`base`),
 then its own changes. Setting names are those of methods: fields of the configuration and of the processor, and besides
-`method` (start from that method instead, or run that system of its own), `model` (another checkpoint),
-`second_checkpoint` (which a system may need beside it) and `background` (other background words).
+`method` (start from that method instead, or run that system of its own), `model` (another checkpoint), `proxy` (the
+backbone whose patches the method compares), `second_checkpoint` (which a system may need beside it) and `background`
+(other background words).
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from ...methods.settings import SETTING_NAMES
 
 __all__ = ["AblationRow", "AblationTable", "check_settings"]
 
-OWN_KEYS = ("method", "model", "second_checkpoint", "background")
+OWN_KEYS = ("method", "model", "proxy", "second_checkpoint", "background")
 """What a row may change beside settings."""
 
 

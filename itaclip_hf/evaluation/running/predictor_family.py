@@ -82,7 +82,7 @@ class JoinedFamily:
 
 
 def _prepare_for_each(
-    kinds: Sequence[Callable[[list[Image.Image]], Mapping[str, Any]]], images: list[Image.Image]
+    kinds: Sequence[Callable[..., Mapping[str, Any]]], images: list[Image.Image], **of_regions: Any
 ) -> dict[str, Mapping[str, Any]]:
     """By number of the family."""
-    return {str(number): prepare(images) for number, prepare in enumerate(kinds)}
+    return {str(number): prepare(images, **of_regions) for number, prepare in enumerate(kinds)}
