@@ -261,7 +261,7 @@ def _read_pil_image(image: PIL.Image.Image, do_convert_rgb: bool) -> np.ndarray:
     if not do_convert_rgb:
         return np.asarray(image)
     if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
-        image = image.convert("LA") if image.mode == "La" else image
+        image = image.convert("LA") if image.mode == "La" else image  # PIL knows no direct way from there
         white = PIL.Image.new("RGBA", image.size, "white")
         image = PIL.Image.alpha_composite(white, image.convert("RGBA"))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
@@ -348,6 +348,7 @@ def _convert_channels_to_rgb(pixels: np.ndarray) -> np.ndarray:
         return np.repeat(pixels, 3, axis=0)
     if len(pixels) == 3:
         return pixels
+    # Floats may be shares of white; opacity has the range of the colours.
     white = 1.0 if pixels.dtype.kind == "f" and 0 < pixels.max() <= 1 else 255.0
     opacity = pixels[3:].astype(np.float32) / white
     opaque = opacity * pixels[:3] + (1 - opacity) * white
@@ -373,6 +374,8 @@ def _resize_in_fixed_point(image: np.ndarray, size: tuple[int, int]) -> np.ndarr
     lines = lines.take(_interleave(left, channels), axis=1) * first + (
         lines.take(_interleave(right, channels), axis=1) * second
     )
+    # 255 * 2048 without four bits fits the 16-bit products of OpenCV's vector code; of the rest, 16 bits are dropped
+    # with each product and two in the end, rounded.
     lines >>= 4
     first, second = (weights[:, None] for weights in _to_fixed_point(row_share))
     resized = ((lines[upper] * first) >> 16) + ((lines[lower] * second) >> 16)
