@@ -254,9 +254,8 @@ def _compare(
     omissions = []
     for reduction in list_reductions(vocabulary, settings.uses_texts):
         others = labels
-        if (
-            settings.has_thresholds or reduction.query is None or reduction.query in best_queries
-        ):  # else it decides nothing
+        # Scores change without any text, the map of classes only without one that is the best somewhere.
+        if settings.has_thresholds or reduction.query is None or reduction.query in best_queries:
             weights, class_ids, _ = texts.mix(reduction.vocabulary)
             own = text_maps @ weights[torch.tensor(class_ids) == reduction.class_id].T
             (others,) = processor.post_process_label_maps([classes.with_class(reduction.class_id, own)])

@@ -117,13 +117,17 @@ class SegmentedImage:
         return summarize_classes(self.describe_classes())
 
     def draw(self) -> Image.Image:
-        """The image with its classes laid over it, named, and a legend beside it."""
-        from ..drawing import draw_named_regions, draw_overlay, draw_with_legend, make_palette
+        """The overlay, and a legend beside it."""
+        from ..drawing import draw_with_legend, make_palette
 
-        palette = make_palette(self.has_background)
-        overlay = draw_overlay(np.asarray(self.image), self.labels, palette)
-        overlay = draw_named_regions(overlay, self.labels, self.names)
-        return draw_with_legend(overlay, self.labels, self.names, palette)
+        return draw_with_legend(self.draw_overlay(), self.labels, self.names, make_palette(self.has_background))
+
+    def draw_overlay(self) -> Image.Image:
+        """The image with its classes laid over it, and named."""
+        from ..drawing import draw_named_regions, draw_overlay, make_palette
+
+        overlay = draw_overlay(np.asarray(self.image), self.labels, make_palette(self.has_background))
+        return draw_named_regions(overlay, self.labels, self.names)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from . import Found, ImageFile, Plan, ResultFiles, Track
-from .pictures import ClassTally, SegmentedImage, name_classes, segment_picture
+from .pictures import ClassTally, name_classes, segment_picture
 
 if TYPE_CHECKING:
     from ..loading import Loaded
@@ -52,7 +52,8 @@ class Video:
                 write_png(results.labels / f"{number:06}.png", to_indexed_image(found.labels, palette))
                 if plan.confidence:
                     write_png(results.confidence / f"{number:06}.png", to_grey_image(found.confidence))
-                add_frame(_draw(found), time)
+                # A legend would change, and with it the width, from frame to frame.
+                add_frame(np.asarray(found.draw_overlay()), time)
                 seen, size, done = found.seen, pixels.shape[:2], done + 1
         return Found((size[0], size[1]), seen, tally.describe(), {"frames": done})
 
@@ -132,14 +133,6 @@ def _write_video(path: Path) -> Iterator[Any]:
         yield add
         if stream is not None:
             target.mux(stream.encode())
-
-
-def _draw(found: SegmentedImage) -> np.ndarray:
-    """Overlay with names; a legend would change from frame to frame."""
-    from ..drawing import draw_named_regions, draw_overlay, make_palette
-
-    overlay = draw_overlay(np.asarray(found.image), found.labels, make_palette(found.has_background))
-    return np.asarray(draw_named_regions(overlay, found.labels, found.names))
 
 
 def _remove_frames(folder: Path) -> None:
