@@ -192,8 +192,10 @@ def _find_range(source: Any, band: int) -> tuple[float, float]:
     values = values[(source.dataset_mask(out_shape=size) > 0) & np.isfinite(values)]
     if not values.size:
         raise ValueError("Expected a raster with data, but it has none. Leave it out.")
-    low, high = (float(value) for value in np.percentile(values, PERCENTILES))
-    return low, high if high > low else low + 1  # of a band of one value, too, the range is divided by
+    low, high = np.percentile(values, PERCENTILES)
+    if np.float32(high) == np.float32(low):  # pixels are divided by the difference, in single precision
+        high = low + max(1, np.spacing(np.float32(abs(low))))
+    return float(low), float(high)
 
 
 def _fit_size(source: Any, side: int) -> tuple[int, int]:
