@@ -157,7 +157,7 @@ class Trainer:
         return now
 
     def _load_batches(self) -> DataLoader[TrainingBatch]:
-        endless = 10**9
+        endless = 10**9  # by the clock, nobody knows how many there will be
         total_steps = self.settings.steps or endless
         scenes = TrainingScenes(self.world, self.tokenizer, self.settings.seed, total_steps, self.clock)
         workers = self.settings.workers

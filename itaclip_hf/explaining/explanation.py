@@ -219,6 +219,7 @@ def explain(
     texts = EncodedTexts(processor, vocabulary, embeddings)
     inputs = processor(images=picture, return_tensors="pt")
     size = _fit_memory(picture.height, picture.width, len(embeddings))
+    # Maps are stitched at the size that the model takes for the original one.
     inputs["original_sizes"] = torch.tensor([size])
     (features,) = model.encode_dense(pack_inputs(inputs.to(model.device))[0])
     with torch.autocast(model.device.type, enabled=False):  # sums of many terms need float32

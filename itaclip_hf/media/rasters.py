@@ -70,7 +70,7 @@ class Raster:
                 side = plan.tile or choose_side(loaded.model.config)
                 for core, labels, scores in segment_tiles(read, size, loaded, side, track):
                     window = Window.from_slices(*core)
-                    _, is_valid = self._read(source, window)
+                    _, is_valid = self._read(source, window)  # what was segmented has its surroundings, too
                     tally.add(labels[is_valid], scores[is_valid])
                     labels_file.write(np.where(is_valid, labels, no_data).astype(kind), 1, window=window)
                     if scores_file is not None:
@@ -90,6 +90,7 @@ class Raster:
             raise ValueError(f"Expected a raster that is whole, but got: {error}. Repair or replace it.") from error
         is_valid &= np.isfinite(values).all(axis=0)
         if self.stretch is not None:
+            # NaN is no data and gets its colour below, but has no integer until then.
             low, high = np.array(self.stretch, dtype=np.float32).T[..., None, None]
             values = ((np.nan_to_num(values.astype(np.float32)) - low) * (255 / (high - low))).clip(0, 255).round()
         pixels = np.moveaxis(values, 0, -1).astype(np.uint8)

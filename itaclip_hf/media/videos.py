@@ -68,6 +68,7 @@ class Video:
             try:
                 for number, frame in enumerate(source.decode(video=0)):
                     if number % every == 0:
+                        # FFmpeg and NumPy both count anticlockwise.
                         pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
                         yield number, _find_time(frame, number), np.ascontiguousarray(pixels)
             except av.FFmpegError as error:
@@ -121,7 +122,7 @@ def _write_video(path: Path) -> Iterator[Any]:
             nonlocal stream
             # Colours are stored for squares of four pixels.
             pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), mode="edge")
-            if stream is None:
+            if stream is None:  # only now the size is known
                 stream = target.add_stream(CODEC["name"], options=CODEC["options"])
                 stream.height, stream.width = pixels.shape[:2]
                 stream.pix_fmt = "yuv420p"
@@ -132,7 +133,7 @@ def _write_video(path: Path) -> Iterator[Any]:
 
         yield add
         if stream is not None:
-            target.mux(stream.encode())
+            target.mux(stream.encode())  # the frames that the encoder still has
 
 
 def _remove_frames(folder: Path) -> None:

@@ -145,6 +145,7 @@ class ITACLIPImageProcessor(PilBackend):
         super().__init__(**kwargs)
         _refuse_crop(getattr(self, "do_center_crop", None))
 
+    # The base class sets the fields of a file one by one, so that these are checked, too.
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, check_value(name, value))
 
@@ -287,6 +288,7 @@ class ITACLIPImageProcessor(PilBackend):
             )
             for image in images
         ]
+        # After normalising: what is added is 0, and left out by the model, which knows the sizes without it.
         if do_pad:
             images = cast(list[np.ndarray], self.pad(images, cast(SizeDict, pad_size)))
         data: dict[str, np.ndarray] = {

@@ -27,6 +27,7 @@ TEXT_INPUT_NAMES = ["input_ids", "attention_mask", "text_weight", "query_classes
 CLIP_CONTEXT_LENGTH = 77
 # Tokenizers that were saved without a length report one beyond any use.
 LARGEST_CONTEXT_LENGTH = 100_000
+MOST_NAMES, MOST_LETTERS = 5, 40  # of each, in a message
 OWN_OPTIONS = ("auxiliary_weight", "templates", *ITACLIPImageProcessor.valid_kwargs.__annotations__)
 CHOICES = {"padding": [each.value for each in PaddingStrategy], "return_tensors": [each.value for each in TensorType]}
 FIXED_TEXT_OPTIONS = {"truncation": True, "add_special_tokens": True, "return_attention_mask": True}
@@ -374,7 +375,7 @@ def _check_names_differ(vocabulary: Vocabulary, tokens: np.ndarray, text_weight:
         )
 
 
-def _enumerate_names(names: list[str], limit: int = 5, length: int = 40) -> str:
+def _enumerate_names(names: list[str]) -> str:
     """The first names, quoted, none longer than a line can bear."""
-    quoted = [repr(name if len(name) <= length else f"{name[:length]}...") for name in names[:limit]]
-    return ", ".join(quoted) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    shown = [name if len(name) <= MOST_LETTERS else f"{name[:MOST_LETTERS]}..." for name in names[:MOST_NAMES]]
+    return ", ".join(map(repr, shown)) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
