@@ -234,7 +234,7 @@ def read_picture(path: Path | str, frame: int | None = None) -> Image.Image:
             f"Expected one picture, but it has {count}. Save it with a name that ends in .gif or .tif, or each of "
             "them as a file."
         )
-    return read_rgb_image(open_image(source, frame or 0))
+    return read_rgb_image(open_image(source, frame))
 
 
 def segment_picture(image: Image.Image, loaded: "Loaded", tile: int | None, track: Track) -> SegmentedImage:

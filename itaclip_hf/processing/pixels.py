@@ -69,22 +69,24 @@ def list_frames(source: str | os.PathLike[str] | IO[bytes]) -> list[int]:
 
 
 def _list_frames(image: PIL.Image.Image) -> list[int]:
-    frames = list(range(getattr(image, "n_frames", 1)))
-    if image.format == "TIFF":
-        kinds = []
-        for frame in frames:
-            image.seek(frame)
-            kinds.append(image.tag_v2.get(TIFF_KIND, 0))  # type: ignore[attr-defined]
-        frames = [frame for frame, kind in zip(frames, kinds, strict=True) if not kind & (REDUCED | MASK)]
+    frames = [frame for frame in range(getattr(image, "n_frames", 1)) if not _is_copy(image, frame)]
     return frames[:1] if image.format == "MPO" else frames or [0]
 
 
-def open_image(source: str | os.PathLike[str] | IO[bytes], frame: int = 0) -> PIL.Image.Image:
+def _is_copy(image: PIL.Image.Image, frame: int) -> bool:
+    """Whether a page of a TIFF is a smaller copy or a mask of another one; there are none in other files."""
+    if image.format != "TIFF":
+        return False
+    image.seek(frame)
+    return bool(image.tag_v2.get(TIFF_KIND, 0) & (REDUCED | MASK))  # type: ignore[attr-defined]
+
+
+def open_image(source: str | os.PathLike[str] | IO[bytes], frame: int | None = None) -> PIL.Image.Image:
     """Read an image file, once and whole, in its own mode and orientation.
 
     Args:
         source: A path or an open binary file.
-        frame: Which of its pictures; see `list_frames`.
+        frame: Which of its pictures, from 0; by default the first that is no smaller copy of another one.
 
     Raises:
         OSError: If it cannot be read or decoded, whatever its decoder says; the message need not name the file.
@@ -95,6 +97,9 @@ def open_image(source: str | os.PathLike[str] | IO[bytes], frame: int = 0) -> PI
         with warnings.catch_warnings():
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(source, formats=FORMATS) as image:
+                if frame is None:
+                    # Others are looked for only if need be: one further on may be broken.
+                    frame = _list_frames(image)[0] if _is_copy(image, 0) else 0
                 image.seek(frame)
                 image.load()
                 return image
