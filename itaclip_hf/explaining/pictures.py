@@ -25,15 +25,13 @@ def draw_evidence(image: Image.Image, vocabulary: Vocabulary, evidence: PixelEvi
     nothing else comes into question.
     """
     lead = (evidence.margins / evidence.scores.clamp(min=1e-12)).clamp(0, 1).numpy()
-    classes, words, others = (
-        _draw_map(image, ids.numpy(), names, bool(vocabulary.background) and names is not vocabulary.query_names)
-        for ids, names in (
-            (evidence.labels, vocabulary.labels),
-            (evidence.queries, vocabulary.query_names),
-            (evidence.runners_up, vocabulary.labels),
-        )
-    )
-    pages = (classes, words, draw_confidence(lead), others)
+    labels, has_background = vocabulary.labels, bool(vocabulary.background)
+    pages = [
+        _draw_map(image, evidence.labels.numpy(), labels, has_background),
+        _draw_map(image, evidence.queries.numpy(), vocabulary.query_names, False),  # no word is the whole background
+        draw_confidence(lead),
+        _draw_map(image, evidence.runners_up.numpy(), labels, has_background),
+    ]
     width = max(page.width for page in pages)
     # Room at the right, so that pictures with legends and the one without are of one size.
     cells = [ImageOps.expand(page, (0, 0, width - page.width, 0), PAPER) for page in pages]

@@ -68,7 +68,7 @@ class Video:
             try:
                 for number, frame in enumerate(source.decode(video=0)):
                     if number % every == 0:
-                        # FFmpeg and NumPy both count anticlockwise.
+                        # PyAV and NumPy both count anticlockwise.
                         pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
                         yield number, _find_time(frame, number), np.ascontiguousarray(pixels)
             except av.FFmpegError as error:
