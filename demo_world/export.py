@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from .training_scenes import PIXEL_MEAN, PIXEL_STD
 from .vocabulary import WorldClasses, to_vocabulary_dict
 
 __all__ = ["build_model", "export_checkpoint", "warm_start"]
@@ -29,8 +29,8 @@ PREPROCESSING = {
     "do_rescale": True,
     "rescale_factor": 1 / 255,
     "do_normalize": True,
-    "image_mean": PIXEL_MEAN,
-    "image_std": PIXEL_STD,
+    "image_mean": OPENAI_CLIP_MEAN,
+    "image_std": OPENAI_CLIP_STD,
 }
 
 
@@ -67,9 +67,7 @@ def warm_start(model: CLIPModel, tokenizer: CLIPTokenizer, checkpoint: Path) -> 
     model.load_state_dict({**weights, "text_model.embeddings.token_embedding.weight": rows})
 
 
-def export_checkpoint(
-    model: CLIPModel, tokenizer: CLIPTokenizer, world: WorldClasses, folder: Path, card: str | None = None
-) -> None:
+def export_checkpoint(model: CLIPModel, tokenizer: CLIPTokenizer, world: WorldClasses, folder: Path) -> None:
     """Writes the checkpoint folder in one step: a reader sees the old one or the new one, never half of it."""
     fresh, stale = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -79,10 +77,8 @@ def export_checkpoint(
     for name, content in contents.items():
         (fresh / name).write_text(json.dumps(content, indent=2) + "\n")
     (fresh / "model.safetensors").chmod(0o644)
-    if card:
-        (fresh / "README.md").write_text(card)
     shutil.rmtree(stale, ignore_errors=True)
-    if folder.exists():
+    if folder.exists():  # no system puts a folder in the place of one with files
         os.replace(folder, stale)
     os.replace(fresh, folder)
     shutil.rmtree(stale, ignore_errors=True)

@@ -18,18 +18,17 @@ FOLDER = Path(__file__).parents[1] / "itaclip_hf" / "assets" / "scenes"
 SCENES, SEED = 6, 2026
 
 
-def export_sample_scenes(folder: Path = FOLDER, scenes: int = SCENES, seed: int = SEED) -> None:
-    """Write pictures, label maps and their index `scenes.json` into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+def export_sample_scenes() -> None:
+    """Write pictures, label maps and their index `scenes.json`."""
     entries = []
-    for number in range(scenes):
-        scene = compose_benchmark_scene("world-stuff", number, seed)
+    for number in range(SCENES):
+        scene = compose_benchmark_scene("world-stuff", number, SEED)
         entry = {"image": f"scene_{number}.png", "labels": f"scene_{number}_labels.png"}
-        Image.fromarray(scene.image).save(folder / entry["image"], optimize=True)
-        to_indexed_image(scene.label, make_palette()).save(folder / entry["labels"], optimize=True)
+        Image.fromarray(scene.image).save(FOLDER / entry["image"], optimize=True)
+        to_indexed_image(scene.label, make_palette()).save(FOLDER / entry["labels"], optimize=True)
         entries.append(entry)
-    index = {"benchmark": "world-stuff", "seed": seed, "labels": benchmark_labels("world-stuff"), "scenes": entries}
-    (folder / "scenes.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    index = {"benchmark": "world-stuff", "seed": SEED, "labels": benchmark_labels("world-stuff"), "scenes": entries}
+    (FOLDER / "scenes.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

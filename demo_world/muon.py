@@ -1,7 +1,7 @@
 """Muon with all matrices of one shape in one batched product, in float32 or, where products are fast in it, bfloat16.
 
-`torch.optim.Muon` orthogonalises one matrix at a time and always in bfloat16. The update
-is the same (Jordan et al., 2024; scaled to AdamW's size as in Moonlight, Liu et al., 2025).
+`torch.optim.Muon` orthogonalises one matrix at a time and always in bfloat16. The update is the same (Jordan et al.,
+2024; scaled to AdamW's size as in Moonlight, Liu et al., 2025).
 """
 
 from collections import defaultdict

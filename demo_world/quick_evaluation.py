@@ -62,6 +62,7 @@ def _encode_patches(model: CLIPModel, pixels: Tensor) -> dict[str, Tensor]:
     states = vision(pixels, output_hidden_states=True).hidden_states
     last = vision.encoder.layers[-1]
     value = _heads(last.self_attn.v_proj(last.layer_norm1(states[-2])), last)
+    # Layers count from 1, and state n is what comes after n blocks.
     maps = [_self_map(vision.encoder.layers[layer - 1], states[layer - 1]) for layer in INTERMEDIATE_LAYERS]
     blended = (torch.stack(maps).mean(0) + _self_map(last, states[-2])) / 2
     mixed = {"itaclip": blended @ value, "value": value}

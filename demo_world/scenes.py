@@ -76,9 +76,7 @@ class SceneComposer:
         self.sprites = {noun: drawings for noun, drawings in sprites.items() if noun in self.label_ids}
         self.nouns = list(self.sprites)
         self.backdrops = list(backdrops)
-        self.draw_backdrop = draw_backdrop or (
-            lambda name, rng, height, width: generate_stuff(name, rng, height, width)
-        )
+        self.draw_backdrop = draw_backdrop or generate_stuff
         self.settings = settings or SceneSettings()
         self.draw_noun = draw_noun or self._choose_sprite
 
@@ -98,7 +96,7 @@ class SceneComposer:
             below = _below_wavy_line(rng, height, width)
             image = np.where(below[..., None], self.draw_backdrop(second, rng, height, width), image)
             label[below] = self.label_ids.get(second, 0)
-        return image.astype(np.float32), label
+        return image, label
 
     def _place_object(
         self,

@@ -35,13 +35,12 @@ HELD_OUT_STYLES = ("fluent-emoji-flat", "fluent-emoji", "fluent-emoji-3d")
 
 @dataclass(frozen=True)
 class Sprite:
-    """One drawing, cut to its visible box; `noun` is the label of what it shows, `emoji` the drawing's own name.
+    """One drawing, cut to its visible box; `noun` is the label of what it shows.
 
     `image` is RGBA, or LA where colours are still to be chosen: 0 is ink, 255 is paper.
     """
 
     noun: str
-    emoji: str
     style: str
     image: Image.Image
 
@@ -53,9 +52,9 @@ def _load_style(style: str) -> tuple[Sprite, ...]:
     for start in range(0, len(cells), STRIP_LENGTH):
         strip: Image.Image = Image.open(PACKS_FOLDER / style / f"{start // STRIP_LENGTH:02d}.png")
         strip = strip if strip.mode == "LA" else strip.convert("RGBA")
-        for column, (noun, emoji) in enumerate(cells[start : start + STRIP_LENGTH]):
+        for column, (noun, _) in enumerate(cells[start : start + STRIP_LENGTH]):
             image = strip.crop((column * SPRITE_SIZE, 0, (column + 1) * SPRITE_SIZE, SPRITE_SIZE))
-            sprites.append(Sprite(noun, emoji, style, image.crop(image.getchannel("A").getbbox())))
+            sprites.append(Sprite(noun, style, image.crop(image.getchannel("A").getbbox())))
     return tuple(sprites)
 
 

@@ -11,9 +11,8 @@ to a finished or stopped run to plan it anew from where it is.
 
 import argparse
 import json
-import os
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,8 @@ import torch
 from torch.nn import Parameter
 from torch.utils.data import DataLoader
 from transformers import CLIPModel, CLIPTokenizer
+
+from itaclip_hf.files import write_atomically, write_text
 
 from .export import build_model, export_checkpoint, warm_start
 from .losses import compute_losses
@@ -49,6 +50,7 @@ class TrainingSettings:
         rate: Learning rate of AdamW, for the rest.
         averaging: Window of the moving average of the weights that is evaluated and exported, a share of the steps.
         precision: Of forward and backward pass; the weights are kept in float32.
+        warmup_steps: Batches over which the learning rates rise from 0.
         save_seconds: Time between two saved states.
         evaluate_seconds: Time between two looks at fresh scenes, each with an export.
         evaluation_scenes: Scenes to look at, of training and of validation styles each.
@@ -115,6 +117,7 @@ class Trainer:
         self.averaged = AveragedWeights(self.model, settings.averaging)
         self.progress = Progress()
         self.averages: dict[str, float] = {}
+        # In shared memory, as the processes that compose scenes choose the phase by it.
         self.clock = torch.zeros(1).share_memory_() if settings.minutes is not None else None
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "state.pt").exists():
@@ -154,7 +157,7 @@ class Trainer:
         return now
 
     def _load_batches(self) -> DataLoader[TrainingBatch]:
-        endless = 10**9
+        endless = 10**9  # by the clock, nobody knows how many there will be
         total_steps = self.settings.steps or endless
         scenes = TrainingScenes(self.world, self.tokenizer, self.settings.seed, total_steps, self.clock)
         workers = self.settings.workers
@@ -200,7 +203,7 @@ class Trainer:
         entry = {**where, "done": self.share_done, **self.averages, **more}
         entry = {name: round(value, 3) for name, value in entry.items()}
         self.progress.curve.append(entry)
-        _write_atomically(self.folder / "curve.json", json.dumps(self.progress.curve).encode())
+        write_text(self.folder / "curve.json", json.dumps(self.progress.curve))
         print(json.dumps(entry), flush=True)
 
     def _evaluate(self) -> None:
@@ -227,9 +230,8 @@ class Trainer:
             "seed": self.settings.seed,
             "random_state": torch.get_rng_state(),
         }
-        fresh = self.folder / "state.pt.new"
-        torch.save(state, fresh)
-        os.replace(fresh, self.folder / "state.pt")
+        with write_atomically(self.folder / "state.pt") as file:
+            torch.save(state, file)
 
     def _load_state(self) -> None:
         state: dict[str, Any] = torch.load(self.folder / "state.pt", map_location="cpu", weights_only=True)
@@ -284,12 +286,6 @@ def _use_one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_bytes(content)
-    os.replace(fresh, path)
-
-
 def main() -> None:
     """Trains the embedded checkpoint, or goes on where a run stopped."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -314,9 +310,15 @@ def main() -> None:
     if arguments.init:
         warm_start(model, tokenizer, arguments.init)
     steps = arguments.scenes and -(-arguments.scenes // PHASES[0][1].batch_size)
-    rates = {"matrix_rate": 2e-3 * arguments.rate_factor, "rate": 1e-3 * arguments.rate_factor}
-    settings = TrainingSettings(steps, arguments.minutes, arguments.seed, **rates)
-    settings = replace(settings, precision=arguments.precision, workers=arguments.workers)
+    settings = TrainingSettings(
+        steps,
+        arguments.minutes,
+        arguments.seed,
+        matrix_rate=arguments.rate_factor * TrainingSettings.matrix_rate,
+        rate=arguments.rate_factor * TrainingSettings.rate,
+        precision=arguments.precision,
+        workers=arguments.workers,
+    )
     Trainer(arguments.folder, model, tokenizer, world, settings, arguments.device).train()
 
 

@@ -13,6 +13,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import CLIPTokenizer
+from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from itaclip_hf.processing.augmentation import (
+    BLUR_KERNEL_SIZE,
+    BLUR_SIGMA,
+    GRAYSCALE_WEIGHTS,
+    compute_gaussian_kernel,
+)
 
 from .captions import PROMPT_TEMPLATES, caption_scene, choose_name
 from .scenes import Scene, SceneComposer, SceneSettings
@@ -23,8 +31,6 @@ from .style_randomization import randomize_style
 from .vocabulary import WorldClasses
 
 __all__ = [
-    "PIXEL_MEAN",
-    "PIXEL_STD",
     "TrainingBatch",
     "TrainingPhase",
     "TrainingScenes",
@@ -32,9 +38,6 @@ __all__ = [
     "phase_at",
 ]
 
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
-GRAY_WEIGHTS = np.array([0.2989, 0.587, 0.114], np.float32)
 GRAYSCALE_SHARE, BLUR_SHARE, UPSIDE_DOWN_SHARE = 0.15, 0.15, 0.1
 GRID = 14  # patches a side at the native 224 px
 PATCH = 16
@@ -105,13 +108,8 @@ class TrainingScenes(Dataset[TrainingBatch]):
         total_steps: int = 1,
         clock: Tensor | None = None,
     ):
-        self.world, self.tokenizer, self.seed, self.total_steps, self.clock = (
-            world,
-            tokenizer,
-            seed,
-            total_steps,
-            clock,
-        )
+        self.world, self.tokenizer, self.seed = world, tokenizer, seed
+        self.total_steps, self.clock = total_steps, clock
         self.sprites = load_sprites(TRAINING_STYLES + PAINTED_STYLES, [noun.label for noun in world.nouns])
         self.chooser = DrawingChooser(self.sprites)
         self.textures: dict[str, list[np.ndarray]] = {}
@@ -180,7 +178,8 @@ class TrainingScenes(Dataset[TrainingBatch]):
 
 def normalize_pixels(image: np.ndarray) -> np.ndarray:
     """CLIP's normalisation. uint8 (height, width, 3) -> float32 (height, width, 3)."""
-    return (image.astype(np.float32) / 255 - np.array(PIXEL_MEAN, np.float32)) / np.array(PIXEL_STD, np.float32)
+    mean, std = np.array(OPENAI_CLIP_MEAN, np.float32), np.array(OPENAI_CLIP_STD, np.float32)
+    return (image.astype(np.float32) / 255 - mean) / std
 
 
 def _tag(scene: Scene, classes: int) -> np.ndarray:
@@ -215,20 +214,18 @@ def _cut_positions(rng: np.random.Generator, batch_size: int, grid: int) -> np.n
 def _augment(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
     """Further views that image engineering feeds: grayscale, blurred. (height, width, 3)."""
     if rng.random() < GRAYSCALE_SHARE:
-        pixels = np.repeat((pixels @ GRAY_WEIGHTS)[..., None], 3, axis=-1)
+        pixels = np.repeat((pixels @ np.array(GRAYSCALE_WEIGHTS, np.float32))[..., None], 3, axis=-1)
     if rng.random() < BLUR_SHARE:
         pixels = _blur(pixels)
     return pixels
 
 
-def _blur(pixels: np.ndarray, size: int = 11, sigma: float = 5.0) -> np.ndarray:
+def _blur(pixels: np.ndarray) -> np.ndarray:
     """Separable Gaussian blur with reflect padding, as the method blurs its windows."""
-    offsets = np.arange(size) - size // 2
-    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).astype(np.float32)
+    kernel = np.array(compute_gaussian_kernel(BLUR_KERNEL_SIZE, BLUR_SIGMA), np.float32)
     for axis in (0, 1):
         padding = [(0, 0)] * 3
-        padding[axis] = (size // 2, size // 2)
+        padding[axis] = (len(kernel) // 2, len(kernel) // 2)
         padded = np.pad(pixels, padding, mode="reflect")
         length = pixels.shape[axis]
         pixels = sum(weight * padded.take(range(shift, shift + length), axis) for shift, weight in enumerate(kernel))

@@ -15,6 +15,7 @@ CONFIDENCE_COLORS = (  # from dark violet (0) by way of magenta and orange to pa
     (251, 164, 10),
     (252, 255, 190),
 )
+HEAT_OPACITY = 0.65
 
 
 def draw_confidence(confidence: np.ndarray) -> Image.Image:
@@ -25,21 +26,18 @@ def draw_confidence(confidence: np.ndarray) -> Image.Image:
     return Image.fromarray(np.stack(channels, axis=-1).round().astype(np.uint8))
 
 
-def draw_heat(
-    image: Image.Image, scores: np.ndarray, box: tuple[float, float, float, float], opacity: float = 0.65
-) -> Image.Image:
+def draw_heat(image: Image.Image, scores: np.ndarray, box: tuple[float, float, float, float]) -> Image.Image:
     """Lay coarse scores over a part of a picture; the rest is dimmed.
 
     Args:
         image: RGB picture.
         scores: Between 0 and 1, (rows, columns), one for each cell of the part.
         box: (top, left, bottom, right) of the part, in pixels.
-        opacity: How much of the colours is seen, from 0 to 1.
     """
     top, left, bottom, right = map(round, box)
     heat = draw_confidence(scores).resize((right - left, bottom - top), Image.Resampling.NEAREST)
     drawn = Image.blend(image, Image.new("RGB", image.size, PAPER), 0.6)
-    drawn.paste(Image.blend(image.crop((left, top, right, bottom)), heat, opacity), (left, top))
+    drawn.paste(Image.blend(image.crop((left, top, right, bottom)), heat, HEAT_OPACITY), (left, top))
     return drawn
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .palette import FAINT, INK, PAPER
 
@@ -62,14 +62,11 @@ def draw_gallery(
 
 
 def _fit_width(image: Image.Image, width: int) -> Image.Image:
-    if image.width == width:
-        return image.convert("RGB")
     height = max(1, round(image.height * width / image.width))
     return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _draw_title(image: Image.Image, title: str, height: int) -> Image.Image:
-    page = Image.new("RGB", (image.width, image.height + height), PAPER)
-    page.paste(image, (0, height))
+    page = ImageOps.expand(image, (0, height, 0, 0), PAPER)
     ImageDraw.Draw(page).text((0, 4), title, FAINT, ImageFont.load_default(15))
     return page

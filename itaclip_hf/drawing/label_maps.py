@@ -93,6 +93,7 @@ def draw_with_legend(
         palette: Colour of each label.
     """
     ids, counts = np.unique(labels, return_counts=True)
+    # Stable: classes of one size keep the order of their ids.
     order = np.argsort(-counts, kind="stable")
     entries = {
         names[ids[index]]: (find_color(int(ids[index]), palette), counts[index] / labels.size) for index in order
@@ -116,7 +117,7 @@ def _find_thickest_place(is_label: np.ndarray) -> tuple[int, int]:
     """Row and column of a pixel that is as far from the region's border as can be."""
     step = max(1, max(is_label.shape) // THINNING_SIDE)
     region = is_label[::step, ::step]
-    if not region.any():
+    if not region.any():  # all of it lies between the samples
         rows, columns = np.nonzero(is_label)
         return int(rows[len(rows) // 2]), int(columns[len(columns) // 2])
     while True:
@@ -137,6 +138,7 @@ def _write_inside(
     font = ImageFont.load_default(size)
     stroke = max(1, size // 7)
     half_width, half_height = font.getlength(text) / 2 + stroke + 1, size / 2 + stroke + 1
+    # A text wider than the picture is centred.
     x = min(max(place[0], half_width), max(bounds[0] - half_width, bounds[0] / 2))
     y = min(max(place[1], half_height), max(bounds[1] - half_height, bounds[1] / 2))
     draw.text((x, y), text, PAPER, font, anchor="mm", stroke_width=stroke, stroke_fill=INK)

@@ -34,7 +34,7 @@ def find_evidence(maps: torch.Tensor, queries: Queries, classes: ClassMaps, labe
     is_own = torch.tensor(queries.classes, device=maps.device) == own
     scores = classes.score()
     score = scores.gather(-1, own)[..., 0]
-    best, runners_up = scores.scatter(-1, own, -1).max(-1)
+    best, runners_up = scores.scatter(-1, own, -1).max(-1)  # below every score, so that another class is found
     margins = score - best.clamp(min=0)  # a single class has no other
     found = (labels, maps.masked_fill(~is_own, -torch.inf).argmax(-1), score, runners_up, margins)
     return PixelEvidence(*(each.cpu() for each in found))

@@ -219,6 +219,7 @@ def explain(
     texts = EncodedTexts(processor, vocabulary, embeddings)
     inputs = processor(images=picture, return_tensors="pt")
     size = _fit_memory(picture.height, picture.width, len(embeddings))
+    # Maps are stitched at the size that the model takes for the original one.
     inputs["original_sizes"] = torch.tensor([size])
     (features,) = model.encode_dense(pack_inputs(inputs.to(model.device))[0])
     with torch.autocast(model.device.type, enabled=False):  # sums of many terms need float32
@@ -254,9 +255,8 @@ def _compare(
     omissions = []
     for reduction in list_reductions(vocabulary, settings.uses_texts):
         others = labels
-        if (
-            settings.has_thresholds or reduction.query is None or reduction.query in best_queries
-        ):  # else it decides nothing
+        # Scores change without any text, the map of classes only without one that is the best somewhere.
+        if settings.has_thresholds or reduction.query is None or reduction.query in best_queries:
             weights, class_ids, _ = texts.mix(reduction.vocabulary)
             own = text_maps @ weights[torch.tensor(class_ids) == reduction.class_id].T
             (others,) = processor.post_process_label_maps([classes.with_class(reduction.class_id, own)])

@@ -97,6 +97,7 @@ def _attend(
     grid, found = encoded.grid, []
     for block, state in zip(blocks, encoded.states, strict=True):
         query, key, _ = block.self_attn.project(block.layer_norm1(cast(torch.Tensor, state)))
+        # The class token comes before the patches.
         query = query[0, :, 1 + patch[0] * grid[1] + patch[1], None]
         row = (block.self_attn.scale * query @ key[0].mT).softmax(-1).float().mean((0, 1))
         found.append((row[1:].view(grid), row[0]))
@@ -109,12 +110,14 @@ def _attend_in_last(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same of the rebuilt block, (1, tokens, heads, tokens), maybe on another grid and without a class token."""
     cells = own_grid[0] * own_grid[1]
-    skipped = attention.shape[1] - cells
+    skipped = attention.shape[1] - cells  # the class token, if there is one
+    # Of the block's own grid, the cell at the middle of the patch.
     row, column = (
         (2 * place + 1) * own // (2 * count) for place, own, count in zip(patch, own_grid, grid, strict=True)
     )
     shares = attention[0, skipped + row * own_grid[1] + column].float().mean(0)
     maps = shares[skipped:].view(1, *own_grid)
     if own_grid != grid:
+        # Means become sums again, so that the shares keep theirs.
         maps = torch.nn.functional.adaptive_avg_pool2d(maps, grid) * (cells / (grid[0] * grid[1]))
     return maps[0], shares[:skipped].sum()

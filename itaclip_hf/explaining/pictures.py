@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from ..drawing import draw_confidence, draw_gallery, draw_heat, draw_named_regions, draw_overlay, draw_with_legend
 from ..drawing.palette import PAPER, make_palette
@@ -25,16 +25,16 @@ def draw_evidence(image: Image.Image, vocabulary: Vocabulary, evidence: PixelEvi
     nothing else comes into question.
     """
     lead = (evidence.margins / evidence.scores.clamp(min=1e-12)).clamp(0, 1).numpy()
-    classes, words, others = (
-        _draw_map(image, ids.numpy(), names, bool(vocabulary.background) and names is not vocabulary.query_names)
-        for ids, names in (
-            (evidence.labels, vocabulary.labels),
-            (evidence.queries, vocabulary.query_names),
-            (evidence.runners_up, vocabulary.labels),
-        )
-    )
-    width = max(page.width for page in (classes, words, others))
-    cells = [_widen(page, width) for page in (classes, words, draw_confidence(lead), others)]
+    labels, has_background = vocabulary.labels, bool(vocabulary.background)
+    pages = [
+        _draw_map(image, evidence.labels.numpy(), labels, has_background),
+        _draw_map(image, evidence.queries.numpy(), vocabulary.query_names, False),  # no word is the whole background
+        draw_confidence(lead),
+        _draw_map(image, evidence.runners_up.numpy(), labels, has_background),
+    ]
+    width = max(page.width for page in pages)
+    # Room at the right, so that pictures with legends and the one without are of one size.
+    cells = [ImageOps.expand(page, (0, 0, width - page.width, 0), PAPER) for page in pages]
     titles = [["classes", "words that won"], ["lead over the next class (dark: none)", "the next class"]]
     return draw_gallery([cells[:2], cells[2:]], cell_width=CELL_WIDTH, cell_titles=titles)
 
@@ -57,13 +57,6 @@ def _draw_map(image: Image.Image, ids: np.ndarray, names: Sequence[str], has_bac
     palette = make_palette(has_background)
     overlay = draw_named_regions(draw_overlay(np.asarray(image), ids, palette), ids, names)
     return draw_with_legend(overlay, ids, names, palette)
-
-
-def _widen(image: Image.Image, width: int) -> Image.Image:
-    """Room at the right, so that pictures with legends and without are of one size."""
-    page = Image.new("RGB", (width, image.height), PAPER)
-    page.paste(image, (0, 0))
-    return page
 
 
 def _mark(image: Image.Image, attention: PatchAttention) -> None:

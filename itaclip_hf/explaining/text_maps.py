@@ -33,6 +33,7 @@ class EncodedTexts:
         """Queries of a part of the vocabulary; in the place of embeddings, the weights of all texts."""
         texts, _, mixing = self._processor.mix_texts(vocabulary)
         columns = torch.tensor([self._rows[text] for text in texts])
+        # Added up, as a text may come twice: as a name and as a definition.
         weights = torch.zeros(len(mixing), len(self.embeddings)).index_add_(1, columns, torch.from_numpy(mixing))
         return Queries(weights.to(self.embeddings.device), list(vocabulary.query_classes), len(vocabulary.labels))
 
@@ -67,7 +68,7 @@ class ClassMaps:
 
     @classmethod
     def of_queries(cls, maps: torch.Tensor, queries: Queries) -> "ClassMaps":
-        """Of (height, width, queries), with a query at least for every class."""
+        """Of (height, width, queries) in the order of their classes, with a query at least for every class."""
         parts = maps.split([queries.classes.count(index) for index in range(queries.num_classes)], -1)
         return cls(
             torch.stack([part.amax(-1) for part in parts], -1), torch.stack([part.logsumexp(-1) for part in parts], -1)

@@ -36,6 +36,7 @@ def fetch(address: str) -> io.BytesIO:
     try:
         request = Request(address, headers={"User-Agent": f"itaclip_hf/{__version__}"})
         with urlopen(request, timeout=SECONDS_WITHOUT_ANSWER) as answer:
+            # `read` would wait for a whole chunk, however long that takes.
             while chunk := answer.read1(CHUNK):
                 content.write(chunk)
                 if content.tell() > LARGEST_DOWNLOAD:

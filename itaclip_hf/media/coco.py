@@ -59,14 +59,13 @@ def write(finished: Iterable[Finished], place: Path) -> None:
 
 def _describe_part(part: Part, size: tuple[int, int]) -> dict[str, Any]:
     rings = trace_rings(part)
+    height, width = part.mask.shape
     segmentation: Any = [ring.ravel().tolist() for ring in rings]
     if len(rings) > 1:
-        whole = np.zeros(size, dtype=np.uint8, order="F")
-        height, width = part.mask.shape
+        whole = np.zeros(size, dtype=np.uint8, order="F")  # COCO counts down the columns
         whole[part.top : part.top + height, part.left : part.left + width] = part.mask
         segmentation = run_lengths.encode(whole)
         segmentation["counts"] = segmentation["counts"].decode("ascii")
-    height, width = part.mask.shape
     return {
         "segmentation": segmentation,
         "area": int(part.mask.sum()),

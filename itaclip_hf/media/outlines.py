@@ -107,11 +107,12 @@ def _follow_edges(starts: np.ndarray, directions: np.ndarray, width: int) -> np.
     """The edge after each; where two go on from a corner, the one to the right, which is the same pixel's."""
     keys = starts * 4 + directions
     order = np.argsort(keys)
+    sorted_keys = keys[order]
     ends = starts + STEPS[directions] @ (1, width)
     following = np.full(len(starts), -1)
     for turn in (3, 0, 1):  # the last that is there stays
         wanted = ends * 4 + (directions + turn) % 4
-        places = np.searchsorted(keys[order], wanted).clip(max=len(keys) - 1)
+        places = np.searchsorted(sorted_keys, wanted).clip(max=len(keys) - 1)
         found = order[places]
         following = np.where(keys[found] == wanted, found, following)
     return following

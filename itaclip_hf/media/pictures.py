@@ -37,6 +37,7 @@ IMAGE_SUFFIXES = KINDS["picture"].suffixes
 GEOGRAPHIC_TAGS = frozenset({33550, 33922, 34264, 34735})  # scale, points, transformation, keys
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PIXELS_AT_ONCE = 2**22  # that are counted, in double precision
+MOST_CLASSES = 4  # in a line
 MANY_PICTURES = frozenset({".gif", ".tif", ".tiff", ".webp"})
 
 
@@ -74,11 +75,11 @@ class ClassTally:
         ]
 
 
-def summarize_classes(classes: Sequence[dict[str, Any]], most: int = 4) -> str:
+def summarize_classes(classes: Sequence[dict[str, Any]]) -> str:
     """The largest classes and their shares in a line."""
     found = sorted((entry for entry in classes if entry["share"]), key=lambda entry: -entry["share"])
-    shown = [f"{entry['name']} {entry['share']:.0%}" for entry in found[:most]]
-    return ", ".join(shown) + (f" and {len(found) - most} more" if len(found) > most else "")
+    shown = [f"{entry['name']} {entry['share']:.0%}" for entry in found[:MOST_CLASSES]]
+    return ", ".join(shown) + (f" and {len(found) - MOST_CLASSES} more" if len(found) > MOST_CLASSES else "")
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,17 @@ class SegmentedImage:
         return summarize_classes(self.describe_classes())
 
     def draw(self) -> Image.Image:
-        """The image with its classes laid over it, named, and a legend beside it."""
-        from ..drawing import draw_named_regions, draw_overlay, draw_with_legend, make_palette
+        """The overlay, and a legend beside it."""
+        from ..drawing import draw_with_legend, make_palette
 
-        palette = make_palette(self.has_background)
-        overlay = draw_overlay(np.asarray(self.image), self.labels, palette)
-        overlay = draw_named_regions(overlay, self.labels, self.names)
-        return draw_with_legend(overlay, self.labels, self.names, palette)
+        return draw_with_legend(self.draw_overlay(), self.labels, self.names, make_palette(self.has_background))
+
+    def draw_overlay(self) -> Image.Image:
+        """The image with its classes laid over it, and named."""
+        from ..drawing import draw_named_regions, draw_overlay, make_palette
+
+        overlay = draw_overlay(np.asarray(self.image), self.labels, make_palette(self.has_background))
+        return draw_named_regions(overlay, self.labels, self.names)
 
 
 @dataclass(frozen=True)
@@ -229,7 +234,7 @@ def read_picture(path: Path | str, frame: int | None = None) -> Image.Image:
             f"Expected one picture, but it has {count}. Save it with a name that ends in .gif or .tif, or each of "
             "them as a file."
         )
-    return read_rgb_image(open_image(source, frame or 0))
+    return read_rgb_image(open_image(source, frame))
 
 
 def segment_picture(image: Image.Image, loaded: "Loaded", tile: int | None, track: Track) -> SegmentedImage:
@@ -303,6 +308,7 @@ def _search(folder: Path) -> Iterator[Path]:
     """Everything below a folder that is called like an image, and the folders that cannot be looked into."""
     closed: list[Path] = []
     for root, folders, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
+        # In place: the walk goes on where this list says.
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
@@ -314,6 +320,7 @@ def _find_kind(path: Path | str) -> str:
     if isinstance(path, str):
         return "picture"
     suffix = path.suffix.lower()
+    # A TIFF may be either; only its content tells.
     if suffix in KINDS["raster"].suffixes and _is_raster(path):
         return "raster"
     return "video" if suffix in KINDS["video"].suffixes else "picture"

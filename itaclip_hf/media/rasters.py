@@ -59,7 +59,7 @@ class Raster:
             size = (source.height, source.width)
 
             def read(rows: slice, columns: slice) -> np.ndarray | None:
-                pixels, is_valid = self._read(source, _to_window(rows, columns))
+                pixels, is_valid = self._read(source, Window.from_slices(rows, columns))
                 return pixels if is_valid.any() else None
 
             with (
@@ -69,25 +69,28 @@ class Raster:
                 _describe_labels(labels_file, names)
                 side = plan.tile or choose_side(loaded.model.config)
                 for core, labels, scores in segment_tiles(read, size, loaded, side, track):
-                    window = _to_window(*core)
-                    _, is_valid = self._read(source, window)
+                    window = Window.from_slices(*core)
+                    _, is_valid = self._read(source, window)  # what was segmented has its surroundings, too
                     tally.add(labels[is_valid], scores[is_valid])
                     labels_file.write(np.where(is_valid, labels, no_data).astype(kind), 1, window=window)
                     if scores_file is not None:
-                        grey = (scores.clip(0, 1) * 65534 + 1).round()
+                        grey = (scores.clip(0, 1) * 65534 + 1).round()  # from 1: 0 says that there is no data
                         scores_file.write(np.where(is_valid, grey, 0).astype(np.uint16), 1, window=window)
             self._draw_overlay(source, results, names)
         return Found(size, size, tally.describe(), self._describe(), self._note())
 
-    def _read(self, source: Any, window: Window | None = None, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels (height, width, 3) uint8, and where there is data, bool (height, width)."""
+    def _read(
+        self, source: Any, window: Window | None = None, size: tuple[int, int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels (height, width, 3) uint8, and where there is data, bool (height, width); at a size, if given."""
         try:
-            values = source.read(self.bands, window=window, **options)
-            is_valid = source.dataset_mask(window=window, **_without_bands(options)) > 0
+            values = source.read(self.bands, window=window, out_shape=size and (len(self.bands), *size))
+            is_valid = source.dataset_mask(window=window, out_shape=size) > 0
         except RasterioIOError as error:
             raise ValueError(f"Expected a raster that is whole, but got: {error}. Repair or replace it.") from error
         is_valid &= np.isfinite(values).all(axis=0)
         if self.stretch is not None:
+            # NaN is no data and gets its colour below, but has no integer until then.
             low, high = np.array(self.stretch, dtype=np.float32).T[..., None, None]
             values = ((np.nan_to_num(values.astype(np.float32)) - low) * (255 / (high - low))).clip(0, 255).round()
         pixels = np.moveaxis(values, 0, -1).astype(np.uint8)
@@ -96,15 +99,14 @@ class Raster:
     def _draw_overlay(self, source: Any, results: ResultFiles, names: tuple[str, ...]) -> None:
         from ..files import write_png
 
-        scale = min(1, PREVIEW_SIDE / max(source.height, source.width))
-        height, width = (max(1, round(side * scale)) for side in (source.height, source.width))
-        pixels, is_valid = self._read(source, out_shape=(len(self.bands), height, width))
+        size = _fit_size(source, PREVIEW_SIDE)
+        pixels, _ = self._read(source, size=size)
         with rasterio.open(results.labels) as file:
-            labels = file.read(1, out_shape=(height, width), resampling=Resampling.nearest).astype(np.int64)
-            is_valid = labels != file.nodata
-        if not is_valid.all():
-            labels, names = np.where(is_valid, labels, len(names)), (*names, "no data")
-        picture = SegmentedImage(Image.fromarray(pixels), labels, np.ones(labels.shape), names, (height, width))
+            labels = file.read(1, out_shape=size, resampling=Resampling.nearest).astype(np.int64)
+            has_data = labels != file.nodata
+        if not has_data.all():
+            labels, names = np.where(has_data, labels, len(names)), (*names, "no data")
+        picture = SegmentedImage(Image.fromarray(pixels), labels, np.ones(size), names, size)
         write_png(results.overlay, picture.draw())
 
     def _describe(self) -> dict[str, Any]:
@@ -186,14 +188,21 @@ def _choose_bands(source: Any, wanted: list[int] | None) -> tuple[int, ...]:
 
 def _find_range(source: Any, band: int) -> tuple[float, float]:
     """Percentiles of a band, of a smaller copy, where it has data."""
-    scale = min(1, SAMPLE_SIDE / max(source.height, source.width))
-    shape = tuple(max(1, round(side * scale)) for side in (source.height, source.width))
-    values = source.read(band, out_shape=shape)
-    values = values[(source.dataset_mask(out_shape=shape) > 0) & np.isfinite(values)]
+    size = _fit_size(source, SAMPLE_SIDE)
+    values = source.read(band, out_shape=size)
+    values = values[(source.dataset_mask(out_shape=size) > 0) & np.isfinite(values)]
     if not values.size:
         raise ValueError("Expected a raster with data, but it has none. Leave it out.")
-    low, high = (float(value) for value in np.percentile(values, PERCENTILES))
-    return low, high if high > low else low + 1
+    low, high = np.percentile(values, PERCENTILES)
+    if np.float32(high) == np.float32(low):  # pixels are divided by the difference, in single precision
+        high = low + max(1, np.spacing(np.float32(abs(low))))
+    return float(low), float(high)
+
+
+def _fit_size(source: Any, side: int) -> tuple[int, int]:
+    """(height, width) of a copy no side of which is longer; the raster's own if that is smaller."""
+    scale = min(1, side / max(source.height, source.width))
+    return max(1, round(source.height * scale)), max(1, round(source.width * scale))
 
 
 @contextmanager
@@ -227,11 +236,3 @@ def _describe_labels(target: Any, names: tuple[str, ...]) -> None:
         palette = make_palette(names[0] == "background")
         target.write_colormap(1, {label: (*palette[label], 255) for label in range(len(names))})
     target.update_tags(1, **{f"CLASS_{label}": name for label, name in enumerate(names)})
-
-
-def _to_window(rows: slice, columns: slice) -> Window:
-    return Window.from_slices(rows, columns)
-
-
-def _without_bands(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value[1:] for name, value in options.items()}

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from . import Found, ImageFile, Plan, ResultFiles, Track
-from .pictures import ClassTally, SegmentedImage, name_classes, segment_picture
+from .pictures import ClassTally, name_classes, segment_picture
 
 if TYPE_CHECKING:
     from ..loading import Loaded
@@ -52,7 +52,8 @@ class Video:
                 write_png(results.labels / f"{number:06}.png", to_indexed_image(found.labels, palette))
                 if plan.confidence:
                     write_png(results.confidence / f"{number:06}.png", to_grey_image(found.confidence))
-                add_frame(_draw(found), time)
+                # A legend would change, and with it the width, from frame to frame.
+                add_frame(np.asarray(found.draw_overlay()), time)
                 seen, size, done = found.seen, pixels.shape[:2], done + 1
         return Found((size[0], size[1]), seen, tally.describe(), {"frames": done})
 
@@ -67,6 +68,7 @@ class Video:
             try:
                 for number, frame in enumerate(source.decode(video=0)):
                     if number % every == 0:
+                        # PyAV and NumPy both count anticlockwise.
                         pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
                         yield number, _find_time(frame, number), np.ascontiguousarray(pixels)
             except av.FFmpegError as error:
@@ -120,7 +122,7 @@ def _write_video(path: Path) -> Iterator[Any]:
             nonlocal stream
             # Colours are stored for squares of four pixels.
             pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), mode="edge")
-            if stream is None:
+            if stream is None:  # only now the size is known
                 stream = target.add_stream(CODEC["name"], options=CODEC["options"])
                 stream.height, stream.width = pixels.shape[:2]
                 stream.pix_fmt = "yuv420p"
@@ -131,15 +133,7 @@ def _write_video(path: Path) -> Iterator[Any]:
 
         yield add
         if stream is not None:
-            target.mux(stream.encode())
-
-
-def _draw(found: SegmentedImage) -> np.ndarray:
-    """Overlay with names; a legend would change from frame to frame."""
-    from ..drawing import draw_named_regions, draw_overlay, make_palette
-
-    overlay = draw_overlay(np.asarray(found.image), found.labels, make_palette(found.has_background))
-    return np.asarray(draw_named_regions(overlay, found.labels, found.names))
+            target.mux(stream.encode())  # the frames that the encoder still has
 
 
 def _remove_frames(folder: Path) -> None:

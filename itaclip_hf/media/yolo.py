@@ -31,6 +31,7 @@ def write(finished: Iterable[Finished], place: Path) -> None:
         names |= {label - shift: name for label, name in result.classes.items()}
         lines = []
         for part in find_parts(result.read_labels(), result.has_background):
+            # Places are shares of width and height there.
             corners = join_rings(trace_rings(part)) / result.size[::-1]
             lines.append(" ".join([str(part.label - shift), *(f"{value:.6g}" for value in corners.ravel())]))
         name = result.file.result_name
@@ -47,7 +48,7 @@ def _bring_image(result: Finished, place: Path) -> None:
         return
     target = place.with_name(f"{place.name}{file.path.suffix}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
+    target.unlink(missing_ok=True)  # of an earlier run; a new link replaces nothing
     try:
         target.symlink_to(file.path.resolve())
     except OSError:

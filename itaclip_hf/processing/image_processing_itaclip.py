@@ -145,6 +145,7 @@ class ITACLIPImageProcessor(PilBackend):
         super().__init__(**kwargs)
         _refuse_crop(getattr(self, "do_center_crop", None))
 
+    # The base class sets the fields of a file one by one, so that these are checked, too.
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, check_value(name, value))
 
@@ -171,8 +172,8 @@ class ITACLIPImageProcessor(PilBackend):
                 f"Expected options that go together, but got others: {error} Give all or none."
             ) from error
         _refuse_crop(kwargs.get("do_center_crop"))
-        for name in ITACLIPImageProcessorKwargs.__annotations__.keys() & kwargs.keys():
-            check_value(name, kwargs[name])
+        for name, value in kwargs.items():
+            check_value(name, value)
 
     def preprocess(
         self,
@@ -232,7 +233,7 @@ class ITACLIPImageProcessor(PilBackend):
                 return open_image(source)
             except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
                 if getattr(error, "filename", None) is not None or path in str(error):
-                    raise
+                    raise  # it names the file, which not every decoder does
                 raise OSError(f"{path}: {error}") from error
         if isinstance(source, list | tuple):
             return [self.fetch_images(each) for each in source]
@@ -287,6 +288,7 @@ class ITACLIPImageProcessor(PilBackend):
             )
             for image in images
         ]
+        # After normalising: what is added is 0, and left out by the model, which knows the sizes without it.
         if do_pad:
             images = cast(list[np.ndarray], self.pad(images, cast(SizeDict, pad_size)))
         data: dict[str, np.ndarray] = {
@@ -374,9 +376,10 @@ class ITACLIPImageProcessor(PilBackend):
         Raises:
             ValueError: If logits, target sizes, thresholds or regions are not as expected.
         """
-        score_threshold, area_threshold, closing, vote = self._choose_thresholds(
-            score_threshold, area_threshold, closing, region_vote
-        )
+        score_threshold = self._choose("score_threshold", score_threshold)
+        area_threshold = self._choose("area_threshold", area_threshold)
+        closing = self._choose("closing", closing)
+        vote = self._choose("region_vote", region_vote)
         pairs = pair_with_target_sizes(outputs.logits, target_sizes)
         maps = _pair_with_regions(region_maps, len(pairs), is_needed=bool(region_vote or return_regions))
         results: list[Any] = []
@@ -389,11 +392,7 @@ class ITACLIPImageProcessor(PilBackend):
             if region_map is not None and (vote or return_regions):
                 labels, regions = _ask_regions(labels, scores.amax(dim=0), region_map, vote, return_regions)
                 values.update(regions)
-            if closing:
-                labels = close_label_map(labels)
-            results.append(
-                SemanticSegmentationPostProcessorOutput({"segmentation": labels, **values}) if values else labels
-            )
+            results.append(_finish_map(labels, closing, values))
         return results
 
     def post_process_panoptic_segmentation(
@@ -470,9 +469,10 @@ class ITACLIPImageProcessor(PilBackend):
         Raises:
             ValueError: If a threshold is no share, or regions are not as expected.
         """
-        score_threshold, area_threshold, closing, vote = self._choose_thresholds(
-            score_threshold, area_threshold, closing, region_vote
-        )
+        score_threshold = self._choose("score_threshold", score_threshold)
+        area_threshold = self._choose("area_threshold", area_threshold)
+        closing = self._choose("closing", closing)
+        vote = self._choose("region_vote", region_vote)
         maps = _pair_with_regions(region_maps, len(best_classes), is_needed=bool(region_vote or return_regions))
         results: list[Any] = []
         for best, region_map in zip(best_classes, maps, strict=True):
@@ -482,11 +482,7 @@ class ITACLIPImageProcessor(PilBackend):
             values: dict[str, Any] = {}
             if region_map is not None and (vote or return_regions):
                 labels, values = _ask_regions(labels, best.confidence, region_map, vote, return_regions)
-            if closing:
-                labels = close_label_map(labels)
-            results.append(
-                SemanticSegmentationPostProcessorOutput({"segmentation": labels, **values}) if values else labels
-            )
+            results.append(_finish_map(labels, closing, values))
         return results
 
     def finish_tile(self, best: Any, is_dropped: torch.Tensor | None = None) -> torch.Tensor:
@@ -501,7 +497,7 @@ class ITACLIPImageProcessor(PilBackend):
         """
         if is_dropped is not None:
             best.drop_classes_(is_dropped)
-        return self.post_process_label_maps([best], area_threshold=0.0)[0]
+        return self.post_process_label_maps([best], area_threshold=0.0)[0]  # the whole image has decided that
 
     def find_dropped_classes(self, counts: torch.Tensor) -> torch.Tensor:
         """Which classes the area threshold drops from an image that has so many pixels of each, (num_classes,)."""
@@ -512,24 +508,9 @@ class ITACLIPImageProcessor(PilBackend):
         """Whether there is an area threshold, for which one has to see the whole image first."""
         return bool(self.area_threshold)
 
-    def _choose_thresholds(
-        self,
-        score_threshold: float | None,
-        area_threshold: float | None,
-        closing: bool | None,
-        region_vote: bool | None,
-    ) -> tuple[float, float | None, bool, bool]:
-        """What was given for one call, and of the rest the image processor's own."""
-        given = {
-            "score_threshold": score_threshold,
-            "area_threshold": area_threshold,
-            "closing": closing,
-            "region_vote": region_vote,
-        }
-        score, area, closes, votes = (
-            getattr(self, name) if value is None else check_value(name, value) for name, value in given.items()
-        )
-        return score, area, closes, votes
+    def _choose(self, name: str, given: Any) -> Any:
+        """A field as it was given for one call, or the image processor's own."""
+        return getattr(self, name) if given is None else check_value(name, given)
 
 
 def _select_pixel_fields(values: dict[str, Any]) -> dict[str, Any]:
@@ -540,6 +521,7 @@ def _select_pixel_fields(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pair_with_regions(region_maps: Any, count: int, is_needed: bool) -> Sequence[np.ndarray | None]:
+    # Needed is what a call asks for: the image processor's own vote takes place only where there are regions.
     if region_maps is None and is_needed:
         raise ValueError(
             "Expected `region_maps`, as regions are asked for, but got none. Pass those of each image, as to the "
@@ -556,6 +538,12 @@ def _ask_regions(
     votes = count_votes(labels, torch.from_numpy(resize_region_map(region_map, (height, width))).to(labels.device))
     described = {"regions": votes.describe(labels, confidence)} if return_regions else {}
     return votes.overrule(labels) if vote else labels, described
+
+
+def _finish_map(labels: torch.Tensor, closing: bool, values: dict[str, Any]) -> Any:
+    """The map, closed if it is to be, alone or with what else was asked for."""
+    labels = close_label_map(labels) if closing else labels
+    return SemanticSegmentationPostProcessorOutput({"segmentation": labels, **values}) if values else labels
 
 
 def check_value(name: str, value: Any) -> Any:

@@ -69,22 +69,24 @@ def list_frames(source: str | os.PathLike[str] | IO[bytes]) -> list[int]:
 
 
 def _list_frames(image: PIL.Image.Image) -> list[int]:
-    frames = list(range(getattr(image, "n_frames", 1)))
-    if image.format == "TIFF":
-        kinds = []
-        for frame in frames:
-            image.seek(frame)
-            kinds.append(image.tag_v2.get(TIFF_KIND, 0))  # type: ignore[attr-defined]
-        frames = [frame for frame, kind in zip(frames, kinds, strict=True) if not kind & (REDUCED | MASK)]
+    frames = [frame for frame in range(getattr(image, "n_frames", 1)) if not _is_copy(image, frame)]
     return frames[:1] if image.format == "MPO" else frames or [0]
 
 
-def open_image(source: str | os.PathLike[str] | IO[bytes], frame: int = 0) -> PIL.Image.Image:
+def _is_copy(image: PIL.Image.Image, frame: int) -> bool:
+    """Whether a page of a TIFF is a smaller copy or a mask of another one; there are none in other files."""
+    if image.format != "TIFF":
+        return False
+    image.seek(frame)
+    return bool(image.tag_v2.get(TIFF_KIND, 0) & (REDUCED | MASK))  # type: ignore[attr-defined]
+
+
+def open_image(source: str | os.PathLike[str] | IO[bytes], frame: int | None = None) -> PIL.Image.Image:
     """Read an image file, once and whole, in its own mode and orientation.
 
     Args:
         source: A path or an open binary file.
-        frame: Which of its pictures; see `list_frames`.
+        frame: Which of its pictures, from 0; by default the first that is no smaller copy of another one.
 
     Raises:
         OSError: If it cannot be read or decoded, whatever its decoder says; the message need not name the file.
@@ -95,6 +97,9 @@ def open_image(source: str | os.PathLike[str] | IO[bytes], frame: int = 0) -> PI
         with warnings.catch_warnings():
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(source, formats=FORMATS) as image:
+                if frame is None:
+                    # Others are looked for only if need be: one further on may be broken.
+                    frame = _list_frames(image)[0] if _is_copy(image, 0) else 0
                 image.seek(frame)
                 image.load()
                 return image
@@ -261,7 +266,7 @@ def _read_pil_image(image: PIL.Image.Image, do_convert_rgb: bool) -> np.ndarray:
     if not do_convert_rgb:
         return np.asarray(image)
     if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
-        image = image.convert("LA") if image.mode == "La" else image
+        image = image.convert("LA") if image.mode == "La" else image  # PIL knows no direct way from there
         white = PIL.Image.new("RGBA", image.size, "white")
         image = PIL.Image.alpha_composite(white, image.convert("RGBA"))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
@@ -348,6 +353,7 @@ def _convert_channels_to_rgb(pixels: np.ndarray) -> np.ndarray:
         return np.repeat(pixels, 3, axis=0)
     if len(pixels) == 3:
         return pixels
+    # Floats may be shares of white; opacity has the range of the colours.
     white = 1.0 if pixels.dtype.kind == "f" and 0 < pixels.max() <= 1 else 255.0
     opacity = pixels[3:].astype(np.float32) / white
     opaque = opacity * pixels[:3] + (1 - opacity) * white
@@ -373,6 +379,8 @@ def _resize_in_fixed_point(image: np.ndarray, size: tuple[int, int]) -> np.ndarr
     lines = lines.take(_interleave(left, channels), axis=1) * first + (
         lines.take(_interleave(right, channels), axis=1) * second
     )
+    # 255 * 2048 without four bits fits the 16-bit products of OpenCV's vector code; of the rest, 16 bits are dropped
+    # with each product and two in the end, rounded.
     lines >>= 4
     first, second = (weights[:, None] for weights in _to_fixed_point(row_share))
     resized = ((lines[upper] * first) >> 16) + ((lines[lower] * second) >> 16)

@@ -8,7 +8,7 @@ import itertools
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypedDict, cast, overload
+from typing import Any, Literal, TypedDict, cast, overload
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from transformers.image_processing_outputs import SemanticSegmentationPostProces
 from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 from transformers.utils.generic import PaddingStrategy, TensorType
-from transformers.utils.type_validators import padding_validator, tensor_type_validator
 
 from .image_processing_itaclip import ITACLIPImageProcessor, check_options, check_value, refuse_misspelled
 from .vocabulary import IMAGENET_TEMPLATES, Vocabulary, straighten_text
@@ -28,6 +27,7 @@ TEXT_INPUT_NAMES = ["input_ids", "attention_mask", "text_weight", "query_classes
 CLIP_CONTEXT_LENGTH = 77
 # Tokenizers that were saved without a length report one beyond any use.
 LARGEST_CONTEXT_LENGTH = 100_000
+MOST_NAMES, MOST_LETTERS = 5, 40  # of each, in a message
 OWN_OPTIONS = ("auxiliary_weight", "templates", *ITACLIPImageProcessor.valid_kwargs.__annotations__)
 CHOICES = {"padding": [each.value for each in PaddingStrategy], "return_tensors": [each.value for each in TensorType]}
 FIXED_TEXT_OPTIONS = {"truncation": True, "add_special_tokens": True, "return_attention_mask": True}
@@ -36,11 +36,11 @@ FIXED_TEXT_OPTIONS = {"truncation": True, "add_special_tokens": True, "return_at
 class ITACLIPTextKwargs(TypedDict, total=False):
     """Options of a call that prompts are tokenized by; as Transformers' own of these names."""
 
-    padding: Annotated[bool | str | PaddingStrategy | None, padding_validator()]
+    padding: bool | str | PaddingStrategy | None
     padding_side: str | None
     max_length: int | None
     pad_to_multiple_of: int | None
-    return_tensors: Annotated[str | TensorType | None, tensor_type_validator()]
+    return_tensors: str | TensorType | None
     truncation: bool | None
     add_special_tokens: bool | None
     return_attention_mask: bool | None
@@ -154,6 +154,7 @@ class ITACLIPProcessor(ProcessorMixin):
             )
         data: dict[str, Any] = {}
         if images is not None:
+            # Arrays, until images and texts are together: one conversion for all.
             images_kwargs = {**merged["images_kwargs"], "region_maps": region_maps, "return_tensors": None}
             data.update(self.image_processor(images, **images_kwargs))
         if vocabulary is not None:
@@ -186,6 +187,7 @@ class ITACLIPProcessor(ProcessorMixin):
         texts = [straighten_text(text) for text in texts]
         prompts = [template.format(text) for text in texts for template in self.templates]
         tokens = self._tokenize(prompts, owners, text_kwargs)
+        # Names come before auxiliary texts, so that a query and its name have one number.
         _check_names_differ(vocabulary, tokens["input_ids"].reshape(len(texts), -1), text_weight)
         shape = (len(texts), len(self.templates), -1)
         return {
@@ -205,7 +207,23 @@ class ITACLIPProcessor(ProcessorMixin):
             The texts to encode, names before auxiliary texts; the class or background word that each is for; the
             weights that mix them into queries, (queries, texts) float32.
         """
-        return _mix_texts(vocabulary, self.auxiliary_weight)
+        share = self.auxiliary_weight
+        # Without weight, auxiliary texts would be encoded in vain.
+        auxiliary_texts = [entry.auxiliary_texts if share else () for entry in vocabulary.classes]
+        names = vocabulary.query_names
+        texts = [*names, *(text for texts in auxiliary_texts for text in texts)]
+        text_weight = np.zeros((len(names), len(texts)), dtype=np.float32)
+        np.fill_diagonal(text_weight, 1.0)
+        owners = [*vocabulary.background, *(entry.label for entry in vocabulary.classes for _ in entry.names)]
+        query, text = len(vocabulary.background), len(names)
+        for entry, own_texts in zip(vocabulary.classes, auxiliary_texts, strict=True):
+            queries, own = slice(query, query + len(entry.names)), slice(text, text + len(own_texts))
+            owners += [entry.label] * len(own_texts)
+            if own_texts:
+                text_weight[queries] *= 1 - share  # the names' ones; nothing else stands there yet
+                text_weight[queries, own] = share / len(own_texts)
+            query, text = queries.stop, own.stop
+        return texts, owners, text_weight
 
     def _tokenize(self, prompts: list[str], owners: list[str], text_kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
         """Tokenize to one length; what is too long loses the end of its text and keeps the end token."""
@@ -250,6 +268,7 @@ class ITACLIPProcessor(ProcessorMixin):
         full = np.flatnonzero(is_full).tolist()
         if not full:
             return
+        # Tokens do not say whether more would have come: only those that may have been cut are counted again.
         untruncated = self.tokenizer([prompts[index] for index in full], truncation=False, verbose=False)["input_ids"]
         is_cut = [len(ids) > max_length for ids in untruncated]
         cut_owners = dict.fromkeys(owners[index // len(self.templates)] for index in itertools.compress(full, is_cut))
@@ -356,28 +375,7 @@ def _check_names_differ(vocabulary: Vocabulary, tokens: np.ndarray, text_weight:
         )
 
 
-def _mix_texts(vocabulary: Vocabulary, share: float) -> tuple[list[str], list[str], np.ndarray]:
-    """See `ITACLIPProcessor.mix_texts`; `share` is that of a class's auxiliary texts in each of its queries."""
-    # Without weight, auxiliary texts would be encoded in vain.
-    auxiliary_texts = [entry.auxiliary_texts if share else () for entry in vocabulary.classes]
-    names = vocabulary.query_names
-    texts = [*names, *(text for texts in auxiliary_texts for text in texts)]
-    text_weight = np.zeros((len(names), len(texts)), dtype=np.float32)
-    np.fill_diagonal(text_weight, 1.0)
-    owners = [*vocabulary.background, *(entry.label for entry in vocabulary.classes for _ in entry.names)]
-    query, text = len(vocabulary.background), len(names)
-    for entry, own_texts in zip(vocabulary.classes, auxiliary_texts, strict=True):
-        queries = range(query, query + len(entry.names))
-        query += len(entry.names)
-        owners += [entry.label] * len(own_texts)
-        if own_texts:
-            text_weight[queries, queries] = 1 - share
-            text_weight[queries.start : queries.stop, text : text + len(own_texts)] = share / len(own_texts)
-            text += len(own_texts)
-    return texts, owners, text_weight
-
-
-def _enumerate_names(names: list[str], limit: int = 5, length: int = 40) -> str:
+def _enumerate_names(names: list[str]) -> str:
     """The first names, quoted, none longer than a line can bear."""
-    quoted = [repr(name if len(name) <= length else f"{name[:length]}...") for name in names[:limit]]
-    return ", ".join(quoted) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    shown = [name if len(name) <= MOST_LETTERS else f"{name[:MOST_LETTERS]}..." for name in names[:MOST_NAMES]]
+    return ", ".join(map(repr, shown)) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")

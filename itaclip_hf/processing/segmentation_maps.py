@@ -84,6 +84,7 @@ def _read_size(size: Any) -> tuple[int, int]:
 
 def compute_scores(logits: torch.Tensor, target_size: tuple[int, int]) -> torch.Tensor:
     """Class scores at the target size, in a new tensor: (classes, h, w) -> (classes, height, width)."""
+    # What is converted is a copy already and may be overwritten; the scores of an image are large.
     scores = logits.exp() if logits.dtype == torch.float32 else logits.float().exp_()
     if target_size == tuple(scores.shape[-2:]):
         return scores
@@ -102,6 +103,7 @@ def compute_segment_scores(labels: torch.Tensor, confidence: torch.Tensor) -> di
     """
     is_class = labels >= 0
     ids = labels[is_class]
+    # In double precision: sums over millions of pixels lose digits in single.
     counts, sums = torch.bincount(ids), torch.bincount(ids, weights=confidence[is_class].double())
     return {index: float(sums[index] / counts[index]) for index in counts.nonzero().flatten().tolist()}
 
@@ -182,6 +184,7 @@ def _to_array(source: Any) -> np.ndarray:
 
 def _paint_masks(masks: np.ndarray) -> np.ndarray:
     painted = np.zeros(masks.shape[1:], dtype=np.int64)
+    # Stable: of masks of one size the later one lies on top, on every machine.
     for index in np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist():
         painted[masks[index]] = index + 1
     return painted
@@ -189,6 +192,7 @@ def _paint_masks(masks: np.ndarray) -> np.ndarray:
 
 def resize_region_map(region_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The region map (height, width) at another size: each pixel gets the id at its centre, none are blended."""
+    # In whole numbers: floats would round a centre on a border to either side.
     rows, columns = (
         (2 * np.arange(length) + 1) * own // (2 * length) for length, own in zip(size, region_map.shape, strict=True)
     )
@@ -292,6 +296,7 @@ def count_votes(labels: torch.Tensor, regions: torch.Tensor) -> RegionVotes:
     places = torch.full_like(labels, -1)
     places[is_inside] = members
     num_classes = int(labels.max()) + 1
+    # A number for each pair of region and label; only those that occur are counted.
     pairs, counts = (members * num_classes + labels[is_inside]).unique(return_counts=True)
     owners, candidates = pairs // num_classes, pairs % num_classes
     votes = torch.zeros_like(ids).scatter_reduce_(0, owners, counts, "amax")
@@ -318,7 +323,7 @@ def find_small_counts(counts: torch.Tensor, area_threshold: float) -> torch.Tens
     """As `find_small_classes`, from the number of pixels of each class, (num_classes,)."""
     counts = counts.clone()
     counts[0] = 0
-    is_small = counts <= area_threshold * counts.sum().double()
+    is_small = counts <= area_threshold * counts.sum().double()  # single precision ends at 2**24 pixels
     is_small[0] = False
     return is_small
 

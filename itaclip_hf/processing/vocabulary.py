@@ -39,7 +39,7 @@ _INVISIBLE = dict.fromkeys((*range(0x206A, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFF
 _TYPOGRAPHY = (
     _STRAIGHT_QUOTES
     | _INVISIBLE
-    | {0xFB05: "ſt"}
+    | {0xFB05: "ſt"}  # CLIP's tokenizer leaves the long s, NFKC does not
     | {
         code: unicodedata.normalize("NFKC", chr(code)).translate(_STRAIGHT_QUOTES)
         for code in (*_COMPATIBLE, *range(0xFF01, 0xFFF0))
@@ -186,6 +186,7 @@ class Vocabulary:
         Raises:
             ValueError: If nothing in the vocabulary has that name; the message lists similar ones.
         """
+        # Background words come first, so that a class of the same name takes their place.
         ids = dict(zip(map(_normalize_name, self.query_names), self.query_classes, strict=True))
         if self.background:
             ids[BACKGROUND_LABEL] = 0
@@ -220,7 +221,7 @@ class Vocabulary:
         elif isinstance(auxiliary_texts, str) or not isinstance(auxiliary_texts, Sequence):
             raise TypeError(
                 "Expected auxiliary texts as a list with one entry per class or as a mapping from class names, but "
-                f"got {_type_name(auxiliary_texts)}. Wrap a single text in a list."
+                f"got {type(auxiliary_texts).__name__}. Wrap a single text in a list."
             )
         elif len(auxiliary_texts) != len(self.classes):
             raise ValueError(
@@ -286,7 +287,7 @@ class Vocabulary:
         _check_keys(content, required={"classes"}, optional={"background", "metadata"}, what="vocabulary")
         classes = content["classes"]
         if not _is_list(classes):
-            raise TypeError(f"Expected `classes` to be a list, but got {_type_name(classes)}. List the classes.")
+            raise TypeError(f"Expected `classes` to be a list, but got {type(classes).__name__}. List the classes.")
         parsed = []
         for entry in classes:
             if isinstance(entry, Mapping):
@@ -477,11 +478,11 @@ def _to_texts(values: Any, what: str, allow_string: bool = True) -> tuple[str, .
     if isinstance(values, str) and allow_string:
         values = (values,)
     if not _is_list(values):
-        raise TypeError(f"Expected a list of {what}s, but got {_type_name(values)}. Wrap a single one in a list.")
+        raise TypeError(f"Expected a list of {what}s, but got {type(values).__name__}. Wrap a single one in a list.")
     texts = []
     for value in values:
         if not isinstance(value, str):
-            raise TypeError(f"Expected every {what} to be a string, but got {_type_name(value)}. Write it as text.")
+            raise TypeError(f"Expected every {what} to be a string, but got {type(value).__name__}. Write it as text.")
         if not straighten_text(value).strip():  # signs that nobody sees are no name
             raise ValueError(f"Expected no empty {what}, but got {value!r}. Remove it or fill it in.")
         _check_signs(value, what)
@@ -516,6 +517,7 @@ def straighten_text(text: str) -> str:
         >>> straighten_text("a ﬁsh’s bed &amp; bowl")
         "a fish's bed & bowl"
     """
+    # Unescaped twice, as there: texts of the web are often escaped twice.
     return unicodedata.normalize("NFC", html.unescape(html.unescape(text)).translate(_TYPOGRAPHY))
 
 
@@ -525,7 +527,7 @@ def _none_to_empty(values: Any) -> Any:
 
 def _to_classes(values: Any) -> tuple[VocabularyClass, ...]:
     if not _is_list(values):
-        raise TypeError(f"Expected a list of classes, but got {_type_name(values)}. Wrap a single name in a list.")
+        raise TypeError(f"Expected a list of classes, but got {type(values).__name__}. Wrap a single name in a list.")
     return tuple(value if isinstance(value, VocabularyClass) else VocabularyClass(value) for value in values)
 
 
@@ -534,7 +536,7 @@ def _to_metadata(metadata: Any) -> dict[str, Any] | None:
     if metadata is None:
         return None
     if not isinstance(metadata, Mapping):
-        raise TypeError(f"Expected `metadata` to be a mapping, but got {_type_name(metadata)}. Pass a dictionary.")
+        raise TypeError(f"Expected `metadata` to be a mapping, but got {type(metadata).__name__}. Pass a dictionary.")
     try:
         return json.loads(json.dumps(dict(metadata), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
@@ -554,7 +556,7 @@ def _to_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_keys(content: Any, required: set[str], optional: set[str], what: str) -> None:
     if not isinstance(content, Mapping):
-        raise TypeError(f"Expected a {what} to be a mapping, but got {_type_name(content)}. Pass a dictionary.")
+        raise TypeError(f"Expected a {what} to be a mapping, but got {type(content).__name__}. Pass a dictionary.")
     for key in sorted(required - content.keys()):
         raise ValueError(f"Expected a {what} to have the key {key!r}, but got {sorted(content)}. Add it.")
     for key in sorted(content.keys() - required - optional):
@@ -576,10 +578,6 @@ def _suggest(key: str, names: Sequence[str]) -> str:
         return f"Did you mean {' or '.join(repr(by_key[match]) for match in matches)}?"
     known = ", ".join(repr(name) for name in list(by_key.values())[:10])
     return f"Known names are {known}{', ...' if len(by_key) > 10 else ''}."
-
-
-def _type_name(value: Any) -> str:
-    return type(value).__name__
 
 
 # The 80 sentences with which CLIP's authors ask for ImageNet classes; order and grammar ("a origami") are theirs. The

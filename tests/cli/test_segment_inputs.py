@@ -15,7 +15,7 @@ from itaclip_hf.media import addresses
 from itaclip_hf.media.addresses import name_address
 from itaclip_hf.media.tiles import segment_tiles
 from itaclip_hf.modeling.query_maps import cut_tiles
-from itaclip_hf.processing import Vocabulary
+from itaclip_hf.processing import Vocabulary, open_image
 
 CLASSES = ("--classes", "cat; dog; sky; grass")
 
@@ -136,13 +136,16 @@ def test_every_picture_of_a_file_is_done(segment, checkpoint, tmp_path, suffix):
         assert np.array_equal(*overlays)
 
 
-def test_smaller_copies_in_a_tiff_are_no_pictures(segment, tmp_path):
+@pytest.mark.parametrize("pages", [[((60, 40), 0), ((30, 20), 1)], [((30, 20), 1), ((60, 40), 0)]])
+def test_smaller_copies_in_a_tiff_are_no_pictures(segment, tmp_path, pages):
     with AppendingTiffWriter(str(tmp_path / "one.tif"), new=True) as file:
-        for size, kind in (((60, 40), 0), ((30, 20), 1)):
+        for size, kind in pages:
             Image.new("RGB", size).save(file, "TIFF", tiffinfo={254: kind})
             file.newFrame()
     assert segment(tmp_path / "one.tif").exit_code == 0
     assert list_names(tmp_path / "out") == ["one"]
+    assert read_png(tmp_path / "out" / "one_labels.png").shape == (40, 60)
+    assert open_image(tmp_path / "one.tif").size == (60, 40)
 
 
 def test_what_a_camera_puts_behind_a_photograph_is_no_picture(segment, tmp_path):

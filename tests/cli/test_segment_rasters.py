@@ -132,6 +132,14 @@ def test_16_bits_are_stretched_from_the_2nd_to_the_98th_percentile_and_said(segm
     assert f"Note: {tmp_path}/deep.tif has more than 8 bits; black to white are " in result.stderr
 
 
+def test_values_that_single_precision_cannot_tell_apart_are_one_grey(segment, tmp_path):
+    save_raster(tmp_path / "high.tif", 1e9 + draw_bands(40, 60) / 255)
+    result = segment(tmp_path / "high.tif")
+    assert result.exit_code == 0, result.output
+    for low, high in json.loads((tmp_path / "out" / "high.json").read_text())["stretch"]:
+        assert np.float32(high) > np.float32(low)
+
+
 def test_ground_control_points_are_kept(segment, tmp_path):
     points = [
         GroundControlPoint(row, column, 10 + column / 100, 50 - row / 100)

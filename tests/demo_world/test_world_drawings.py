@@ -108,8 +108,8 @@ def test_paint_follows_the_palette_of_the_noun(rng):
 def test_chooser_mixes_coloured_and_painted_drawings(rng):
     chooser = DrawingChooser(
         {
-            "both": [Sprite("both", "", "", disc((255, 0, 0))), Sprite("both", "", "", ink_and_paper())],
-            "plain": [Sprite("plain", "", "", ink_and_paper())],
+            "both": [Sprite("both", "", disc((255, 0, 0))), Sprite("both", "", ink_and_paper())],
+            "plain": [Sprite("plain", "", ink_and_paper())],
         }
     )
     sizes = [chooser.choose(rng, "both").size for _ in range(60)]

@@ -19,7 +19,7 @@ def draw_black(name: str, rng: np.random.Generator, height: int, width: int) -> 
 
 
 def square(noun: str, color: tuple[int, int, int]) -> dict[str, list[Sprite]]:
-    return {noun: [Sprite(noun, noun, "test", Image.new("RGBA", (32, 32), (*color, 255)))]}
+    return {noun: [Sprite(noun, "test", Image.new("RGBA", (32, 32), (*color, 255)))]}
 
 
 def compose_squares(settings: SceneSettings, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

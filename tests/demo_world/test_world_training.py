@@ -233,7 +233,7 @@ def test_a_run_in_bfloat16_trains_float32_weights(tmp_path, tokenizer):
 
 def test_warm_start_keeps_weights_and_matches_tokens_by_string(tmp_path, tokenizer):
     source = tiny_model(tokenizer)
-    export_checkpoint(source, tokenizer, WORLD, tmp_path / "checkpoint", card="# A card")
+    export_checkpoint(source, tokenizer, WORLD, tmp_path / "checkpoint")
     other = build_tokenizer(["a dog and a penguin on the grass"] * 3, vocabulary_size=600)
     model = build_model(other, width=32, layers=2, text_layers=1)
     warm_start(model, other, tmp_path / "checkpoint")
@@ -248,12 +248,11 @@ def test_exported_folder_is_a_clip_model_in_half_precision_with_its_words(tmp_pa
 
     folder = tmp_path / "checkpoint"
     for _ in range(2):  # the second replaces the first
-        export_checkpoint(tiny_model(tokenizer), tokenizer, WORLD, folder, card="# A card")
+        export_checkpoint(tiny_model(tokenizer), tokenizer, WORLD, folder)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
     model = CLIPModel.from_pretrained(folder)
     assert model.dtype == torch.float16 and len(CLIPTokenizer.from_pretrained(folder)) == len(tokenizer)
     assert Vocabulary.from_json_file(folder / "vocabulary.json").labels == WORLD.labels
-    assert (folder / "README.md").read_text() == "# A card"
 
 
 def test_quick_evaluation_scores_every_last_block(tokenizer):

@@ -4,13 +4,17 @@ import copy
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import CLIPVisionModel
 
 from itaclip_hf import ITACLIPForSemanticSegmentation, Vocabulary, explain, load
 from itaclip_hf.explaining import explanation
+from itaclip_hf.explaining.evidence import PixelEvidence
 from itaclip_hf.explaining.patch_attention import attend_from
+from itaclip_hf.explaining.pictures import draw_evidence
 from itaclip_hf.loading import DEMO_CHECKPOINT
 from itaclip_hf.modeling.data_contract import ImageInputs, read_images
 from itaclip_hf.samples import load_demo_scene
@@ -124,6 +128,15 @@ def test_json_and_tables_hold_the_figures(explained):
     assert found.draw().width > found.image.width
     with pytest.raises(ValueError, match=r"Expected an explanation of a patch, but got one without\. Pass `at="):
         found.draw_attention()
+
+
+def test_a_background_word_that_won_has_a_colour_of_its_own():
+    image, everywhere = Image.new("RGB", (560, 560)), torch.zeros(560, 560, dtype=torch.int64)
+    evidence = PixelEvidence(everywhere, everywhere, everywhere.float(), everywhere, everywhere.float())
+    page = np.asarray(draw_evidence(image, Vocabulary(["dog"], background=["sky", "wall"]), evidence), dtype=int)
+    columns = (page.shape[1] // 8, page.shape[1] * 5 // 8)  # of the classes, of the words
+    is_grey = [np.ptp(page[100, column]) < 10 for column in columns]
+    assert is_grey == [True, False]
 
 
 def test_a_single_class_has_no_other(scene):
