@@ -154,6 +154,12 @@ def test_groupvit_takes_any_proportions_and_sizes_in_one_batch(groupvit: Path) -
         assert torch.equal(prediction.labels, alone.labels)
 
 
+def test_groupvit_refuses_pixels_out_of_range_as_the_other_systems_do(groupvit: Path) -> None:
+    image = Image.fromarray(np.full((64, 64), 300, dtype=np.float32))
+    with pytest.raises(ValueError, match="Expected pixels between 0 and 255, but got 300 to 300"):
+        GroupViT(groupvit, OBJECTS).prepare_images([image])
+
+
 def test_an_evaluation_runs_and_its_preparation_travels_to_workers(groupvit: Path, tmp_path: Path) -> None:
     write_folders(tmp_path, num_images=3)
     vocabulary = Vocabulary(["dog", ["cat", "kitten"], "sky", "tree", "car"])

@@ -5,6 +5,7 @@ at its own size, gradients of the last block alone, and maps spread to patches t
 the boxes around what is active. The tower has to be loaded with `attn_implementation="eager"`, which tells attention.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "resize_maps",
     "resize_to_patches",
     "run_block",
+    "run_blocks",
 ]
 
 
@@ -78,6 +80,15 @@ def run_block(
     return hidden_states + block.mlp(block.layer_norm2(hidden_states)), attention.mean(1)
 
 
+def run_blocks(vision: Any, pixel_values: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Block by block for one image, its input (1, 1 + patches, width) and attention (patches, patches) in float32."""
+    hidden_states = embed_patches(vision, pixel_values)
+    for block in vision.encoder.layers:
+        block_input = hidden_states
+        hidden_states, attention = run_block(block, block_input)
+        yield block_input, attention[0, 1:, 1:].float()
+
+
 def encode_image(vision: Any, pixel_values: torch.Tensor, blocks: range) -> Tokens:
     """Run all blocks and keep what the maps are made of.
 
@@ -86,17 +97,13 @@ def encode_image(vision: Any, pixel_values: torch.Tensor, blocks: range) -> Toke
         pixel_values: (1, 3, height, width), whole patches.
         blocks: Those whose attention is averaged, counted from 0.
     """
-    height, width = pixel_values.shape[-2:]
-    patch_size = vision.config.patch_size
-    hidden_states = last_input = embed_patches(vision, pixel_values)
-    attention: torch.Tensor | float = 0.0
-    for index, block in enumerate(vision.encoder.layers):
-        last_input = hidden_states
-        hidden_states, of_block = run_block(block, last_input)
+    rows, columns = (length // vision.config.patch_size for length in pixel_values.shape[-2:])
+    attention = torch.zeros(rows * columns, rows * columns, device=pixel_values.device)
+    for index, (block_input, of_patches) in enumerate(run_blocks(vision, pixel_values)):
+        last_input = block_input
         if index in blocks:
-            attention = attention + of_block[0, 1:, 1:].float() / len(blocks)
-    assert isinstance(attention, torch.Tensor)
-    return Tokens(last_input[0], attention, (height // patch_size, width // patch_size))
+            attention += of_patches / len(blocks)
+    return Tokens(last_input[0], attention, (rows, columns))
 
 
 def compute_activation_maps(

@@ -30,9 +30,9 @@ from .activation_maps import (
     resize_maps,
     resize_to_patches,
 )
-from .clip_images import embed_images, normalize_colors, shrink_image
-from .refinement import REFINEMENT_SETTINGS, Refinement
-from .system import System, encode_names, load_clip, prepare_arrays
+from .clip_images import embed_images, make_pixel_values, shrink_image
+from .refinement import Refinement
+from .system import System, encode_names, load_clip, prepare_arrays, stretch_map
 from .tagclip import choose_words, list_map_texts
 from .visual_prompts import blur_image, prompt_visually
 
@@ -130,7 +130,7 @@ class CaR(System):
     """
 
     title = "CaR"
-    accepted = ("second_checkpoint", *REFINEMENT_SETTINGS)
+    accepted = ("second_checkpoint", "pamr_steps")
     has_crf = True
 
     def _load(self, settings: Mapping[str, Any], dtype: torch.dtype | str, device: torch.device) -> None:
@@ -191,8 +191,8 @@ class CaR(System):
         best, position = self._refinement.apply(maps, torch.tensor(shrunk)).max(0)
         labels = ids.to(position.device)[position]
         if shrunk.shape != image.shape:
-            labels = _stretch(labels, image.shape[:2], "nearest-exact").long()
-            best = _stretch(best, image.shape[:2], "bilinear")
+            labels = stretch_map(labels, image.shape[:2], "nearest-exact").long()
+            best = stretch_map(best, image.shape[:2], "bilinear")
         return Prediction(labels, best.clamp(0, 1))
 
 
@@ -218,7 +218,7 @@ def recur(
     resized = resize_to_patches(image, vision.config.patch_size)
     depth = len(vision.encoder.layers)
     with torch.no_grad():
-        pixel_values = normalize_colors([resized], proposer)
+        pixel_values = make_pixel_values(proposer, [resized])
         tokens = encode_image(vision, pixel_values, range(max(0, depth - AVERAGED_BLOCKS), depth))
         affinity = compute_affinity(tokens.attention)
     classes, names, before, masks_before = torch.arange(judge_texts.shape[1]), texts.bare, 0, None
@@ -275,9 +275,8 @@ def judge_masks(
     features = []
     for some in masks.split(IMAGES_PER_BATCH):
         marked = [mark_mask(image, mask, rules, blurred) for mask in some.cpu()]
-        features.append(
-            embed_images(judge, normalize_colors(_crop_for_judge(judge, marked), judge), blocks_left_out=1)
-        )
+        pixel_values = make_pixel_values(judge, _crop_for_judge(judge, marked))
+        features.append(embed_images(judge, pixel_values, blocks_left_out=1))
     cosine = torch.cat(features) @ text_features.transpose(1, 2)  # (templates, masks, names)
     scores: torch.Tensor = (judge.logit_scale.float().exp() * cosine).softmax(-1).sum(0).softmax(-1)
     return scores
@@ -294,10 +293,6 @@ def keep_names(scores: torch.Tensor, threshold: float) -> torch.Tensor:
     """Positions of scores (names,) above the threshold; of the best one if there are none."""
     (kept,) = torch.where(scores > threshold)
     return kept if len(kept) else scores.argmax()[None]
-
-
-def _stretch(values: torch.Tensor, size: Sequence[int], mode: str) -> torch.Tensor:
-    return F.interpolate(values[None, None].float(), tuple(size), mode=mode)[0, 0]
 
 
 def _crop_for_judge(judge: Any, images: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -19,8 +19,9 @@ from transformers import AutoImageProcessor, AutoTokenizer, GroupViTModel, PreTr
 
 from ....loading import choose_dtype, resolve_checkpoint
 from ....methods import check_setting
-from ....processing import Vocabulary, read_image
+from ....processing import Vocabulary, read_rgb_image
 from ..predictor import Prediction
+from .clip_images import normalize_colors
 from .system import System
 
 __all__ = ["GroupViT"]
@@ -185,11 +186,11 @@ def _prepare_images(
     # Transformers' own processors resize differently with and without torchvision.
     pixel_values, sizes = [], []
     for image in images:
-        colors = Image.fromarray(np.moveaxis(read_image(image), 0, -1).clip(0, 255).astype(np.uint8))
-        size = _whole_patches((colors.width, colors.height), patch_size, shortest_edge)
-        resized = np.asarray(colors.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
-        normalized = (resized / 255 - np.asarray(image_mean, np.float32)) / np.asarray(image_std, np.float32)
-        pixel_values.append(torch.from_numpy(np.moveaxis(normalized, -1, 0).copy()))
+        colors = read_rgb_image(image)
+        size = _whole_patches(colors.size, patch_size, shortest_edge)
+        resized = np.asarray(colors.resize(size, Image.Resampling.BILINEAR))
+        # Contiguous, as kernels for other strides round differently.
+        pixel_values.append(normalize_colors([resized], image_mean, image_std)[0].contiguous())
         sizes.append((colors.height, colors.width))
     return {"pixel_values": pixel_values, "original_sizes": torch.tensor(sizes)}
 

@@ -11,9 +11,8 @@ from ....methods import check_setting
 from ....modeling.query_maps import compute_refinement_matrix
 from .dense_crf import CRF_SETTINGS, has_dense_crf, refine_with_crf, shift_colors
 
-__all__ = ["REFINEMENT_SETTINGS", "Refinement"]
+__all__ = ["Refinement"]
 
-REFINEMENT_SETTINGS = ("pamr_steps",)
 PAMR_DILATIONS = (8, 16)
 
 
@@ -34,16 +33,16 @@ class Refinement:
         """PAMR if the settings name its steps, else what the system has by itself.
 
         Args:
-            settings: By name; of these, `REFINEMENT_SETTINGS` count.
+            settings: By name; of these, `pamr_steps` counts.
             by_crf: Whether the system has the dense CRF by itself.
 
         Raises:
             TypeError: If the steps are no whole number.
             ValueError: If they are out of range, or the dense CRF is wanted and not installed.
         """
-        for name in REFINEMENT_SETTINGS:
-            if settings.get(name) is not None:
-                return cls(steps=check_setting(name, settings[name]))
+        steps = settings.get("pamr_steps")
+        if steps is not None:
+            return cls(steps=check_setting("pamr_steps", steps))
         if not by_crf:
             return cls()
         if not has_dense_crf():

@@ -35,9 +35,10 @@ from .activation_maps import (
     resize_maps,
     resize_to_patches,
     run_block,
+    run_blocks,
 )
-from .clip_images import shrink_image
-from .refinement import REFINEMENT_SETTINGS, Refinement
+from .clip_images import normalize_colors, shrink_image
+from .refinement import Refinement
 from .system import System, encode_names, load_clip
 
 __all__ = ["Rules", "TagCLIP", "TagCLIPWithCRF"]
@@ -126,14 +127,12 @@ def encode_image(model: Any, pixel_values: torch.Tensor, rules: Rules) -> Encode
     vision = model.vision_model
     blocks = vision.encoder.layers
     spreading, mapping = (range(len(blocks))[slice(*chosen)] for chosen in (rules.spread_blocks, rules.map_blocks))
-    hidden_states = last_input = embed_patches(vision, pixel_values)
-    count = hidden_states.shape[1] - 1
+    height, width = (length // vision.config.patch_size for length in pixel_values.shape[-2:])
+    count = height * width
     votes = torch.zeros(count, count, dtype=torch.int16, device=pixel_values.device)
     spread, mapped = (torch.zeros_like(votes, dtype=torch.float32) for _ in range(2))
-    for index, block in enumerate(blocks):
-        last_input = hidden_states
-        hidden_states, attention = run_block(block, last_input)
-        of_patches = attention[0, 1:, 1:].float()
+    for index, (block_input, of_patches) in enumerate(run_blocks(vision, pixel_values)):
+        last_input = block_input
         votes += of_patches > of_patches.mean()
         if index in spreading:
             spread += of_patches / len(spreading)
@@ -142,7 +141,6 @@ def encode_image(model: Any, pixel_values: torch.Tensor, rules: Rules) -> Encode
     to_itself = torch.full((count + 1, count + 1), OFF_DIAGONAL, dtype=last_input.dtype, device=last_input.device)
     output, _ = run_block(blocks[-1], last_input, to_itself.fill_diagonal_(0)[None, None])
     features = model.visual_projection(vision.post_layernorm(output))[0].float()
-    height, width = (length // vision.config.patch_size for length in pixel_values.shape[-2:])
     voted = spread * (votes >= max(1, round(VOTE_SHARE * len(blocks))))
     return EncodedImage(Tokens(last_input[0], mapped, (height, width)), features, voted)
 
@@ -252,7 +250,7 @@ class TagCLIP(System):
     """
 
     title = "TagCLIP"
-    accepted = REFINEMENT_SETTINGS
+    accepted = ("pamr_steps",)
 
     def _load(self, settings: Mapping[str, Any], dtype: torch.dtype | str, device: torch.device) -> None:
         self._refinement = Refinement.choose(settings, self.has_crf)
@@ -381,7 +379,7 @@ def _prepare_images(
     for image in images:
         colors = np.array(read_rgb_image(image))
         originals.append(torch.from_numpy(colors))
-        resized = resize_to_patches(shrink_image(colors, LONGEST_SIDE), patch_size).astype(np.float32)
-        normalized = (resized / 255 - np.asarray(image_mean, np.float32)) / np.asarray(image_std, np.float32)
-        pixel_values.append(torch.from_numpy(np.moveaxis(normalized, -1, 0).copy()))
+        resized = resize_to_patches(shrink_image(colors, LONGEST_SIDE), patch_size)
+        # Contiguous, as kernels for other strides round differently.
+        pixel_values.append(normalize_colors([resized], image_mean, image_std)[0].contiguous())
     return {"pixel_values": pixel_values, "images": originals}
