@@ -6,8 +6,6 @@ named by everything that determines its result: a run that was stopped goes on, 
 computes only what it has new.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +24,7 @@ from ..running.runner import EvaluationResult, RunOptions, claim_results, descri
 from .family import VariantFamily, Work, naming_variant
 from .report import build_table_report, list_files, write_overview, write_table_report
 from .tables import AblationTable
-from .variants import AblationBase, SystemVariant, Variant, resolve_row
+from .variants import AblationBase, SystemVariant, Variant, hash_values, resolve_row
 
 __all__ = ["run_ablations"]
 
@@ -82,7 +80,7 @@ def run_ablations(
     systems = [each for each in variants.values() if isinstance(each, SystemVariant)]
     family = JoinedFamily([shared, *(SinglePredictor(_load(each, dtype, accelerator.device)) for each in systems)])
     target = Path(folder)
-    progress = [target / "progress" / _hash(run) for run in describe_runs(dataset, family, options)]
+    progress = [target / "progress" / hash_values(run)[:16] for run in describe_runs(dataset, family, options)]
     with claim_results(accelerator, target, list_files(tables)):
         results = run_family(dataset, family, progress, options, accelerator)
         if not len(results[0].counts):
@@ -114,10 +112,6 @@ def _load(variant: SystemVariant, dtype: torch.dtype, device: torch.device) -> S
         return SYSTEMS[variant.system](
             variant.model, variant.vocabulary, variant.benchmark, variant.settings, dtype, device
         )
-
-
-def _hash(description: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _gather_work(work: Work) -> dict[str, tuple[int, int]]:

@@ -10,7 +10,7 @@ from ...methods import Settings, get_method, published_systems
 from ...processing import Vocabulary
 from .tables import AblationRow, AblationTable
 
-__all__ = ["AblationBase", "SystemVariant", "Variant", "resolve_row"]
+__all__ = ["AblationBase", "SystemVariant", "Variant", "hash_values", "resolve_row"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Variant:
     @property
     def key(self) -> str:
         """Hash of all of it."""
-        return _hash([self.model, self.settings.to_json(), self.vocabulary.fingerprint])
+        return hash_values([self.model, self.settings.to_json(), self.vocabulary.fingerprint])
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class SystemVariant:
     @property
     def key(self) -> str:
         """Hash of all of it."""
-        return _hash([self.model, self.system, dict(self.settings), self.vocabulary.fingerprint, self.benchmark])
+        return hash_values([self.model, self.system, dict(self.settings), self.vocabulary.fingerprint, self.benchmark])
 
 
 def resolve_row(base: AblationBase, table: AblationTable, row: AblationRow) -> Variant | SystemVariant:
@@ -98,7 +98,8 @@ def resolve_row(base: AblationBase, table: AblationTable, row: AblationRow) -> V
     return Variant(model, get_method(method_name).settings(base.benchmark).replace(**settings), vocabulary, title)
 
 
-def _hash(content: list[Any]) -> str:
+def hash_values(content: Any) -> str:
+    """SHA-256 of JSON values."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -163,6 +163,7 @@ def claim_results(accelerator: Accelerator, folder: str | os.PathLike[str], name
                 stack.enter_context(own_results(folder, names))
             except (OSError, ValueError) as error:
                 failure[0] = error
+        # To all of them: others would wait for the main process forever.
         broadcast_object_list(failure)
         if failure[0] is not None:
             raise failure[0]
@@ -223,7 +224,7 @@ def run_family(
         SampleError: As `run_evaluation`.
     """
     options = options or RunOptions()
-    accelerator = accelerator or make_accelerator()
+    accelerator = accelerator or Accelerator()
     check_process_count(accelerator)
     num_classes = _check_classes(dataset, family)
     folders = [ProgressFolder(folder) for folder in progress_folders]
@@ -295,7 +296,7 @@ def _start_progress(
             for folder, description in zip(folders, descriptions, strict=True):
                 folder.start(description, restart=options.restart)
             outcome[1] = [folder.read(num_classes) for folder in folders]
-            token_path.touch()
+            token_path.touch()  # by which the others see whether their folder is this one
             outcome[0] = token_path.name
         except (OSError, ValueError) as error:
             outcome[2] = error
@@ -495,6 +496,7 @@ def _collect(
     device_peaks = [peak for *_, peak in reports if peak is not None]
     results = []
     for folder, done, matrix in zip(folders, before, new, strict=True):
+        # The same sum by two ways, over files and over processes.
         counts, confusion = folder.read(share.num_classes), done.confusion() + matrix
         if not np.array_equal(counts.confusion(), confusion):
             raise RuntimeError(
