@@ -186,7 +186,7 @@ def naming_variant(title: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"In {title or 'a variant'}: {error}") from error
+        raise ValueError(f"In {title}: {error}") from error
 
 
 def _load(variant: Variant, dtype: torch.dtype, device: torch.device | str) -> Loaded:
@@ -205,6 +205,7 @@ class _SharedTexts:
     def encode_texts(
         self, model: ITACLIPForSemanticSegmentation, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> torch.Tensor:
+        # The family holds its models, so no two get the same id.
         key = (id(model), input_ids.cpu().numpy().tobytes())
         if key not in self._known:
             self._known[key] = self._cache.encode_texts(model, input_ids, attention_mask)

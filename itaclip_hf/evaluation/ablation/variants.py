@@ -45,7 +45,7 @@ class Variant:
     model: str
     settings: Settings
     vocabulary: Vocabulary
-    title: str = ""
+    title: str
 
     @property
     def key(self) -> str:
@@ -70,8 +70,8 @@ class SystemVariant:
     system: str
     settings: Mapping[str, Any]
     vocabulary: Vocabulary
-    benchmark: str | None = None
-    title: str = ""
+    benchmark: str | None
+    title: str
 
     @property
     def key(self) -> str:

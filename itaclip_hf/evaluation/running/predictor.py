@@ -106,14 +106,9 @@ def describe_itaclip(
     config: ITACLIPConfig,
     processor: ITACLIPProcessor,
 ) -> dict[str, Any]:
-    """Everything but the vocabulary that determines the results of a model under a configuration.
+    """Everything but the vocabulary that determines the results of a model.
 
-    Args:
-        name: What reports call the model.
-        weights_sha256: Of `hash_weights`.
-        model: Says number format and device.
-        config: The configuration that is run, which may be another than the model's own.
-        processor: The processor that goes with it.
+    The configuration that is run may be another than the model's own, which says number format and device.
     """
     settings = Settings.of(config, processor)
     method = identify_method(settings)

@@ -205,23 +205,10 @@ def run_family(
     options: RunOptions | None = None,
     accelerator: Accelerator | None = None,
 ) -> list[EvaluationResult]:
-    """Scores a family of predictors on a dataset in one go; every process calls it with the same arguments.
+    """Scores a family of predictors on a dataset in one go, as `run_evaluation` does one.
 
-    Args:
-        dataset: Images and labels.
-        family: The methods.
-        progress_folders: One for each method. They may have come to different points; each image is predicted for
-            those methods that lack it.
-        options: How to go about it.
-        accelerator: The processes; made here if not given.
-
-    Returns:
-        The result of each method, on every process; times and memory are those of all together.
-
-    Raises:
-        ValueError: As `run_evaluation`.
-        OSError: As `run_evaluation`.
-        SampleError: As `run_evaluation`.
+    There is a progress folder for each method. They may have come to different points; each image is predicted for
+    those methods that lack it. Times and memory of the results are those of all methods together.
     """
     options = options or RunOptions()
     accelerator = accelerator or Accelerator()

@@ -56,19 +56,9 @@ def batch_source(
     process_index: int,
     num_processes: int,
 ) -> tuple["Dataset[PreparedBatch] | IterableDataset[PreparedBatch]", int | None]:
-    """The batches of one process, for a `DataLoader` with `batch_size=None`.
+    """The batches of one process, for a `DataLoader` with `batch_size=None`, and its number of images.
 
-    Args:
-        dataset: The samples.
-        prepare_images: The predictor's; must pickle.
-        batch_size: B.
-        limit: Only indices below it.
-        done: Indices that were scored before.
-        process_index: This process.
-        num_processes: N.
-
-    Returns:
-        The source, and its number of images (None for a stream).
+    Only indices below the limit come, without those that are done. Nobody knows the number of images of a stream.
     """
     if isinstance(dataset, StreamedDataset):
         return _StreamedBatches(dataset, prepare_images, batch_size, limit, done, process_index, num_processes), None

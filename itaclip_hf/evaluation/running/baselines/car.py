@@ -184,7 +184,7 @@ class CaR(System):
     def _predict_one(self, vocabulary: Vocabulary, image: np.ndarray) -> Prediction:
         shrunk = shrink_image(image, LONGEST_SIDE)
         stages = recur(self._model, self._judge, shrunk, self._texts, self._judge_texts, self.rules)
-        last = deque(stages, maxlen=1).pop()
+        last = deque(stages, maxlen=1).pop()  # masks of the others are let go
         maps, ids = last.masks, last.classes
         if vocabulary.background:
             maps, ids = add_background(maps, self.rules.background_exponent), F.pad(ids + 1, (1, 0))
@@ -204,15 +204,9 @@ def recur(
     judge_texts: torch.Tensor,
     rules: CaRRules,
 ) -> Iterator[Stage]:
-    """The stages of one image, the last of which keeps all its names.
+    """The stages of one image, (height, width, 3) uint8, the last of which keeps all its names.
 
-    Args:
-        proposer: `CLIPModel` with eager attention.
-        judge: `CLIPModel`.
-        image: (height, width, 3) uint8, RGB.
-        texts: The proposer's.
-        judge_texts: (templates, classes, dim) unit vectors.
-        rules: Thresholds and marks.
+    The judge's texts are (templates, classes, dim) unit vectors.
     """
     vision = proposer.vision_model
     resized = resize_to_patches(image, vision.config.patch_size)
@@ -256,20 +250,10 @@ def propose_maps(
 def judge_masks(
     judge: Any, image: np.ndarray, masks: torch.Tensor, text_features: torch.Tensor, rules: CaRRules
 ) -> torch.Tensor:
-    """How much each marked region looks like each name.
+    """How much the region of each mask, (names, height, width), looks like each name: (names, names), masks in rows.
 
     For each template, softmax over names of the scaled cosine; then the softmax of the sum over templates. As
-    published, the judge's image tower is run without its last block.
-
-    Args:
-        judge: `CLIPModel`.
-        image: (height, width, 3) uint8, RGB.
-        masks: (names, height, width)
-        text_features: (templates, names, dim) unit vectors.
-        rules: Threshold of the mask, and marks.
-
-    Returns:
-        (names, names): masks in rows.
+    published, the judge's image tower is run without its last block. Texts are (templates, names, dim) unit vectors.
     """
     blurred = blur_image(image) if "blur" in rules.visual_prompts else None
     features = []
@@ -301,6 +285,7 @@ def _crop_for_judge(judge: Any, images: Sequence[np.ndarray]) -> list[np.ndarray
     cropped = []
     for image in images:
         height, width = image.shape[:2]
+        # Cut off here and rounded below, as torchvision's Resize and CenterCrop do.
         size = [int(side * length / min(height, width)) for length in (width, height)]
         resized = Image.fromarray(image).resize((size[0], size[1]), Image.Resampling.BICUBIC)
         left, top = (round((length - side) / 2) for length in size)

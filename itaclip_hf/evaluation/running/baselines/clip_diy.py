@@ -106,17 +106,7 @@ def cut_windows(square: np.ndarray, window: int) -> list[np.ndarray]:
 
 
 def compare_windows(model: Any, square: np.ndarray, window: int, text_features: torch.Tensor) -> torch.Tensor:
-    """Cosines of the windows of one size with each text.
-
-    Args:
-        model: `CLIPModel` with eager attention.
-        square: (256, 256, 3) uint8.
-        window: Its side in pixels.
-        text_features: (texts, dim) unit vectors.
-
-    Returns:
-        (texts, rows, columns).
-    """
+    """Cosines of each text, (texts, dim) unit vectors, with the windows of one size: (texts, rows, columns)."""
     side = model.config.vision_config.image_size
     resized = [
         np.asarray(Image.fromarray(part).resize((side, side), Image.Resampling.BICUBIC))
@@ -139,9 +129,7 @@ def average_grids(grids: Sequence[torch.Tensor]) -> torch.Tensor:
 def weigh_by_saliency(scores: torch.Tensor, saliency: torch.Tensor) -> torch.Tensor:
     """Scores (classes, rows, columns), the background first, times what is no object there, the others times what is.
 
-    Args:
-        scores: The scores.
-        saliency: (height, width) from 0 to 1, of any size.
+    The saliency is (height, width) from 0 to 1, of any size.
     """
     is_object = F.interpolate(saliency[None, None], scores.shape[1:], mode="bilinear", align_corners=False)[0]
     return scores * torch.cat([1 - is_object, is_object.expand(len(scores) - 1, -1, -1)])

@@ -45,13 +45,7 @@ def make_pixel_values(
 
 
 def embed_images(model: Any, pixel_values: torch.Tensor, blocks_left_out: int = 0) -> torch.Tensor:
-    """The class token of each image, (images, projection_dim) unit vectors of (images, 3, side, side).
-
-    Args:
-        model: `CLIPModel` with eager attention.
-        pixel_values: Normalised, of whole patches.
-        blocks_left_out: How many of the last blocks are not run.
-    """
+    """The class token of each image, (images, projection_dim) unit vectors of (images, 3, side, side)."""
     vision = model.vision_model
     hidden_states = embed_patches(vision, pixel_values)
     for block in vision.encoder.layers[: len(vision.encoder.layers) - blocks_left_out]:

@@ -66,7 +66,7 @@ class Found:
         pixel_values = make_pixel_values(self.backbone_model, [shrunk], IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
         pixel_values = F.pad(pixel_values, (0, -width % patch_size, 0, -height % patch_size))
         grid = [length // patch_size for length in pixel_values.shape[-2:]]
-        self._keys.clear()
+        self._keys.clear()  # of a pass that failed behind the hook
         self.backbone_model(pixel_values=pixel_values, interpolate_pos_encoding=True)
         keys = self._keys.pop()[:, 1:].transpose(1, 2).unflatten(2, grid)  # without the class token
         logits = self._head(keys)

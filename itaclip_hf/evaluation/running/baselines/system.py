@@ -61,7 +61,7 @@ class System(ABC):
     prepare_images: Callable[[list[Image.Image]], Mapping[str, Any]]
     _model: Any
 
-    @torch.inference_mode(False)
+    @torch.inference_mode(False)  # weights that were made in it cannot enter the graph of Grad-CAM
     @torch.no_grad()
     def __init__(
         self,

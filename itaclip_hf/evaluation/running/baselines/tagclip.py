@@ -152,15 +152,10 @@ def score_texts(model: Any, features: torch.Tensor, text_features: torch.Tensor)
 
 
 def spread_scores(scores: torch.Tensor, attention: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Spread patch scores along attention, for each text from within the boxes where it is then above its mean.
+    """Spread scores (patches, texts) along attention (patches, patches), from within boxes.
 
-    Args:
-        scores: (patches, texts).
-        attention: (patches, patches).
-        grid: Rows and columns of patches.
-
-    Returns:
-        (patches, texts); 0 for texts whose score is the same everywhere, which have no boxes.
+    A text's boxes are where it is above its mean once it was spread; those whose score is the same everywhere have
+    none, and become 0.
     """
     maps = _stretch(attention @ scores).T.unflatten(1, grid)
     boxes = mask_boxes(maps, maps.mean((1, 2)))
@@ -194,13 +189,9 @@ def find_crops(scores: torch.Tensor, num_classes: int, grid: tuple[int, int], th
 def cut_crops(
     pixel_values: torch.Tensor, crops: Sequence[Crop], patch_size: int, side: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Crops at the tower's own size, (crops, 3, side, side), and their masks, (crops, patches) bool.
+    """Crops of (1, 3, height, width) at the tower's own size, (crops, 3, side, side), and their masks.
 
-    Args:
-        pixel_values: (1, 3, height, width), normalised.
-        crops: At least one.
-        patch_size: In pixels.
-        side: In pixels.
+    The masks are (crops, patches) bool; there must be a crop.
     """
     pixels, masks = [], []
     for crop in crops:
@@ -213,13 +204,7 @@ def cut_crops(
 
 
 def encode_crops(model: Any, pixel_values: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Class tokens (crops, projection_dim) that see no more than the masks, in all blocks.
-
-    Args:
-        model: The model.
-        pixel_values: (crops, 3, side, side).
-        masks: (crops, patches) bool.
-    """
+    """Class tokens (crops, projection_dim) that see no more than their masks, (crops, patches) bool, in all blocks."""
     hidden_states = embed_patches(model.vision_model, pixel_values)
     count, length = hidden_states.shape[:2]
     bias = torch.zeros(count, 1, length, length, dtype=hidden_states.dtype, device=hidden_states.device)
