@@ -220,6 +220,11 @@ def test_unusable_checkpoints_and_settings_are_refused(groupvit: Path, tmp_path:
     model.save_pretrained(tmp_path, state_dict=weights)
     with pytest.raises(ValueError, match=r"Expected a whole GroupViT, but .* lacks"):
         GroupViT(tmp_path, STUFF)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    write_json(tmp_path / "config.json", {**config, "projection_dim": 8})
+    with pytest.raises(ValueError, match=r"lacks 4 weights, among them text_projection\.3\.bias"):
+        GroupViT(tmp_path, STUFF)
 
 
 def evaluate(root: Path, checkpoint: Path, *more: object):
