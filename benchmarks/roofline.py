@@ -92,11 +92,11 @@ def is_fast(dtype: torch.dtype, device: torch.device) -> bool:
     return rate > FAST_SHARE * reference
 
 
-def measure_bandwidth(device: torch.device, repeats: int = 5) -> float:
+def measure_bandwidth(device: torch.device) -> float:
     """Bytes a second that a copy reads and writes."""
     source = torch.ones(COPIED_BYTES[device.type] // 4, device=device)
     target = torch.empty_like(source)
-    return 2 * COPIED_BYTES[device.type] / median_seconds(lambda: target.copy_(source), device, repeats)
+    return 2 * COPIED_BYTES[device.type] / median_seconds(lambda: target.copy_(source), device, repeats=5)
 
 
 def _measure_product(

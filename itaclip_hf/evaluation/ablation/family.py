@@ -90,10 +90,8 @@ class VariantFamily:
         self.vocabularies = tuple(variant.vocabulary for variant in variants)
         self.variants = tuple(variants)
         first = {variant.model: variant for variant in reversed(variants)}  # whose settings fit the tower, or are told
-        loaded = {name: _load(variant, dtype, device) for name, variant in first.items()}
-        self._models = {name: each.model for name, each in loaded.items()}
-        self._processors = {name: each.processor for name, each in loaded.items()}
-        self._weights_sha256 = {name: hash_weights(model) for name, model in self._models.items()}
+        self._loaded = {name: _load(variant, dtype, device) for name, variant in first.items()}
+        self._weights_sha256 = {name: hash_weights(each.model) for name, each in self._loaded.items()}
         self._queries: dict[Hashable, Queries] = {}
         self._texts = _SharedTexts()
         self._members = tuple(self._make_member(*numbered) for numbered in enumerate(variants))
@@ -150,8 +148,8 @@ class VariantFamily:
         self.work.needed.update({"window views": views * members, "last blocks": views * members})
 
     def _make_member(self, position: int, variant: Variant) -> _Member:
-        model, settings = self._models[variant.model], variant.settings
-        processor, config = copy.copy(self._processors[variant.model]), copy.deepcopy(model.config)
+        (model, processor), settings = self._loaded[variant.model], variant.settings
+        processor, config = copy.copy(processor), copy.deepcopy(model.config)
         with naming_variant(variant.title):
             settings.apply(config, processor)
         preparation = _describe_preparation(processor.image_processor)

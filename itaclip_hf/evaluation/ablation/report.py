@@ -93,7 +93,7 @@ def list_files(tables: Sequence[AblationTable]) -> list[str]:
     return [OVERVIEW_FILE, *(f"{table.name}.{kind}" for table in tables for kind in ("md", "csv", "json", "png"))]
 
 
-def write_table_report(folder: str | os.PathLike[str], report: Mapping[str, Any], plots: bool = True) -> None:
+def write_table_report(folder: str | os.PathLike[str], report: Mapping[str, Any], plots: bool) -> None:
     """Writes `NAME.md`, `NAME.csv`, `NAME.json` and, where asked for, `NAME.png`."""
     target, name = Path(folder), report["table"]
     if plots:

@@ -9,10 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["PROMPTS", "blur_image", "draw_ellipse", "prompt_visually"]
-
-PROMPTS = ("blur", "gray", "circle")
-"""In the order in which they are applied."""
+__all__ = ["blur_image", "draw_ellipse", "prompt_visually"]
 
 BLUR_LENGTH, BLUR_SIGMA = 15, 2.6
 GRAY_WEIGHTS = np.array([3735, 19235, 9798])  # of 2**15; the published code takes red for blue
@@ -31,7 +28,7 @@ def prompt_visually(
     Args:
         image: (height, width, 3) uint8, RGB.
         mask: (height, width) bool, the region; where it is empty, there is no ellipse.
-        prompts: Out of [`PROMPTS`]; their order does not matter.
+        prompts: Out of "blur", "gray" and "circle", which are applied in this order.
         blurred: What [`blur_image`] makes of the image, if that is known: many masks share it.
 
     Returns:
