@@ -8,7 +8,7 @@ and classes of one name are treated exactly as published.
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,10 +102,7 @@ class GroupViT(System):
             "resample": int(Image.Resampling.BILINEAR),
         }
 
-    def _part_batch(self, prepared: Mapping[str, Any]) -> Iterable[tuple[Any, ...]]:
-        return zip(prepared["pixel_values"], prepared["original_sizes"].tolist(), strict=True)
-
-    def _predict_one(self, vocabulary: Vocabulary, pixels: torch.Tensor, size: Sequence[int]) -> Prediction:
+    def _predict_one(self, vocabulary: Vocabulary, pixels: torch.Tensor, size: Size) -> Prediction:
         groups, features = self._encode_groups(pixels[None].to(self._model.device, self._model.dtype))
         labels, scores, least = self._claim_pixels(groups, features, size)
         if vocabulary.background:
@@ -147,7 +144,7 @@ class GroupViT(System):
         return assignment, F.normalize(features.float(), dim=-1)
 
     def _claim_pixels(
-        self, groups: torch.Tensor, features: torch.Tensor, size: Sequence[int]
+        self, groups: torch.Tensor, features: torch.Tensor, size: Size
     ) -> tuple[torch.Tensor, torch.Tensor, float]:
         """Class and probability of each pixel, (height, width), and the probability below which it is background."""
         similarity = self._model.logit_scale.float().exp().clamp(max=LARGEST_SCALE) * features @ self._text_features.T
@@ -185,7 +182,7 @@ def _prepare_images(
     image_mean: Sequence[float],
     image_std: Sequence[float],
 ) -> dict[str, Any]:
-    """`pixel_values`, a list of (3, height, width) of any sizes, and `original_sizes` (batch, 2)."""
+    """Lists: `pixel_values` (3, height, width) of any sizes, and `original_sizes`, height before width."""
     # Transformers' own processors resize differently with and without torchvision.
     pixel_values, sizes = [], []
     for image in images:
@@ -195,7 +192,7 @@ def _prepare_images(
         # Contiguous, as kernels for other strides round differently.
         pixel_values.append(normalize_colors([resized], image_mean, image_std)[0].contiguous())
         sizes.append((colors.height, colors.width))
-    return {"pixel_values": pixel_values, "original_sizes": torch.tensor(sizes)}
+    return {"pixel_values": pixel_values, "original_sizes": sizes}
 
 
 def _whole_patches(size: Size, patch_size: int, shortest_edge: int) -> Size:

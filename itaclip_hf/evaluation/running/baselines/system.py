@@ -152,8 +152,8 @@ class System(ABC):
         """Encode the words."""
 
     def _part_batch(self, prepared: Mapping[str, Any]) -> Iterable[tuple[Any, ...]]:
-        """What `_predict_one` takes of each image."""
-        return zip(prepared["images"], strict=True)
+        """What `_predict_one` takes of each image: its entries in the lists of `prepare_images`, in their order."""
+        return zip(*prepared.values(), strict=True)
 
     @abstractmethod
     def _predict_one(self, vocabulary: Vocabulary, *image: Any) -> Prediction:

@@ -11,7 +11,7 @@ are counted from the last one and patches and crops have the tower's own size.
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -272,9 +272,6 @@ class TagCLIP(System):
             **self._pixels,
             "resample": int(Image.Resampling.BICUBIC),
         }
-
-    def _part_batch(self, prepared: Mapping[str, Any]) -> Iterable[tuple[Any, ...]]:
-        return zip(prepared["pixel_values"], prepared["images"], strict=True)
 
     def _predict_one(self, vocabulary: Vocabulary, pixels: torch.Tensor, image: torch.Tensor) -> Prediction:
         pixel_values = pixels[None].to(self._model.device)
