@@ -380,6 +380,7 @@ class _Share:
                     bar.advance(len(batch.names) + len(batch.errors), self.confusion[0])
             except KeyboardInterrupt as stop:
                 where = f"{bar.done} images are scored and kept in {folders[0].folder}"
+                # SIGTERM has a type of its own.
                 raise type(stop)(f"{where}. To go on, run the same command again.") from None
             finally:  # an error or Ctrl-C loses nothing
                 unsaved.save()
@@ -511,7 +512,7 @@ def _collect(
 def _peak_memory_bytes() -> int:
     if resource is None:
         return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS, in kibibytes elsewhere
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
