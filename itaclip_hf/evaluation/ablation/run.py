@@ -77,8 +77,15 @@ def run_ablations(
     shared = VariantFamily(
         [each for each in variants.values() if isinstance(each, Variant)], dtype, accelerator.device
     )
-    systems = [each for each in variants.values() if isinstance(each, SystemVariant)]
-    family = JoinedFamily([shared, *(SinglePredictor(_load(each, dtype, accelerator.device)) for each in systems)])
+    loaded = {
+        key: _load(each, dtype, accelerator.device)
+        for key, each in variants.items()
+        if isinstance(each, SystemVariant)
+    }
+    # Those that differ in a setting which says what the system does by itself are one, with one folder of progress.
+    described = {key: hash_values([each.describe(), each.vocabulary.fingerprint]) for key, each in loaded.items()}
+    systems = {described[key]: each for key, each in loaded.items()}
+    family = JoinedFamily([shared, *map(SinglePredictor, systems.values())])
     target = Path(folder)
     progress = [target / "progress" / hash_values(run)[:16] for run in describe_runs(dataset, family, options)]
     with claim_results(accelerator, target, list_files(tables)):
@@ -86,12 +93,12 @@ def run_ablations(
         if not len(results[0].counts):
             raise ValueError("Expected images to score, but not one could be. See the problems above.")
         facts = _describe_run(base, dataset, dtype, results, _gather_work(shared.work), command)
-        keys = [*(variant.key for variant in shared.variants), *(system.key for system in systems)]
+        keys = [*(variant.key for variant in shared.variants), *systems]
         result_of = dict(zip(keys, results, strict=True))
         reports = [
             build_table_report(
                 table,
-                [result_of[variant.key] for variant in of_rows],
+                [result_of[described.get(variant.key, variant.key)] for variant in of_rows],
                 base.vocabulary.labels,
                 facts,
                 base.benchmark,
