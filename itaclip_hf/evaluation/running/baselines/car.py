@@ -31,7 +31,7 @@ from .activation_maps import (
     resize_to_patches,
 )
 from .clip_images import embed_images, make_pixel_values, shrink_image
-from .refinement import Refinement
+from .refinement import REFINEMENT_SETTINGS, Refinement
 from .system import System, encode_names, load_clip, prepare_arrays, stretch_map
 from .tagclip import choose_words, list_map_texts
 from .visual_prompts import blur_image, prompt_visually
@@ -130,7 +130,7 @@ class CaR(System):
     """
 
     title = "CaR"
-    accepted = ("second_checkpoint", "pamr_steps")
+    accepted = ("second_checkpoint", *REFINEMENT_SETTINGS)
     has_crf = True
 
     def _load(self, settings: Mapping[str, Any], dtype: torch.dtype | str, device: torch.device) -> None:

@@ -11,7 +11,10 @@ from ....methods import check_setting
 from ....modeling.query_maps import compute_refinement_matrix
 from .dense_crf import CRF_SETTINGS, has_dense_crf, refine_with_crf, shift_colors
 
-__all__ = ["Refinement"]
+__all__ = ["REFINEMENT_SETTINGS", "Refinement"]
+
+REFINEMENT_SETTINGS = ("pamr_steps",)
+"""What a system that has one accepts."""
 
 PAMR_DILATIONS = (8, 16)
 

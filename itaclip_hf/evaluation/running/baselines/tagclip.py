@@ -38,7 +38,7 @@ from .activation_maps import (
     run_blocks,
 )
 from .clip_images import normalize_colors, shrink_image
-from .refinement import Refinement
+from .refinement import REFINEMENT_SETTINGS, Refinement
 from .system import System, encode_names, load_clip
 
 __all__ = ["Rules", "TagCLIP", "TagCLIPWithCRF"]
@@ -235,7 +235,7 @@ class TagCLIP(System):
     """
 
     title = "TagCLIP"
-    accepted = ("pamr_steps",)
+    accepted = REFINEMENT_SETTINGS
 
     def _load(self, settings: Mapping[str, Any], dtype: torch.dtype | str, device: torch.device) -> None:
         self._refinement = Refinement.choose(settings, self.has_crf)
