@@ -11,7 +11,6 @@ from itaclip_hf.modeling.windows import plan_windows
 
 __all__ = [
     "EncoderWork",
-    "compute_resized_size",
     "count_encoder_work",
     "count_last_attentions",
     "split_view_flops",
@@ -76,9 +75,3 @@ def count_last_attentions(config: ITACLIPConfig) -> int:
     """Attentions of the last block: each kind of map in this block and in the intermediate ones; identity is none."""
     kinds = sum(kind != "identity" for kind in config.attention_maps)
     return kinds * (1 + len(config.intermediate_layers))
-
-
-def compute_resized_size(image_size: tuple[int, int], shortest_edge: int) -> tuple[int, int]:
-    """Size (height, width) of an image after the processor's resize to a shortest edge."""
-    factor = shortest_edge / min(image_size)
-    return int(image_size[0] * factor + 0.5), int(image_size[1] * factor + 0.5)

@@ -22,7 +22,6 @@ __all__ = [
     "can_measure_peak",
     "measure_peak",
     "median_seconds",
-    "repeat_seconds",
     "run_in_own_process",
     "synchronize",
 ]
@@ -37,8 +36,8 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def repeat_seconds(call: Callable[[], Any], device: torch.device, repeats: int, warmup: int = 1) -> list[float]:
-    """Seconds of each of several calls, after some that are not counted."""
+def median_seconds(call: Callable[[], Any], device: torch.device, repeats: int, warmup: int = 1) -> float:
+    """Median seconds of a call, after some that are not counted."""
     seconds = []
     for _ in range(warmup + repeats):
         synchronize(device)
@@ -46,12 +45,7 @@ def repeat_seconds(call: Callable[[], Any], device: torch.device, repeats: int, 
         call()
         synchronize(device)
         seconds.append(time.perf_counter() - start)
-    return seconds[warmup:]
-
-
-def median_seconds(call: Callable[[], Any], device: torch.device, repeats: int, warmup: int = 1) -> float:
-    """Median seconds of a call."""
-    return statistics.median(repeat_seconds(call, device, repeats, warmup))
+    return statistics.median(seconds[warmup:])
 
 
 class Stopwatch:

@@ -10,11 +10,10 @@ classes. Weights and libraries are in memory, and used once, before the measurem
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .measuring import Stopwatch, measure_peak, run_in_own_process, synchronize
+from .measuring import Stopwatch, measure_peak, median_seconds, run_in_own_process
 from .output import describe_machine, format_bytes, format_seconds, format_table, print_machine, save_json
 from .package_run import segment_with_package
 from .workload import DTYPES, add_model_arguments, add_output_arguments, make_workload, read_device
@@ -49,11 +48,9 @@ def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     workload = make_workload(options, DTYPES[options.dtype])
     device = workload.model.device
     with measure_peak(device) as memory:
-        synchronize(device)
-        start = time.perf_counter()
-        segment_with_package(workload, case.is_labels_only, Stopwatch(device))
-        synchronize(device)
-        seconds = time.perf_counter() - start
+        seconds = median_seconds(
+            lambda: segment_with_package(workload, case.is_labels_only, Stopwatch(device)), device, repeats=1, warmup=0
+        )
     classes = 1 + int(workload.query_classes.max())
     pixels = case.size[0] * case.size[1]
     return {

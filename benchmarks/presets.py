@@ -9,8 +9,6 @@ hits all alike. Scenes that are done are kept in the folder, so a stopped run go
 """
 
 import argparse
-import csv
-import io
 import json
 import statistics
 import sys
@@ -25,12 +23,13 @@ from numpy.typing import NDArray
 
 from demo_world.dataset import BENCHMARK_NAMES, BenchmarkName, compose_benchmark_scene, vocabulary_dict
 from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabulary
-from itaclip_hf.evaluation.metrics.comparison import bootstrap_mean_iou_difference
-from itaclip_hf.evaluation.metrics.confusion_matrix import compute_segmentation_scores, encode_pair_counts
+from itaclip_hf.evaluation.metrics.comparison import compare_counts
+from itaclip_hf.evaluation.metrics.confusion_matrix import encode_pair_counts
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.running.predictor import hash_weights
 from itaclip_hf.files import write_atomically, write_json, write_text
 from itaclip_hf.loading import load
+from itaclip_hf.markdown import format_csv
 from itaclip_hf.modeling.windows import plan_windows
 
 from .measuring import synchronize
@@ -124,7 +123,7 @@ class SceneMeasurement:
         self.model = model
         self.processor = processor
         self.settings = settings
-        self.num_classes = len(model.config.id2label)
+        self.class_names = list(model.config.id2label.values())
         self.window_size = model.config.window_size
 
     def measure(self, image: NDArray[np.uint8], truth: NDArray[np.integer[Any]]) -> dict[str, Any]:
@@ -135,7 +134,7 @@ class SceneMeasurement:
         for setting in self.settings:
             labels, seconds = self._segment(select_views(inputs, VIEW_SETS[setting.views]), setting.stride)
             reference = labels if reference is None else reference
-            codes, counts = encode_pair_counts(truth, labels.cpu().numpy(), self.num_classes)
+            codes, counts = encode_pair_counts(truth, labels.cpu().numpy(), len(self.class_names))
             results[setting.name] = {
                 "window_views": self._count_windows(inputs, setting.stride) * len(VIEW_SETS[setting.views]),
                 "seconds": seconds,
@@ -159,25 +158,24 @@ class SceneMeasurement:
         return labels, time.perf_counter() - start
 
 
-def summarise(scenes: Sequence[dict[str, Any]], settings: Sequence[Setting], num_classes: int) -> list[Point]:
+def summarise(
+    scenes: Sequence[dict[str, Any]], settings: Sequence[Setting], class_names: Sequence[str]
+) -> list[Point]:
     """Points of the curve from the results of all scenes."""
-    counts = {setting: _gather_counts(scenes, setting, num_classes) for setting in settings}
-    scores = {each: float(compute_segmentation_scores(counts[each].confusion())["mean_iou"]) for each in settings}
-    first = settings[0]
+    counts = [_gather_counts(scenes, setting, len(class_names)) for setting in settings]
     points = []
-    for setting in settings:
-        differences = _bootstrap(counts[first], counts[setting])
-        tail = (1 - CONFIDENCE) / 2
-        low, high = np.quantile(differences, [tail, 1 - tail])
+    for setting, own in zip(settings, counts, strict=True):
+        titles = (settings[0].name, setting.name)
+        comparison = compare_counts(counts[0], own, class_names, titles, REPLICATES, CONFIDENCE)
         points.append(
             Point(
                 setting,
                 scenes[0][setting.name]["window_views"],
                 statistics.median(scene[setting.name]["seconds"] for scene in scenes),
                 statistics.mean(scene[setting.name]["agreement"] for scene in scenes),
-                scores[setting],
-                scores[setting] - scores[first],
-                (float(low), float(high)),
+                comparison.mean_iou[1],
+                comparison.difference,
+                comparison.interval,
             )
         )
     return points
@@ -266,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     _check_folder(options.out, identity)
     measurement = SceneMeasurement(model, processor, settings)
-    points = summarise(_measure_scenes(options, measurement), settings, measurement.num_classes)
+    points = summarise(_measure_scenes(options, measurement), settings, measurement.class_names)
     title = f"{options.scenes} scenes of {options.world}, {options.model}, {machine['processor']}"
     _write_points(options.out, points, machine)
     print(format_points(points))
@@ -312,23 +310,10 @@ def _gather_counts(scenes: Sequence[dict[str, Any]], setting: Setting, num_class
     return ImageCounts.from_images(num_classes, images)
 
 
-def _bootstrap(first: ImageCounts, second: ImageCounts) -> NDArray[np.float64]:
-    """Differences of the mIoU, second minus first, over scenes drawn anew."""
-    intersections, unions = [], []
-    for counts in (first, second):
-        intersection, predicted, labelled = counts.areas()
-        intersections.append(intersection)
-        unions.append(predicted + labelled - intersection)
-    return bootstrap_mean_iou_difference(intersections, unions, replicates=REPLICATES)
-
-
 def _write_points(folder: Path, points: Sequence[Point], machine: dict[str, Any]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow([*Setting._fields, *Point._fields[1:6], "low", "high"])
-    for point in points:
-        writer.writerow([*point.setting, *point[1:6], *point.interval])
-    write_text(folder / "presets.csv", text.getvalue())
+    header = [*Setting._fields, *Point._fields[1:6], "low", "high"]
+    rows = [[*point.setting, *point[1:6], *point.interval] for point in points]
+    write_text(folder / "presets.csv", format_csv(header, rows))
     lines = [f"* {name}: {value}" for name, value in machine.items()]
     write_text(folder / "presets.md", "\n".join([format_points(points), "", *lines, ""]))
 

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
+from transformers.image_utils import SizeDict
 
 from itaclip_hf import ITACLIPConfig
 from itaclip_hf.methods import get_method
 from itaclip_hf.modeling.windows import choose_views_per_batch
+from itaclip_hf.processing.pixels import compute_resized_size
 
-from .arithmetic import compute_resized_size, count_encoder_work, split_view_flops
+from .arithmetic import count_encoder_work, split_view_flops
 from .measuring import median_seconds
 from .output import describe_machine, format_seconds, format_table, print_machine, save_json
 from .workload import (
@@ -90,11 +92,11 @@ def is_fast(dtype: torch.dtype, device: torch.device) -> bool:
     return rate > FAST_SHARE * reference
 
 
-def measure_bandwidth(device: torch.device, repeats: int = 5) -> float:
+def measure_bandwidth(device: torch.device) -> float:
     """Bytes a second that a copy reads and writes."""
     source = torch.ones(COPIED_BYTES[device.type] // 4, device=device)
     target = torch.empty_like(source)
-    return 2 * COPIED_BYTES[device.type] / median_seconds(lambda: target.copy_(source), device, repeats)
+    return 2 * COPIED_BYTES[device.type] / median_seconds(lambda: target.copy_(source), device, repeats=5)
 
 
 def _measure_product(
@@ -133,9 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(_format_rates(all_rates), flush=True)
     bandwidth = measure_bandwidth(device)
     print(f"\nMemory bandwidth (copy, read and written): {bandwidth / 1e9:.1f} GB/s\n")
-    resized_size = compute_resized_size(
-        options.size, get_method("itaclip").settings(options.benchmark).shortest_edge or 336
-    )
+    shortest_edge = get_method("itaclip").settings(options.benchmark).shortest_edge
+    resized_size = compute_resized_size(options.size[0], options.size[1], SizeDict(shortest_edge=shortest_edge))
     work = count_encoder_work(config, resized_size, options.views)
     print(_format_work(config, work.flops, work.windows * work.views))
     print()

@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPVisionConfig
 from transformers.utils import logging
 
 from itaclip_hf import ITACLIPConfig, ITACLIPForSemanticSegmentation, ITACLIPImageProcessor
-from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS, Benchmark
+from itaclip_hf.evaluation.data.benchmarks import BENCHMARKS
 from itaclip_hf.loading import load, resolve_checkpoint
 from itaclip_hf.methods import get_method
 from itaclip_hf.samples import SAMPLE_PHOTOS
@@ -110,22 +110,22 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
 
 
-def add_size_arguments(parser: argparse.ArgumentParser, size: str = "640x586", benchmark: str = "voc21") -> None:
+def add_size_arguments(parser: argparse.ArgumentParser, size: str = "640x586") -> None:
     """Options about the size of the work."""
     parser.add_argument(
         "--benchmark",
         choices=list(BENCHMARKS),
-        default=benchmark,
+        default="voc21",
         help="whose number of queries and settings are taken (%(default)s)",
     )
     parser.add_argument("--size", type=parse_size, default=size, metavar="WxH", help="of the picture (%(default)s)")
     parser.add_argument("--stride", type=int, default=28, help="pixels between windows (%(default)s)")
 
 
-def add_workload_arguments(parser: argparse.ArgumentParser, size: str = "640x586", benchmark: str = "voc21") -> None:
+def add_workload_arguments(parser: argparse.ArgumentParser, size: str = "640x586") -> None:
     """Options about model, picture and queries."""
     add_model_arguments(parser)
-    add_size_arguments(parser, size, benchmark)
+    add_size_arguments(parser, size)
     parser.add_argument("--image", type=Path, help="a picture (a photograph that comes with the package)")
 
 
@@ -168,7 +168,6 @@ def load_model(
 def make_workload(options: argparse.Namespace, dtype: torch.dtype) -> Workload:
     """Everything that the options of `add_workload_arguments` ask for."""
     device = read_device(options)
-    benchmark = BENCHMARKS[options.benchmark]
     settings = get_method("itaclip").settings(options.benchmark)
     model, processor = load_model(
         options.model,
@@ -186,7 +185,7 @@ def make_workload(options: argparse.Namespace, dtype: torch.dtype) -> Workload:
     processor = ITACLIPImageProcessor.from_dict({**processor.to_dict(), **fields})
     image = open_picture(options.image, options.size)
     inputs = {key: value.to(device) for key, value in processor(image, return_tensors="pt").items()}
-    query_classes = _query_classes(benchmark)
+    query_classes = torch.tensor(BENCHMARKS[options.benchmark].vocabulary().query_classes)
     height, width = inputs["image_sizes"][0].tolist()
     views = inputs["augmentation_weight"].shape[1]
     return Workload(
@@ -239,10 +238,6 @@ def open_picture(path: Path | None, size: tuple[int, int]) -> Image.Image:
     """A picture, or a photograph that comes with the package, at (height, width)."""
     with Image.open(path or SAMPLE_PHOTOS["coffee"]) as image:
         return image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BICUBIC)
-
-
-def _query_classes(benchmark: Benchmark) -> torch.Tensor:
-    return torch.tensor(benchmark.vocabulary().query_classes)
 
 
 @torch.inference_mode()

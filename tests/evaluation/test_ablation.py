@@ -307,6 +307,14 @@ def test_systems_of_their_own_stand_beside_settings_with_the_counts_of_their_eva
     assert sum(result.resumed == 3 for result in again) == len(results) == 5
 
 
+def test_a_system_with_a_setting_that_it_has_by_itself_is_computed_once(root: Path, base: AblationBase) -> None:
+    rows = (AblationRow("default", {"method": "tagclip"}), AblationRow("none", {"method": "tagclip", "pamr_steps": 0}))
+    table = AblationTable("defaults", "The same twice", (*rows, AblationRow("full")))
+    reports, results = ablate(root, base, table)
+    default, none, _ = reports[0]["rows"]
+    assert len(results) == 2 and default["mean_iou"] == none["mean_iou"]
+
+
 def test_a_system_without_its_words_or_settings_is_told_with_its_row(root: Path, base: AblationBase) -> None:
     rows = (AblationRow("full"), AblationRow("tags", {"method": "tagclip", "window_stride": 8}))
     with pytest.raises(ValueError, match=r"In row 'tags' of the table 'few': Expected settings out of pamr_steps"):

@@ -154,6 +154,12 @@ def test_groupvit_takes_any_proportions_and_sizes_in_one_batch(groupvit: Path) -
         assert torch.equal(prediction.labels, alone.labels)
 
 
+def test_groupvit_refuses_pixels_out_of_range_as_the_other_systems_do(groupvit: Path) -> None:
+    image = Image.fromarray(np.full((64, 64), 300, dtype=np.float32))
+    with pytest.raises(ValueError, match="Expected pixels between 0 and 255, but got 300 to 300"):
+        GroupViT(groupvit, OBJECTS).prepare_images([image])
+
+
 def test_an_evaluation_runs_and_its_preparation_travels_to_workers(groupvit: Path, tmp_path: Path) -> None:
     write_folders(tmp_path, num_images=3)
     vocabulary = Vocabulary(["dog", ["cat", "kitten"], "sky", "tree", "car"])
@@ -213,6 +219,11 @@ def test_unusable_checkpoints_and_settings_are_refused(groupvit: Path, tmp_path:
     weights = {name: value for name, value in model.state_dict().items() if not name.startswith("visual_projection")}
     model.save_pretrained(tmp_path, state_dict=weights)
     with pytest.raises(ValueError, match=r"Expected a whole GroupViT, but .* lacks"):
+        GroupViT(tmp_path, STUFF)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    write_json(tmp_path / "config.json", {**config, "projection_dim": 8})
+    with pytest.raises(ValueError, match=r"lacks 4 weights, among them text_projection\.3\.bias"):
         GroupViT(tmp_path, STUFF)
 
 

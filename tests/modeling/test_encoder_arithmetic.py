@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.arithmetic import compute_resized_size, count_encoder_work, split_view_flops
+from benchmarks.arithmetic import count_encoder_work, split_view_flops
 from benchmarks.encoder_products import ProductShare, make_products, measure_product_share
-from itaclip_hf import ITACLIPImageProcessor
 
 METHODS = pytest.mark.parametrize(
     "method",
@@ -47,7 +46,7 @@ def test_tower_and_its_products_take_turns_on_equal_work(tiny_model):
 
 def test_image_of_the_paper_makes_175_window_views(tiny_model):
     config = tiny_model(window_size=224, window_stride=28).config
-    assert count_encoder_work(config, compute_resized_size((586, 640), 336), views=5)[:2] == (35, 5)
+    assert count_encoder_work(config, (336, 367), views=5)[:2] == (35, 5)
 
 
 def test_small_image_is_one_window_of_its_size(tiny_model):
@@ -55,9 +54,3 @@ def test_small_image_is_one_window_of_its_size(tiny_model):
     work = count_encoder_work(config, (12, 8), views=3)
     assert work == (1, 3, sum(split_view_flops(config, (12, 8)).values()))
     assert work.flops == 3 * work.view_flops
-
-
-@pytest.mark.parametrize("size", [(586, 640), (333, 500), (375, 375)])
-def test_resized_size_is_that_of_the_image_processor(size):
-    inputs = ITACLIPImageProcessor()(torch.zeros(3, *size, dtype=torch.uint8), return_tensors="pt")
-    assert compute_resized_size(size, 336) == tuple(inputs["image_sizes"][0].tolist())

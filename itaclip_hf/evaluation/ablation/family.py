@@ -91,10 +91,8 @@ class VariantFamily:
         self.variants = tuple(variants)
         # Of those with the same weights the first is loaded: its settings fit the tower, or this is told.
         first = {variant.weights: variant for variant in reversed(variants)}
-        loaded = {weights: _load(variant, dtype, device) for weights, variant in first.items()}
-        self._models = {weights: each.model for weights, each in loaded.items()}
-        self._processors = {weights: each.processor for weights, each in loaded.items()}
-        self._weights_sha256 = {weights: hash_weights(model) for weights, model in self._models.items()}
+        self._loaded = {weights: _load(variant, dtype, device) for weights, variant in first.items()}
+        self._weights_sha256 = {weights: hash_weights(each.model) for weights, each in self._loaded.items()}
         self._queries: dict[Hashable, Queries] = {}
         self._texts = _SharedTexts()
         self._members = tuple(self._make_member(*numbered) for numbered in enumerate(variants))
@@ -153,8 +151,8 @@ class VariantFamily:
         self.work.needed.update({"window views": views * members, "last blocks": views * members})
 
     def _make_member(self, position: int, variant: Variant) -> _Member:
-        model, settings = self._models[variant.weights], variant.settings
-        processor, config = copy.copy(self._processors[variant.weights]), copy.deepcopy(model.config)
+        (model, processor), settings = self._loaded[variant.weights], variant.settings
+        processor, config = copy.copy(processor), copy.deepcopy(model.config)
         with naming_variant(variant.title):
             settings.apply(config, processor)
         preparation = _describe_preparation(processor.image_processor)
@@ -189,7 +187,7 @@ def naming_variant(title: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"In {title or 'a variant'}: {error}") from error
+        raise ValueError(f"In {title}: {error}") from error
 
 
 def _load(variant: Variant, dtype: torch.dtype, device: torch.device | str) -> Loaded:
@@ -210,6 +208,7 @@ class _SharedTexts:
     def encode_texts(
         self, model: ITACLIPForSemanticSegmentation, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> torch.Tensor:
+        # The family holds its models, so no two get the same id.
         key = (id(model), input_ids.cpu().numpy().tobytes())
         if key not in self._known:
             self._known[key] = self._cache.encode_texts(model, input_ids, attention_mask)

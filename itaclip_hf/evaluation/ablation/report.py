@@ -93,7 +93,7 @@ def list_files(tables: Sequence[AblationTable]) -> list[str]:
     return [OVERVIEW_FILE, *(f"{table.name}.{kind}" for table in tables for kind in ("md", "csv", "json", "png"))]
 
 
-def write_table_report(folder: str | os.PathLike[str], report: Mapping[str, Any], plots: bool = True) -> None:
+def write_table_report(folder: str | os.PathLike[str], report: Mapping[str, Any], plots: bool) -> None:
     """Writes `NAME.md`, `NAME.csv`, `NAME.json` and, where asked for, `NAME.png`."""
     target, name = Path(folder), report["table"]
     if plots:
@@ -106,26 +106,17 @@ def write_table_report(folder: str | os.PathLike[str], report: Mapping[str, Any]
 
 def write_overview(
     folder: str | os.PathLike[str], reports: Sequence[Mapping[str, Any]], left_out: Mapping[str, str], plots: bool
-) -> Path:
+) -> None:
     """Writes `tables.md` with all tables and, once, what holds for all of them.
 
-    Args:
-        folder: Where the tables are.
-        reports: Their contents.
-        left_out: Tables that were asked for by "all" and do not fit, and why.
-        plots: Whether there are pictures.
-
-    Returns:
-        The file.
+    `left_out` has the names of tables that were asked for by "all" and do not fit, and why.
     """
     parts = ["# Ablation tables\n", _format_facts(reports[0]["run"])]
     for report in reports:
         parts.append(f"## {escape(_heading(report))}\n\n{format_ablation(report)}{_format_picture(report, plots)}")
     if left_out:
         parts.append("\n".join(["## Left out\n", format_facts(left_out)]))
-    path = Path(folder) / OVERVIEW_FILE
-    write_text(path, "\n".join(parts))
-    return path
+    write_text(Path(folder) / OVERVIEW_FILE, "\n".join(parts))
 
 
 def format_ablation(report: Mapping[str, Any]) -> str:

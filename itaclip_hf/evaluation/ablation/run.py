@@ -6,8 +6,6 @@ named by everything that determines its result: a run that was stopped goes on, 
 computes only what it has new.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +25,7 @@ from ..running.runner import EvaluationResult, RunOptions, claim_results, descri
 from .family import VariantFamily, Work, naming_variant
 from .report import build_table_report, list_files, write_overview, write_table_report
 from .tables import AblationTable
-from .variants import AblationBase, SystemVariant, Variant, leave_out_rows, resolve_row
+from .variants import AblationBase, SystemVariant, Variant, hash_values, leave_out_rows, resolve_row
 
 __all__ = ["run_ablations"]
 
@@ -83,21 +81,28 @@ def run_ablations(
     shared = VariantFamily(
         [each for each in variants.values() if isinstance(each, Variant)], dtype, accelerator.device
     )
-    systems = [each for each in variants.values() if isinstance(each, SystemVariant)]
-    family = JoinedFamily([shared, *(SinglePredictor(_load(each, dtype, accelerator.device)) for each in systems)])
+    loaded = {
+        key: _load(each, dtype, accelerator.device)
+        for key, each in variants.items()
+        if isinstance(each, SystemVariant)
+    }
+    # Those that differ in a setting which says what the system does by itself are one, with one folder of progress.
+    described = {key: hash_values([each.describe(), each.vocabulary.fingerprint]) for key, each in loaded.items()}
+    systems = {described[key]: each for key, each in loaded.items()}
+    family = JoinedFamily([shared, *map(SinglePredictor, systems.values())])
     target = Path(folder)
-    progress = [target / "progress" / _hash(run) for run in describe_runs(dataset, family, options)]
+    progress = [target / "progress" / hash_values(run)[:16] for run in describe_runs(dataset, family, options)]
     with claim_results(accelerator, target, list_files(tables)):
         results = run_family(dataset, family, progress, options, accelerator)
         if not len(results[0].counts):
             raise ValueError("Expected images to score, but not one could be. See the problems above.")
         facts = _describe_run(base, dataset, dtype, results, _gather_work(shared.work), command)
-        keys = [*(variant.key for variant in shared.variants), *(system.key for system in systems)]
+        keys = [*(variant.key for variant in shared.variants), *systems]
         result_of = dict(zip(keys, results, strict=True))
         reports = [
             build_table_report(
                 table,
-                [result_of[variant.key] for variant in of_rows],
+                [result_of[described.get(variant.key, variant.key)] for variant in of_rows],
                 base.vocabulary.labels,
                 facts,
                 base.benchmark,
@@ -130,10 +135,6 @@ def _load(variant: SystemVariant, dtype: torch.dtype, device: torch.device) -> S
         return SYSTEMS[variant.system](
             variant.model, variant.vocabulary, variant.benchmark, variant.settings, dtype, device
         )
-
-
-def _hash(description: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _gather_work(work: Work) -> dict[str, tuple[int, int]]:

@@ -80,7 +80,7 @@ def _read_table(content: Any, default_name: str) -> AblationTable:
     if not name or not all(letter.isalnum() or letter in "-_" for letter in name):
         raise ValueError(f"Expected a `name` of letters, digits, - and _, as files get it, but got {name!r}.")
     number = table.get("number")
-    if number is not None and type(number) is not int:
+    if number is not None and type(number) is not int:  # which `True` is an instance of
         raise ValueError(f"Expected `number` to be the table's number in the paper, but got {number!r}.")
     return AblationTable(
         name,

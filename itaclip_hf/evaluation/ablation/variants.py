@@ -11,7 +11,7 @@ from ...methods import Settings, get_method, published_systems
 from ...processing import Vocabulary
 from .tables import AblationRow, AblationTable
 
-__all__ = ["AblationBase", "SystemVariant", "Variant", "leave_out_rows", "resolve_row"]
+__all__ = ["AblationBase", "SystemVariant", "Variant", "hash_values", "leave_out_rows", "resolve_row"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Variant:
     model: str
     settings: Settings
     vocabulary: Vocabulary
-    title: str = ""
+    title: str
     proxy: str | None = None
 
     @property
@@ -66,7 +66,7 @@ class Variant:
     @property
     def key(self) -> str:
         """Hash of all of it."""
-        return _hash([*self.weights, self.settings.to_json(), self.vocabulary.fingerprint])
+        return hash_values([*self.weights, self.settings.to_json(), self.vocabulary.fingerprint])
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ class SystemVariant:
     system: str
     settings: Mapping[str, Any]
     vocabulary: Vocabulary
-    benchmark: str | None = None
-    title: str = ""
+    benchmark: str | None
+    title: str
 
     @property
     def key(self) -> str:
         """Hash of all of it."""
-        return _hash([self.model, self.system, dict(self.settings), self.vocabulary.fingerprint, self.benchmark])
+        return hash_values([self.model, self.system, dict(self.settings), self.vocabulary.fingerprint, self.benchmark])
 
 
 def resolve_row(base: AblationBase, table: AblationTable, row: AblationRow) -> Variant | SystemVariant:
@@ -106,12 +106,12 @@ def resolve_row(base: AblationBase, table: AblationTable, row: AblationRow) -> V
     method_name = changes.pop("method", start)
     settings = {**(base.settings if method_name == start else {}), **changes}
     settings.pop("method", None)
-    model, proxy = settings.pop("model", base.model), settings.pop("proxy", None)
+    model = settings.pop("model", base.model)
     vocabulary = _change_background(base.vocabulary, settings.pop("background", None), table, row)
     title = f"row {row.name!r} of the table {table.name!r}"
     if method_name in published_systems():
         return SystemVariant(model, method_name, settings, vocabulary, base.benchmark, title)
-    method = get_method(method_name)
+    method, proxy = get_method(method_name), settings.pop("proxy", None)
     blocks = load_config(model).vision_config.num_hidden_layers if method.towers else None
     resolved = method.settings(base.benchmark, blocks).replace(**settings)
     return Variant(model, resolved, vocabulary, title, proxy or (base.proxy if resolved.uses_proxy else None))
@@ -147,7 +147,8 @@ def leave_out_rows(
     return replace(table, rows=tuple(row for row, _ in kept), note=note), [variant for _, variant in kept]
 
 
-def _hash(content: list[Any]) -> str:
+def hash_values(content: Any) -> str:
+    """SHA-256 of JSON values."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

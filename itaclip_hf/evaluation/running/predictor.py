@@ -106,19 +106,15 @@ def describe_itaclip(
     config: ITACLIPConfig,
     processor: ITACLIPProcessor,
 ) -> dict[str, Any]:
-    """Everything but the vocabulary that determines the results of a model under a configuration.
+    """Everything but the vocabulary that determines the results of a model.
 
-    Args:
-        name: What reports call the model.
-        weights_sha256: Of `hash_weights`.
-        model: Says number format and device.
-        config: The configuration that is run, which may be another than the model's own.
-        processor: The processor that goes with it.
+    The configuration that is run may be another than the model's own, which says number format and device.
     """
     settings = Settings.of(config, processor)
     method = identify_method(settings)
     own = Settings().held_by("config")
     values = {name: value for name, value in config.to_diff_dict().items() if name not in own}
+    # These say which words were baked in last, or where the model is from, and change no result.
     for derived in ("id2label", "label2id", "query_classes", "transformers_version", "_name_or_path"):
         values.pop(derived, None)
     return {
@@ -148,6 +144,7 @@ def hash_weights(model: torch.nn.Module, with_buffers: bool = False) -> str:
     tensors = model.state_dict() if with_buffers else dict(model.named_parameters())
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode("utf-8"))
+        # As bytes, since NumPy knows no bfloat16.
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 

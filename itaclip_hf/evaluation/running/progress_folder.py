@@ -10,7 +10,6 @@ import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -19,6 +18,8 @@ from ...files import read_json, refuse_others, remove_leftovers, write_json
 from ..metrics.image_counts import ImageCounts
 
 __all__ = ["ProgressFolder"]
+
+_ABSENT = object()  # equals no JSON value
 
 
 class ProgressFolder:
@@ -31,6 +32,7 @@ class ProgressFolder:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._settings_path = self.folder / "settings.json"
+        # A folder itself, as `locked_folder` locks it, cannot be locked on network file systems nor on Windows.
         self._lock = FileLock(str(self.folder / "lock"), timeout=0)
 
     def start(self, settings: Mapping[str, Any], restart: bool = False) -> None:
@@ -68,14 +70,6 @@ class ProgressFolder:
         """Lets other runs into the folder; the progress stays."""
         self._lock.release()
 
-    def __enter__(self) -> "ProgressFolder":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.finish()
-
     def read(self, num_classes: int) -> ImageCounts:
         """Everything scored so far, in the dataset's order.
 
@@ -109,9 +103,6 @@ class ProgressFolder:
                 f"Expected the settings with which {self.folder} was begun, but {len(changes)} changed:\n{listed}\n"
                 "Choose another `--out`, use the former settings to resume, or `--restart` to throw the progress away."
             )
-
-
-_ABSENT = object()
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

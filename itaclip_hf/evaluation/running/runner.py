@@ -13,9 +13,9 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -57,6 +57,8 @@ except ImportError:  # Windows has none
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LOG_LINES = 60.0
+
+Found = TypeVar("Found")
 
 _ScoredImage = tuple[int, str, NDArray[np.int64], NDArray[np.int64]]
 """Index, name, codes and counts of one image."""
@@ -156,17 +158,25 @@ def check_process_count(accelerator: Accelerator) -> None:
 @contextlib.contextmanager
 def claim_results(accelerator: Accelerator, folder: str | os.PathLike[str], names: Sequence[str]) -> Iterator[None]:
     """Lets the main process own the files of a folder, see `own_results`; every process raises what is wrong."""
-    failure: list[Any] = [None]
     with contextlib.ExitStack() as stack:
-        if accelerator.is_main_process:
-            try:
-                stack.enter_context(own_results(folder, names))
-            except (OSError, ValueError) as error:
-                failure[0] = error
-        broadcast_object_list(failure)
-        if failure[0] is not None:
-            raise failure[0]
+        _do_on_main_process(accelerator, lambda: stack.enter_context(own_results(folder, names)))
         yield
+
+
+def _do_on_main_process(accelerator: Accelerator, work: Callable[[], Found]) -> Found:
+    """What the main process finds, on every process, or its error."""
+    outcome: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = work()
+        except (OSError, ValueError) as error:
+            outcome[1] = error
+    # The error, too: the others would wait for a main process that has ended.
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    found: Found = outcome[0]
+    return found
 
 
 def run_evaluation(
@@ -204,26 +214,13 @@ def run_family(
     options: RunOptions | None = None,
     accelerator: Accelerator | None = None,
 ) -> list[EvaluationResult]:
-    """Scores a family of predictors on a dataset in one go; every process calls it with the same arguments.
+    """Scores a family of predictors on a dataset in one go, as `run_evaluation` does one.
 
-    Args:
-        dataset: Images and labels.
-        family: The methods.
-        progress_folders: One for each method. They may have come to different points; each image is predicted for
-            those methods that lack it.
-        options: How to go about it.
-        accelerator: The processes; made here if not given.
-
-    Returns:
-        The result of each method, on every process; times and memory are those of all together.
-
-    Raises:
-        ValueError: As `run_evaluation`.
-        OSError: As `run_evaluation`.
-        SampleError: As `run_evaluation`.
+    There is a progress folder for each method. They may have come to different points; each image is predicted for
+    those methods that lack it. Times and memory of the results are those of all methods together.
     """
     options = options or RunOptions()
-    accelerator = accelerator or make_accelerator()
+    accelerator = accelerator or Accelerator()
     check_process_count(accelerator)
     num_classes = _check_classes(dataset, family)
     folders = [ProgressFolder(folder) for folder in progress_folders]
@@ -288,22 +285,18 @@ def _start_progress(
     num_classes: int,
 ) -> list[ImageCounts]:
     """Opens the folders on the main process; all processes get what is done, or its error."""
-    token_path = folders[0].folder / f".run-{uuid.uuid4().hex[:8]}"
-    outcome: list[Any] = [None, None, None]  # token, counts done, error
-    if accelerator.is_main_process:
-        try:
-            for folder, description in zip(folders, descriptions, strict=True):
-                folder.start(description, restart=options.restart)
-            outcome[1] = [folder.read(num_classes) for folder in folders]
-            token_path.touch()
-            outcome[0] = token_path.name
-        except (OSError, ValueError) as error:
-            outcome[2] = error
-    broadcast_object_list(outcome)
-    token, before, failure = outcome
-    if failure is not None:
-        raise failure
-    sees_token = (folders[0].folder / token).exists()
+
+    def start() -> tuple[str, list[ImageCounts]]:
+        for folder, description in zip(folders, descriptions, strict=True):
+            folder.start(description, restart=options.restart)
+        done = [folder.read(num_classes) for folder in folders]
+        token = f".run-{uuid.uuid4().hex[:8]}"  # by which the others see whether their folder is this one
+        (folders[0].folder / token).touch()
+        return token, done
+
+    token, done = _do_on_main_process(accelerator, start)
+    token_path = folders[0].folder / token
+    sees_token = token_path.exists()
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         token_path.unlink()
@@ -313,7 +306,6 @@ def _start_progress(
             f"{accelerator.process_index} does not see what the main process writes there. "
             "Choose an `--out` on a file system that all machines share."
         )
-    done: list[ImageCounts] = before
     return done
 
 
@@ -388,6 +380,7 @@ class _Share:
                     bar.advance(len(batch.names) + len(batch.errors), self.confusion[0])
             except KeyboardInterrupt as stop:
                 where = f"{bar.done} images are scored and kept in {folders[0].folder}"
+                # SIGTERM has a type of its own.
                 raise type(stop)(f"{where}. To go on, run the same command again.") from None
             finally:  # an error or Ctrl-C loses nothing
                 unsaved.save()
@@ -495,6 +488,7 @@ def _collect(
     device_peaks = [peak for *_, peak in reports if peak is not None]
     results = []
     for folder, done, matrix in zip(folders, before, new, strict=True):
+        # The same sum by two ways, over files and over processes.
         counts, confusion = folder.read(share.num_classes), done.confusion() + matrix
         if not np.array_equal(counts.confusion(), confusion):
             raise RuntimeError(
@@ -518,7 +512,7 @@ def _collect(
 def _peak_memory_bytes() -> int:
     if resource is None:
         return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS, in kibibytes elsewhere
     return peak if sys.platform == "darwin" else 1024 * peak
 
 

@@ -56,19 +56,9 @@ def batch_source(
     process_index: int,
     num_processes: int,
 ) -> tuple["Dataset[PreparedBatch] | IterableDataset[PreparedBatch]", int | None]:
-    """The batches of one process, for a `DataLoader` with `batch_size=None`.
+    """The batches of one process, for a `DataLoader` with `batch_size=None`, and its number of images.
 
-    Args:
-        dataset: The samples.
-        prepare_images: The predictor's; must pickle.
-        batch_size: B.
-        limit: Only indices below it.
-        done: Indices that were scored before.
-        process_index: This process.
-        num_processes: N.
-
-    Returns:
-        The source, and its number of images (None for a stream).
+    Only indices below the limit come, without those that are done. Nobody knows the number of images of a stream.
     """
     if isinstance(dataset, StreamedDataset):
         return _StreamedBatches(dataset, prepare_images, batch_size, limit, done, process_index, num_processes), None
@@ -81,65 +71,53 @@ def batch_source(
     return _IndexedBatches(dataset, prepare_images, batches), sum(map(len, batches))
 
 
+@dataclass
 class _IndexedBatches(Dataset[PreparedBatch]):
     """Batches of samples that are reached by index."""
 
-    def __init__(
-        self, dataset: SegmentationDataset, prepare_images: PrepareImages, batches: Sequence[list[int]]
-    ) -> None:
-        self._dataset = dataset
-        self._prepare_images = prepare_images
-        self._batches = batches
+    dataset: SegmentationDataset
+    prepare_images: PrepareImages
+    batches: Sequence[list[int]]
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self.batches)
 
     def __getitem__(self, position: int) -> PreparedBatch:
-        if position >= len(self._batches):
-            raise IndexError(position)
-        loaders = [(index, functools.partial(self._dataset.load, index)) for index in self._batches[position]]
-        return _prepare_batch(loaders, self._prepare_images)
+        loaders = [(index, functools.partial(self.dataset.load, index)) for index in self.batches[position]]
+        return _prepare_batch(loaders, self.prepare_images)
 
 
+@dataclass
 class _StreamedBatches(IterableDataset[PreparedBatch]):
     """Batches of a stream; every worker reads all of it and decodes its own batches."""
 
-    def __init__(
-        self,
-        dataset: StreamedDataset,
-        prepare_images: PrepareImages,
-        batch_size: int,
-        limit: int | None,
-        done: frozenset[int],
-        process_index: int,
-        num_processes: int,
-    ) -> None:
-        self._dataset = dataset
-        self._prepare_images = prepare_images
-        self._batch_size = batch_size
-        self._limit = limit
-        self._done = done
-        self._process_index = process_index
-        self._num_processes = num_processes
+    dataset: StreamedDataset
+    prepare_images: PrepareImages
+    batch_size: int
+    limit: int | None
+    done: frozenset[int]
+    process_index: int
+    num_processes: int
 
     def __iter__(self) -> Iterator[PreparedBatch]:
         worker = get_worker_info()
         worker_index, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        mine = self._process_index + self._num_processes * worker_index
-        all_workers = self._num_processes * num_workers
+        # Numbers that leave this rest are the process's modulo N, dealt out among its workers.
+        mine = self.process_index + self.num_processes * worker_index
+        all_workers = self.num_processes * num_workers
         batch: list[tuple[int, Callable[[], Sample]]] = []
         batch_number = -1
-        for index, row in self._dataset.iterate_rows():
-            if self._limit is not None and index >= self._limit:
+        for index, row in self.dataset.iterate_rows():
+            if self.limit is not None and index >= self.limit:
                 break
-            if index // self._batch_size != batch_number:
+            if index // self.batch_size != batch_number:
                 if batch:
-                    yield _prepare_batch(batch, self._prepare_images)
-                batch, batch_number = [], index // self._batch_size
-            if batch_number % all_workers == mine and index not in self._done:
-                batch.append((index, functools.partial(self._dataset.load_row, index, row)))
+                    yield _prepare_batch(batch, self.prepare_images)
+                batch, batch_number = [], index // self.batch_size
+            if batch_number % all_workers == mine and index not in self.done:
+                batch.append((index, functools.partial(self.dataset.load_row, index, row)))
         if batch:
-            yield _prepare_batch(batch, self._prepare_images)
+            yield _prepare_batch(batch, self.prepare_images)
 
 
 def _pin(value: Any) -> Any:

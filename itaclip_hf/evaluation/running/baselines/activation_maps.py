@@ -5,6 +5,7 @@ at its own size, gradients of the last block alone, and maps spread to patches t
 the boxes around what is active. The tower has to be loaded with `attn_implementation="eager"`, which tells attention.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "resize_maps",
     "resize_to_patches",
     "run_block",
+    "run_blocks",
 ]
 
 
@@ -78,25 +80,24 @@ def run_block(
     return hidden_states + block.mlp(block.layer_norm2(hidden_states)), attention.mean(1)
 
 
-def encode_image(vision: Any, pixel_values: torch.Tensor, blocks: range) -> Tokens:
-    """Run all blocks and keep what the maps are made of.
+def run_blocks(vision: Any, pixel_values: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Block by block for one image, its input (1, 1 + patches, width) and attention (patches, patches) in float32."""
+    hidden_states = embed_patches(vision, pixel_values)
+    for block in vision.encoder.layers:
+        block_input = hidden_states
+        hidden_states, attention = run_block(block, block_input)
+        yield block_input, attention[0, 1:, 1:].float()
 
-    Args:
-        vision: Vision tower of a `CLIPModel`.
-        pixel_values: (1, 3, height, width), whole patches.
-        blocks: Those whose attention is averaged, counted from 0.
-    """
-    height, width = pixel_values.shape[-2:]
-    patch_size = vision.config.patch_size
-    hidden_states = last_input = embed_patches(vision, pixel_values)
-    attention: torch.Tensor | float = 0.0
-    for index, block in enumerate(vision.encoder.layers):
-        last_input = hidden_states
-        hidden_states, of_block = run_block(block, last_input)
+
+def encode_image(vision: Any, pixel_values: torch.Tensor, blocks: range) -> Tokens:
+    """Run all blocks on (1, 3, height, width) of whole patches, and average the attention of some, counted from 0."""
+    rows, columns = (length // vision.config.patch_size for length in pixel_values.shape[-2:])
+    attention = torch.zeros(rows * columns, rows * columns, device=pixel_values.device)
+    for index, (block_input, of_patches) in enumerate(run_blocks(vision, pixel_values)):
+        last_input = block_input
         if index in blocks:
-            attention = attention + of_block[0, 1:, 1:].float() / len(blocks)
-    assert isinstance(attention, torch.Tensor)
-    return Tokens(last_input[0], attention, (height // patch_size, width // patch_size))
+            attention += of_patches / len(blocks)
+    return Tokens(last_input[0], attention, (rows, columns))
 
 
 def compute_activation_maps(
@@ -128,12 +129,14 @@ def compute_activation_maps(
         pooled = model.visual_projection(model.vision_model.post_layernorm(hidden_states[:, 1:]).mean(1))
         cosine = F.normalize(pooled.float(), dim=-1) @ text_features.float().T
         probabilities = (model.logit_scale.detach().float().exp() * cosine)[0].softmax(-1)
+        # Probabilities one by one, as each text's gradient is needed by itself; they share the graph.
         gradients = [
             torch.autograd.grad(probability, normalized, retain_graph=True)[0][0, 1:].float().mean(0)
             for probability in probabilities[:count]
         ]
     activations = normalized.detach()[0, 1:].float()
     maps = (torch.stack(gradients) @ activations.T).relu().unflatten(1, tokens.grid)
+    # Twice as published, each layer's and then the mean of all layers, of which there is one; epsilon makes it differ.
     return normalize_maps(normalize_maps(maps, epsilon), epsilon), probabilities.detach()
 
 
@@ -145,7 +148,7 @@ def normalize_maps(maps: torch.Tensor, epsilon: float) -> torch.Tensor:
 
 def compute_affinity(attention: torch.Tensor) -> torch.Tensor:
     """How much patches belong together: attention (patches, patches), balanced, made symmetric and squared."""
-    for _ in range(3):
+    for _ in range(3):  # Sinkhorn's balancing, as far as published
         attention = attention / attention.sum(0, keepdim=True)
         attention = attention / attention.sum(1, keepdim=True)
     symmetric = (attention + attention.T) / 2
@@ -166,10 +169,12 @@ def mask_boxes(maps: torch.Tensor, threshold: float | torch.Tensor) -> torch.Ten
         (maps, rows, columns) bool.
     """
     levels = (255 * maps).to(torch.uint8).cpu().int()
+    # In double precision and cut off, as Python multiplies in the published program.
     limits = (torch.as_tensor(threshold, dtype=torch.float64).cpu() * levels.amax((1, 2))).int()
     masks = torch.zeros_like(levels, dtype=torch.bool)
     for mask, regions in zip(masks, _label_regions(levels > limits[:, None, None]), strict=True):
-        for region in regions.unique()[regions.unique() > 0]:
+        numbers = regions.unique()
+        for region in numbers[numbers > 0]:
             rows, columns = torch.where(regions == region)
             last_row, last_column = (length - 1 for length in mask.shape)
             mask[rows.min() : min(rows.max() + 1, last_row), columns.min() : min(columns.max() + 1, last_column)] = (
@@ -180,6 +185,7 @@ def mask_boxes(maps: torch.Tensor, threshold: float | torch.Tensor) -> torch.Ten
 
 def _label_regions(is_active: torch.Tensor) -> torch.Tensor:
     """Number of the 8-connected region of each patch, 0 elsewhere: (maps, rows, columns)."""
+    # float32 counts exactly to 2²⁴, and no image has as many patches.
     numbers = torch.arange(1, is_active[0].numel() + 1, dtype=torch.float32).view(is_active[0].shape) * is_active
     while True:  # the largest number of a region spreads over it
         spread = F.max_pool2d(numbers[:, None], 3, stride=1, padding=1)[:, 0] * is_active

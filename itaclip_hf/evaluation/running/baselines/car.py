@@ -30,9 +30,9 @@ from .activation_maps import (
     resize_maps,
     resize_to_patches,
 )
-from .clip_images import embed_images, normalize_colors, shrink_image
+from .clip_images import embed_images, make_pixel_values, shrink_image
 from .refinement import REFINEMENT_SETTINGS, Refinement
-from .system import System, encode_names, load_clip, prepare_arrays
+from .system import System, encode_names, load_clip, prepare_arrays, stretch_map
 from .tagclip import choose_words, list_map_texts
 from .visual_prompts import blur_image, prompt_visually
 
@@ -184,15 +184,15 @@ class CaR(System):
     def _predict_one(self, vocabulary: Vocabulary, image: np.ndarray) -> Prediction:
         shrunk = shrink_image(image, LONGEST_SIDE)
         stages = recur(self._model, self._judge, shrunk, self._texts, self._judge_texts, self.rules)
-        last = deque(stages, maxlen=1).pop()
+        last = deque(stages, maxlen=1).pop()  # masks of the others are let go
         maps, ids = last.masks, last.classes
         if vocabulary.background:
             maps, ids = add_background(maps, self.rules.background_exponent), F.pad(ids + 1, (1, 0))
         best, position = self._refinement.apply(maps, torch.tensor(shrunk)).max(0)
         labels = ids.to(position.device)[position]
         if shrunk.shape != image.shape:
-            labels = _stretch(labels, image.shape[:2], "nearest-exact").long()
-            best = _stretch(best, image.shape[:2], "bilinear")
+            labels = stretch_map(labels, image.shape[:2], "nearest-exact").long()
+            best = stretch_map(best, image.shape[:2], "bilinear")
         return Prediction(labels, best.clamp(0, 1))
 
 
@@ -204,21 +204,15 @@ def recur(
     judge_texts: torch.Tensor,
     rules: CaRRules,
 ) -> Iterator[Stage]:
-    """The stages of one image, the last of which keeps all its names.
+    """The stages of one image, (height, width, 3) uint8, the last of which keeps all its names.
 
-    Args:
-        proposer: `CLIPModel` with eager attention.
-        judge: `CLIPModel`.
-        image: (height, width, 3) uint8, RGB.
-        texts: The proposer's.
-        judge_texts: (templates, classes, dim) unit vectors.
-        rules: Thresholds and marks.
+    The judge's texts are (templates, classes, dim) unit vectors.
     """
     vision = proposer.vision_model
     resized = resize_to_patches(image, vision.config.patch_size)
     depth = len(vision.encoder.layers)
     with torch.no_grad():
-        pixel_values = normalize_colors([resized], proposer)
+        pixel_values = make_pixel_values(proposer, [resized])
         tokens = encode_image(vision, pixel_values, range(max(0, depth - AVERAGED_BLOCKS), depth))
         affinity = compute_affinity(tokens.attention)
     classes, names, before, masks_before = torch.arange(judge_texts.shape[1]), texts.bare, 0, None
@@ -256,28 +250,17 @@ def propose_maps(
 def judge_masks(
     judge: Any, image: np.ndarray, masks: torch.Tensor, text_features: torch.Tensor, rules: CaRRules
 ) -> torch.Tensor:
-    """How much each marked region looks like each name.
+    """How much the region of each mask, (names, height, width), looks like each name: (names, names), masks in rows.
 
     For each template, softmax over names of the scaled cosine; then the softmax of the sum over templates. As
-    published, the judge's image tower is run without its last block.
-
-    Args:
-        judge: `CLIPModel`.
-        image: (height, width, 3) uint8, RGB.
-        masks: (names, height, width)
-        text_features: (templates, names, dim) unit vectors.
-        rules: Threshold of the mask, and marks.
-
-    Returns:
-        (names, names): masks in rows.
+    published, the judge's image tower is run without its last block. Texts are (templates, names, dim) unit vectors.
     """
     blurred = blur_image(image) if "blur" in rules.visual_prompts else None
     features = []
     for some in masks.split(IMAGES_PER_BATCH):
         marked = [mark_mask(image, mask, rules, blurred) for mask in some.cpu()]
-        features.append(
-            embed_images(judge, normalize_colors(_crop_for_judge(judge, marked), judge), blocks_left_out=1)
-        )
+        pixel_values = make_pixel_values(judge, _crop_for_judge(judge, marked))
+        features.append(embed_images(judge, pixel_values, blocks_left_out=1))
     cosine = torch.cat(features) @ text_features.transpose(1, 2)  # (templates, masks, names)
     scores: torch.Tensor = (judge.logit_scale.float().exp() * cosine).softmax(-1).sum(0).softmax(-1)
     return scores
@@ -296,16 +279,13 @@ def keep_names(scores: torch.Tensor, threshold: float) -> torch.Tensor:
     return kept if len(kept) else scores.argmax()[None]
 
 
-def _stretch(values: torch.Tensor, size: Sequence[int], mode: str) -> torch.Tensor:
-    return F.interpolate(values[None, None].float(), tuple(size), mode=mode)[0, 0]
-
-
 def _crop_for_judge(judge: Any, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The middle square of each image at the judge's size: shortest side resized bicubically, then cropped."""
     side: int = judge.vision_model.config.image_size
     cropped = []
     for image in images:
         height, width = image.shape[:2]
+        # Cut off here and rounded below, as torchvision's Resize and CenterCrop do.
         size = [int(side * length / min(height, width)) for length in (width, height)]
         resized = Image.fromarray(image).resize((size[0], size[1]), Image.Resampling.BICUBIC)
         left, top = (round((length - side) / 2) for length in size)

@@ -18,9 +18,9 @@ from PIL import Image
 from ....processing import Vocabulary
 from ....processing.pixels import resize_image
 from ..predictor import Prediction, hash_weights
-from .clip_images import embed_images, normalize_colors
+from .clip_images import embed_images, make_pixel_values
 from .saliency import Found
-from .system import System, encode_names, load_clip, prepare_arrays
+from .system import System, encode_names, load_clip, prepare_arrays, stretch_map
 
 __all__ = ["ClipDIY", "average_grids", "compare_windows", "cut_windows", "weigh_by_saliency"]
 
@@ -81,8 +81,9 @@ class ClipDIY(System):
             if saliency is not None:
                 scores = weigh_by_saliency(scores, torch.as_tensor(saliency).to(scores))
         best, labels = scores.softmax(0).max(0)
-        height, width = image.shape[:2]
-        return Prediction(_stretch(labels, height, width).long(), _stretch(best, height, width))
+        # The published evaluation takes the nearest value with its place rounded down, which is this mode.
+        labels, best = (stretch_map(values, image.shape[:2], "nearest") for values in (labels, best))
+        return Prediction(labels.long(), best)
 
 
 def pick_best_names(grid: torch.Tensor, vocabulary: Vocabulary) -> torch.Tensor:
@@ -105,24 +106,14 @@ def cut_windows(square: np.ndarray, window: int) -> list[np.ndarray]:
 
 
 def compare_windows(model: Any, square: np.ndarray, window: int, text_features: torch.Tensor) -> torch.Tensor:
-    """Cosines of the windows of one size with each text.
-
-    Args:
-        model: `CLIPModel` with eager attention.
-        square: (256, 256, 3) uint8.
-        window: Its side in pixels.
-        text_features: (texts, dim) unit vectors.
-
-    Returns:
-        (texts, rows, columns).
-    """
+    """Cosines of each text, (texts, dim) unit vectors, with the windows of one size: (texts, rows, columns)."""
     side = model.config.vision_config.image_size
     resized = [
         np.asarray(Image.fromarray(part).resize((side, side), Image.Resampling.BICUBIC))
         for part in cut_windows(square, window)
     ]
     features = [
-        embed_images(model, normalize_colors(resized[start : start + WINDOWS_PER_BATCH], model))
+        embed_images(model, make_pixel_values(model, resized[start : start + WINDOWS_PER_BATCH]))
         for start in range(0, len(resized), WINDOWS_PER_BATCH)
     ]
     rows = round(len(resized) ** 0.5)
@@ -138,14 +129,7 @@ def average_grids(grids: Sequence[torch.Tensor]) -> torch.Tensor:
 def weigh_by_saliency(scores: torch.Tensor, saliency: torch.Tensor) -> torch.Tensor:
     """Scores (classes, rows, columns), the background first, times what is no object there, the others times what is.
 
-    Args:
-        scores: The scores.
-        saliency: (height, width) from 0 to 1, of any size.
+    The saliency is (height, width) from 0 to 1, of any size.
     """
     is_object = F.interpolate(saliency[None, None], scores.shape[1:], mode="bilinear", align_corners=False)[0]
     return scores * torch.cat([1 - is_object, is_object.expand(len(scores) - 1, -1, -1)])
-
-
-def _stretch(values: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Nearest value for each pixel, the place rounded down as the published evaluation has it."""
-    return F.interpolate(values[None, None].float(), (height, width), mode="nearest")[0, 0]

@@ -11,7 +11,7 @@ from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from .activation_maps import embed_patches, run_block
 
-__all__ = ["embed_images", "normalize_colors", "shrink_image"]
+__all__ = ["embed_images", "make_pixel_values", "normalize_colors", "shrink_image"]
 
 
 def shrink_image(image: np.ndarray, longest_edge: int) -> np.ndarray:
@@ -25,25 +25,27 @@ def shrink_image(image: np.ndarray, longest_edge: int) -> np.ndarray:
 
 
 def normalize_colors(
-    images: Sequence[np.ndarray],
+    images: Sequence[np.ndarray], mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """(height, width, 3) uint8 images of one size -> (images, 3, height, width) float32."""
+    # What is moved to the device are bytes, a quarter of the floats.
+    colors = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float() / 255
+    means, deviations = (colors.new_tensor(values)[:, None, None] for values in (mean, std))
+    return (colors - means) / deviations
+
+
+def make_pixel_values(
     model: Any,
+    images: Sequence[np.ndarray],
     mean: Sequence[float] = OPENAI_CLIP_MEAN,
     std: Sequence[float] = OPENAI_CLIP_STD,
 ) -> torch.Tensor:
-    """(height, width, 3) uint8 images of one size -> (images, 3, height, width), where and as the model takes them."""
-    colors = torch.from_numpy(np.stack(images)).to(model.device).permute(0, 3, 1, 2).float() / 255
-    means, deviations = (colors.new_tensor(values)[:, None, None] for values in (mean, std))
-    return ((colors - means) / deviations).to(model.dtype)
+    """[`normalize_colors`] on the model's device and in its number format."""
+    return normalize_colors(images, mean, std, model.device).to(model.dtype)
 
 
 def embed_images(model: Any, pixel_values: torch.Tensor, blocks_left_out: int = 0) -> torch.Tensor:
-    """The class token of each image, (images, projection_dim) unit vectors of (images, 3, side, side).
-
-    Args:
-        model: `CLIPModel` with eager attention.
-        pixel_values: Normalised, of whole patches.
-        blocks_left_out: How many of the last blocks are not run.
-    """
+    """The class token of each image, (images, projection_dim) unit vectors of (images, 3, side, side)."""
     vision = model.vision_model
     hidden_states = embed_patches(vision, pixel_values)
     for block in vision.encoder.layers[: len(vision.encoder.layers) - blocks_left_out]:

@@ -48,15 +48,9 @@ def refine_with_crf(guide: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     Returns:
         (classes, height, width) float32, sums of 1.
 
-    Raises:
-        ImportError: If the package is missing.
     """
-    try:
-        from pydensecrf import densecrf
-    except ImportError as error:
-        raise ImportError(
-            "Expected pydensecrf2 for the dense CRF, but it is not installed. Run `pip install itaclip_hf[crf]`."
-        ) from error
+    from pydensecrf import densecrf  # is there, or `Refinement` would have refused
+
     count, height, width = probabilities.shape
     unary = -np.log(np.clip(probabilities, LEAST_PROBABILITY, 1)).astype(np.float32)
     crf: Any = densecrf.DenseCRF2D(width, height, count)

@@ -8,7 +8,7 @@ and classes of one name are treated exactly as published.
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from transformers import AutoImageProcessor, AutoTokenizer, GroupViTModel, PreTr
 
 from ....loading import choose_dtype, resolve_checkpoint
 from ....methods import check_setting
-from ....processing import Vocabulary, read_image
+from ....processing import Vocabulary, read_rgb_image
 from ..predictor import Prediction
+from .clip_images import normalize_colors
 from .system import System
 
 __all__ = ["GroupViT"]
@@ -101,10 +102,7 @@ class GroupViT(System):
             "resample": int(Image.Resampling.BILINEAR),
         }
 
-    def _part_batch(self, prepared: Mapping[str, Any]) -> Iterable[tuple[Any, ...]]:
-        return zip(prepared["pixel_values"], prepared["original_sizes"].tolist(), strict=True)
-
-    def _predict_one(self, vocabulary: Vocabulary, pixels: torch.Tensor, size: Sequence[int]) -> Prediction:
+    def _predict_one(self, vocabulary: Vocabulary, pixels: torch.Tensor, size: Size) -> Prediction:
         groups, features = self._encode_groups(pixels[None].to(self._model.device, self._model.dtype))
         labels, scores, least = self._claim_pixels(groups, features, size)
         if vocabulary.background:
@@ -146,7 +144,7 @@ class GroupViT(System):
         return assignment, F.normalize(features.float(), dim=-1)
 
     def _claim_pixels(
-        self, groups: torch.Tensor, features: torch.Tensor, size: Sequence[int]
+        self, groups: torch.Tensor, features: torch.Tensor, size: Size
     ) -> tuple[torch.Tensor, torch.Tensor, float]:
         """Class and probability of each pixel, (height, width), and the probability below which it is background."""
         similarity = self._model.logit_scale.float().exp().clamp(max=LARGEST_SCALE) * features @ self._text_features.T
@@ -163,12 +161,15 @@ class GroupViT(System):
 
 def _load_complete(name: str, dtype: torch.dtype | str, device: torch.device) -> Any:
     number_format = choose_dtype(dtype, device)
-    loaded: Any = GroupViTModel.from_pretrained(name, dtype=number_format, output_loading_info=True)
+    # Without the last one, other shapes are a RuntimeError of many lines.
+    loaded: Any = GroupViTModel.from_pretrained(
+        name, dtype=number_format, output_loading_info=True, ignore_mismatched_sizes=True
+    )
     model, report = loaded
-    lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    lacking = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     if lacking:
         raise ValueError(
-            f"Expected a whole GroupViT, but {name} lacks {len(lacking)} weights, among them {lacking[0]}. Name "
+            f"Expected a whole GroupViT, but {name} lacks {len(lacking)} weights, among them {min(lacking)}. Name "
             "another checkpoint."
         )
     return model.to(device).eval()
@@ -181,17 +182,17 @@ def _prepare_images(
     image_mean: Sequence[float],
     image_std: Sequence[float],
 ) -> dict[str, Any]:
-    """`pixel_values`, a list of (3, height, width) of any sizes, and `original_sizes` (batch, 2)."""
+    """Lists: `pixel_values` (3, height, width) of any sizes, and `original_sizes`, height before width."""
     # Transformers' own processors resize differently with and without torchvision.
     pixel_values, sizes = [], []
     for image in images:
-        colors = Image.fromarray(np.moveaxis(read_image(image), 0, -1).clip(0, 255).astype(np.uint8))
-        size = _whole_patches((colors.width, colors.height), patch_size, shortest_edge)
-        resized = np.asarray(colors.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
-        normalized = (resized / 255 - np.asarray(image_mean, np.float32)) / np.asarray(image_std, np.float32)
-        pixel_values.append(torch.from_numpy(np.moveaxis(normalized, -1, 0).copy()))
+        colors = read_rgb_image(image)
+        size = _whole_patches(colors.size, patch_size, shortest_edge)
+        resized = np.asarray(colors.resize(size, Image.Resampling.BILINEAR))
+        # Contiguous, as kernels for other strides round differently.
+        pixel_values.append(normalize_colors([resized], image_mean, image_std)[0].contiguous())
         sizes.append((colors.height, colors.width))
-    return {"pixel_values": pixel_values, "original_sizes": torch.tensor(sizes)}
+    return {"pixel_values": pixel_values, "original_sizes": sizes}
 
 
 def _whole_patches(size: Size, patch_size: int, shortest_edge: int) -> Size:

@@ -14,6 +14,8 @@ from .dense_crf import CRF_SETTINGS, has_dense_crf, refine_with_crf, shift_color
 __all__ = ["REFINEMENT_SETTINGS", "Refinement"]
 
 REFINEMENT_SETTINGS = ("pamr_steps",)
+"""What a system that has one accepts."""
+
 PAMR_DILATIONS = (8, 16)
 
 
@@ -34,16 +36,16 @@ class Refinement:
         """PAMR if the settings name its steps, else what the system has by itself.
 
         Args:
-            settings: By name; of these, `REFINEMENT_SETTINGS` count.
+            settings: By name; of these, `pamr_steps` counts.
             by_crf: Whether the system has the dense CRF by itself.
 
         Raises:
             TypeError: If the steps are no whole number.
             ValueError: If they are out of range, or the dense CRF is wanted and not installed.
         """
-        for name in REFINEMENT_SETTINGS:
-            if settings.get(name) is not None:
-                return cls(steps=check_setting(name, settings[name]))
+        steps = settings.get("pamr_steps")
+        if steps is not None:
+            return cls(steps=check_setting("pamr_steps", steps))
         if not by_crf:
             return cls()
         if not has_dense_crf():

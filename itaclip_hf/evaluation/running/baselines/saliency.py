@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoModel
 from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from .clip_images import normalize_colors, shrink_image
+from .clip_images import make_pixel_values, shrink_image
 
 __all__ = ["Found"]
 
@@ -40,13 +40,13 @@ class Found:
     def __init__(self, place: str | Path, device: torch.device | str = "cpu") -> None:
         folder = Path(place)
         file, self.backbone = (folder / HEAD_FILE, str(folder)) if folder.is_dir() else (folder, BACKBONE)
-        self._weight, self._bias = (values.to(device) for values in _read_head(file))
+        self._head = _read_head(file).to(device)
         self.backbone_model: Any = AutoModel.from_pretrained(self.backbone, dtype=torch.float32).to(device).eval()
         width = getattr(self.backbone_model.config, "hidden_size", None)
-        if self._weight.shape[1] != width:
+        if self._head.in_channels != width:
             raise ValueError(
-                f"Expected a DINO vision transformer of width {self._weight.shape[1]} for {file}, but {self.backbone} "
-                f"has {width}. Put the checkpoint that goes with the file into its folder."
+                f"Expected a DINO vision transformer of width {self._head.in_channels} for {file}, but "
+                f"{self.backbone} has {width}. Put the checkpoint that goes with the file into its folder."
             )
         # The keys of the last block; Transformers has called them by both names.
         projections = [
@@ -63,33 +63,31 @@ class Found:
         patch_size = self.backbone_model.config.patch_size
         shrunk = shrink_image(image, LONGEST_EDGE)
         height, width = shrunk.shape[:2]
-        pixel_values = normalize_colors([shrunk], self.backbone_model, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        pixel_values = make_pixel_values(self.backbone_model, [shrunk], IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
         pixel_values = F.pad(pixel_values, (0, -width % patch_size, 0, -height % patch_size))
         grid = [length // patch_size for length in pixel_values.shape[-2:]]
-        self._keys.clear()
+        self._keys.clear()  # of a pass that failed behind the hook
         self.backbone_model(pixel_values=pixel_values, interpolate_pos_encoding=True)
         keys = self._keys.pop()[:, 1:].transpose(1, 2).unflatten(2, grid)  # without the class token
-        logits = F.conv2d(keys, self._weight, self._bias)
+        logits = self._head(keys)
         stretched = F.interpolate(logits, scale_factor=patch_size, mode="bilinear", align_corners=False)
         return stretched[0, 0, :height, :width].sigmoid()
 
     def state(self) -> nn.Module:
         """All weights, to be told apart by."""
-        head = nn.Conv2d(self._weight.shape[1], 1, 1)
-        head.load_state_dict({"weight": self._weight, "bias": self._bias})
-        return nn.ModuleList([self.backbone_model, head.to(self._weight.device)])
+        return nn.ModuleList([self.backbone_model, self._head])
 
 
-def _read_head(file: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight (1, width, 1, 1) and bias (1,)."""
+def _read_head(file: Path) -> nn.Conv2d:
     try:
-        head = torch.load(file, map_location="cpu", weights_only=True)["decoder"]
-        weight, bias = head["weight"].float(), head["bias"].float()
-        if weight.shape[2:] != (1, 1) or len(weight) != 1 or bias.shape != (1,):
-            raise ValueError
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        weights = torch.load(file, map_location="cpu", weights_only=True)["decoder"]
+        head = nn.Conv2d(weights["weight"].shape[1], 1, 1)
+        head.load_state_dict(weights)
+    except (
+        LookupError, TypeError, ValueError, AttributeError, RuntimeError, pickle.UnpicklingError, EOFError
+    ) as error:  # fmt: skip
         raise ValueError(
             f"Expected FOUND's {HEAD_FILE}, a layer of one output called 'decoder', but {file} is another file. Take "
             "it from data/weights of the published code."
         ) from error
-    return weight, bias
+    return head

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from ....loading import load
@@ -18,7 +19,7 @@ from ....text_cache import TextCache
 from ...data.benchmarks import get_benchmark
 from ..predictor import Prediction, hash_weights
 
-__all__ = ["System", "encode_names", "load_clip", "prepare_arrays"]
+__all__ = ["System", "encode_names", "load_clip", "prepare_arrays", "stretch_map"]
 
 Self = TypeVar("Self", bound="System")
 
@@ -60,7 +61,7 @@ class System(ABC):
     prepare_images: Callable[[list[Image.Image]], Mapping[str, Any]]
     _model: Any
 
-    @torch.inference_mode(False)
+    @torch.inference_mode(False)  # weights that were made in it cannot enter the graph of Grad-CAM
     @torch.no_grad()
     def __init__(
         self,
@@ -151,8 +152,8 @@ class System(ABC):
         """Encode the words."""
 
     def _part_batch(self, prepared: Mapping[str, Any]) -> Iterable[tuple[Any, ...]]:
-        """What `_predict_one` takes of each image."""
-        return zip(prepared["images"], strict=True)
+        """What `_predict_one` takes of each image: its entries in the lists of `prepare_images`, in their order."""
+        return zip(*prepared.values(), strict=True)
 
     @abstractmethod
     def _predict_one(self, vocabulary: Vocabulary, *image: Any) -> Prediction:
@@ -200,3 +201,8 @@ def encode_names(
 def prepare_arrays(images: list[Image.Image]) -> dict[str, Any]:
     """`images`, a list of (height, width, 3) uint8 arrays of any sizes."""
     return {"images": [np.asarray(read_rgb_image(image)) for image in images]}
+
+
+def stretch_map(values: torch.Tensor, size: tuple[int, ...], mode: str) -> torch.Tensor:
+    """A map (height, width) at another size, as float32."""
+    return F.interpolate(values[None, None].float(), size, mode=mode)[0, 0]

@@ -11,7 +11,7 @@ are counted from the last one and patches and crops have the tower's own size.
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -35,8 +35,9 @@ from .activation_maps import (
     resize_maps,
     resize_to_patches,
     run_block,
+    run_blocks,
 )
-from .clip_images import shrink_image
+from .clip_images import normalize_colors, shrink_image
 from .refinement import REFINEMENT_SETTINGS, Refinement
 from .system import System, encode_names, load_clip
 
@@ -126,14 +127,12 @@ def encode_image(model: Any, pixel_values: torch.Tensor, rules: Rules) -> Encode
     vision = model.vision_model
     blocks = vision.encoder.layers
     spreading, mapping = (range(len(blocks))[slice(*chosen)] for chosen in (rules.spread_blocks, rules.map_blocks))
-    hidden_states = last_input = embed_patches(vision, pixel_values)
-    count = hidden_states.shape[1] - 1
+    height, width = (length // vision.config.patch_size for length in pixel_values.shape[-2:])
+    count = height * width
     votes = torch.zeros(count, count, dtype=torch.int16, device=pixel_values.device)
     spread, mapped = (torch.zeros_like(votes, dtype=torch.float32) for _ in range(2))
-    for index, block in enumerate(blocks):
-        last_input = hidden_states
-        hidden_states, attention = run_block(block, last_input)
-        of_patches = attention[0, 1:, 1:].float()
+    for index, (block_input, of_patches) in enumerate(run_blocks(vision, pixel_values)):
+        last_input = block_input
         votes += of_patches > of_patches.mean()
         if index in spreading:
             spread += of_patches / len(spreading)
@@ -142,7 +141,6 @@ def encode_image(model: Any, pixel_values: torch.Tensor, rules: Rules) -> Encode
     to_itself = torch.full((count + 1, count + 1), OFF_DIAGONAL, dtype=last_input.dtype, device=last_input.device)
     output, _ = run_block(blocks[-1], last_input, to_itself.fill_diagonal_(0)[None, None])
     features = model.visual_projection(vision.post_layernorm(output))[0].float()
-    height, width = (length // vision.config.patch_size for length in pixel_values.shape[-2:])
     voted = spread * (votes >= max(1, round(VOTE_SHARE * len(blocks))))
     return EncodedImage(Tokens(last_input[0], mapped, (height, width)), features, voted)
 
@@ -154,15 +152,10 @@ def score_texts(model: Any, features: torch.Tensor, text_features: torch.Tensor)
 
 
 def spread_scores(scores: torch.Tensor, attention: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Spread patch scores along attention, for each text from within the boxes where it is then above its mean.
+    """Spread scores (patches, texts) along attention (patches, patches), from within boxes.
 
-    Args:
-        scores: (patches, texts).
-        attention: (patches, patches).
-        grid: Rows and columns of patches.
-
-    Returns:
-        (patches, texts); 0 for texts whose score is the same everywhere, which have no boxes.
+    A text's boxes are where it is above its mean once it was spread; those whose score is the same everywhere have
+    none, and become 0.
     """
     maps = _stretch(attention @ scores).T.unflatten(1, grid)
     boxes = mask_boxes(maps, maps.mean((1, 2)))
@@ -196,13 +189,9 @@ def find_crops(scores: torch.Tensor, num_classes: int, grid: tuple[int, int], th
 def cut_crops(
     pixel_values: torch.Tensor, crops: Sequence[Crop], patch_size: int, side: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Crops at the tower's own size, (crops, 3, side, side), and their masks, (crops, patches) bool.
+    """Crops of (1, 3, height, width) at the tower's own size, (crops, 3, side, side), and their masks.
 
-    Args:
-        pixel_values: (1, 3, height, width), normalised.
-        crops: At least one.
-        patch_size: In pixels.
-        side: In pixels.
+    The masks are (crops, patches) bool; there must be a crop.
     """
     pixels, masks = [], []
     for crop in crops:
@@ -215,13 +204,7 @@ def cut_crops(
 
 
 def encode_crops(model: Any, pixel_values: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Class tokens (crops, projection_dim) that see no more than the masks, in all blocks.
-
-    Args:
-        model: The model.
-        pixel_values: (crops, 3, side, side).
-        masks: (crops, patches) bool.
-    """
+    """Class tokens (crops, projection_dim) that see no more than their masks, (crops, patches) bool, in all blocks."""
     hidden_states = embed_patches(model.vision_model, pixel_values)
     count, length = hidden_states.shape[:2]
     bias = torch.zeros(count, 1, length, length, dtype=hidden_states.dtype, device=hidden_states.device)
@@ -289,9 +272,6 @@ class TagCLIP(System):
             **self._pixels,
             "resample": int(Image.Resampling.BICUBIC),
         }
-
-    def _part_batch(self, prepared: Mapping[str, Any]) -> Iterable[tuple[Any, ...]]:
-        return zip(prepared["pixel_values"], prepared["images"], strict=True)
 
     def _predict_one(self, vocabulary: Vocabulary, pixels: torch.Tensor, image: torch.Tensor) -> Prediction:
         pixel_values = pixels[None].to(self._model.device)
@@ -381,7 +361,7 @@ def _prepare_images(
     for image in images:
         colors = np.array(read_rgb_image(image))
         originals.append(torch.from_numpy(colors))
-        resized = resize_to_patches(shrink_image(colors, LONGEST_SIDE), patch_size).astype(np.float32)
-        normalized = (resized / 255 - np.asarray(image_mean, np.float32)) / np.asarray(image_std, np.float32)
-        pixel_values.append(torch.from_numpy(np.moveaxis(normalized, -1, 0).copy()))
+        resized = resize_to_patches(shrink_image(colors, LONGEST_SIDE), patch_size)
+        # Contiguous, as kernels for other strides round differently.
+        pixel_values.append(normalize_colors([resized], image_mean, image_std)[0].contiguous())
     return {"pixel_values": pixel_values, "images": originals}

@@ -9,10 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["PROMPTS", "blur_image", "draw_ellipse", "prompt_visually"]
-
-PROMPTS = ("blur", "gray", "circle")
-"""In the order in which they are applied."""
+__all__ = ["blur_image", "draw_ellipse", "prompt_visually"]
 
 BLUR_LENGTH, BLUR_SIGMA = 15, 2.6
 GRAY_WEIGHTS = np.array([3735, 19235, 9798])  # of 2**15; the published code takes red for blue
@@ -31,7 +28,7 @@ def prompt_visually(
     Args:
         image: (height, width, 3) uint8, RGB.
         mask: (height, width) bool, the region; where it is empty, there is no ellipse.
-        prompts: Out of [`PROMPTS`]; their order does not matter.
+        prompts: Out of "blur", "gray" and "circle", which are applied in this order.
         blurred: What [`blur_image`] makes of the image, if that is known: many masks share it.
 
     Returns:
@@ -51,16 +48,9 @@ def prompt_visually(
 
 
 def draw_ellipse(image: np.ndarray, centre: Point, half_axes: Point) -> np.ndarray:
-    """A red outline of one pixel, not antialiased, on a copy of (height, width, 3) uint8.
-
-    Args:
-        image: The image.
-        centre: Column and row.
-        half_axes: Half the width and half the height.
-    """
+    """A red outline of one pixel, not antialiased, on a copy of (height, width, 3) uint8; columns come before rows."""
     drawn = image.copy()
-    corners = _find_corners(centre, half_axes)
-    for start, end in itertools.pairwise(corners):
+    for start, end in itertools.pairwise(_find_corners(centre, half_axes)):
         _draw_line(drawn, start, end)
     return drawn
 
@@ -122,7 +112,7 @@ def _draw_line(image: np.ndarray, start: Point, end: Point) -> None:
     if end[long] < start[long]:
         start, end = end, start
     length, rise = end[long] - start[long], end[1 - long] - start[1 - long]
-    slope = _divide(rise << FRACTION_BITS, length | 1)
+    slope = _divide(rise << FRACTION_BITS, length | 1)  # odd as in OpenCV, so never 0
     first, other = (start[long] + HALF) >> FRACTION_BITS, start[1 - long] + HALF
     dots = [((end[0] + HALF) >> FRACTION_BITS, (end[1] + HALF) >> FRACTION_BITS)]
     for index in range((length >> FRACTION_BITS) + 1):
@@ -144,6 +134,7 @@ def _clip_line(start: Point, end: Point, largest: Point) -> tuple[Point, Point] 
             if side[axis]:
                 border = largest[axis] if side[axis] > 0 else 0
                 spans = [points[1][a] - points[0][a] for a in (0, 1)]
+                # In double precision and cut off, as OpenCV does it.
                 point[1 - axis] += int(float(border - point[axis]) * spans[1 - axis] / spans[axis])
                 point[axis] = border
     return (points[0][0], points[0][1]), (points[1][0], points[1][1])
