@@ -79,7 +79,7 @@ def _check_context_names(path: Path) -> None:
     found = {}
     for line in read_text(path).splitlines():
         number, _, name = line.partition(":")
-        if name:
+        if name and number.strip().isdecimal():
             found[int(number)] = name.strip()
     expected = get_benchmark("context59").vocabulary("none").labels
     for raw, label in zip(CONTEXT_ANNOTATION_IDS, expected, strict=True):

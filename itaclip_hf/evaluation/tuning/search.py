@@ -204,12 +204,12 @@ def search_settings(
     """
     current = SearchStep("start", start, score_all([start])[0])
     steps, gains, moves = [current], dict.fromkeys(map(tuple, blocks), float("inf")), {}
-    stale = set(gains)
+    stale = list(gains)  # in order: of a set, another block might come first in another process
     while len(steps) <= LARGEST_MOVES:
         block = max(gains, key=gains.__getitem__)
         # Where nothing is known to gain, something may have changed.
-        if stale and (gains[block] < min_gain or gains[block] <= 0):
-            block = max(stale, key=gains.__getitem__)
+        if stale and gains[block] <= 0:
+            block = stale[0]
         if block in stale:
             if "background" in block:
                 candidates = _toggle_words(current.settings, background_candidates)
@@ -219,11 +219,11 @@ def search_settings(
             gain = moves[block].mean_iou - current.mean_iou
             is_kept = gain >= min_gain and is_sure(current.settings, moves[block].settings)
             gains[block] = gain if is_kept else 0.0
-            stale.discard(block)
-        elif gains[block] > 0 and gains[block] >= min_gain:
+            stale.remove(block)
+        elif gains[block] > 0:
             current = moves[block]
             steps.append(current)
-            stale = set(gains)
+            stale = list(gains)
         else:
             break
     return steps
