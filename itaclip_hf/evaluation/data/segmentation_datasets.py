@@ -128,10 +128,11 @@ class FolderDataset:
 
     def describe(self) -> dict[str, Any]:
         """Title, number of images, hash of their names, label mapping."""
+        lines = "".join(f"{pair.name}\n" for pair in self.pairs)  # file names need not be UTF-8
         return {
             "title": self.title,
             "images": len(self.pairs),
-            "names_sha256": _hash_names(pair.name for pair in self.pairs),
+            "names_sha256": hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest(),
             "label_mapping": self.mapping.describe(),
         }
 
@@ -355,10 +356,3 @@ def _fit_orientation(image: Image.Image, label_shape: tuple[int, ...], path: str
         f"expected an image of the label map's height × width {label_shape[0]} × {label_shape[1]}, "
         f"but got {stored.height} × {stored.width}",
     )
-
-
-def _hash_names(names: Iterator[str]) -> str:
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(name.encode("utf-8") + b"\n")
-    return digest.hexdigest()
