@@ -26,7 +26,7 @@ from ...methods.settings import Settings, setting_fields
 from ...modeling import ITACLIPForSemanticSegmentation
 from ...processing import ITACLIPProcessor, Vocabulary
 from ..data.segmentation_datasets import SegmentationDataset
-from ..metrics.confusion_matrix import IGNORED
+from ..metrics.confusion_matrix import IGNORED, divide_counts
 from .samples import PixelSample, QueryBasis, TunableSettings, collect_samples, count_confusion
 
 __all__ = [
@@ -287,8 +287,7 @@ class _Resampling:
         intersection, labelled, union = (
             np.tensordot(self._weights, areas, 1) for areas in (intersection, labelled, union)
         )  # (resamplings, 2, classes)
-        iou = np.divide(intersection, union, out=np.full_like(union, np.nan), where=labelled > 0)
-        means = np.nanmean(iou, axis=-1)
+        means = np.nanmean(divide_counts(intersection, np.where(labelled > 0, union, 0)), axis=-1)
         return bool((means[:, 1] > means[:, 0]).mean() >= self._sureness)
 
 
