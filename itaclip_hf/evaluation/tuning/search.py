@@ -1,6 +1,6 @@
 """Chooses the method's free numbers and background words on a user's own few labelled images, and reports honestly.
 
-The images are split at random. On one part, encoded once (`tuning_samples`), a search looks for the settings with the
+The images are split at random. On one part, encoded once (`samples.py`), a search looks for the settings with the
 highest mIoU over the classes labelled there; the other part is not read until the search has ended. There the default
 and the chosen settings are scored by the whole pipeline, and their difference is reported with a paired confidence
 interval.
@@ -14,7 +14,7 @@ most when it was looked at last.
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -161,7 +161,8 @@ def tune_settings(
     start = read_settings(model, processor, vocabulary)
     blocks = _choose_blocks(vocabulary, processor, options)
     _check_classes(vocabulary, dataset)
-    widest = _add_background(vocabulary, options.background_candidates)
+    added = (word for word in options.background_candidates if word not in vocabulary.background)
+    widest = replace(vocabulary, background=(*vocabulary.background, *added))
     began = time.perf_counter()
     basis = QueryBasis.encode(model, processor, widest)
     collected = collect_samples(model, processor, basis, dataset, options.pixels, options.seed)
@@ -244,7 +245,7 @@ def apply_settings(
     vocabulary: Vocabulary,
     settings: TunableSettings,
 ) -> Vocabulary:
-    """Give a model and its processor settings, in place.
+    """Give a model and its processor the tuned settings, in place.
 
     Returns:
         The vocabulary with the background of the settings.
@@ -257,7 +258,7 @@ def apply_settings(
 
 
 class _Memory:
-    """Scores settings once."""
+    """Scores settings once: the current ones are candidates of every block."""
 
     def __init__(self, score_all: ScoreAll) -> None:
         self.scores: dict[TunableSettings, float] = {}
@@ -284,9 +285,10 @@ class _Resampling:
         confusions = np.stack([count_confusion([sample], self._basis, pair) for sample in self._samples])
         intersection, labelled = np.diagonal(confusions, axis1=-2, axis2=-1), confusions.sum(-1)
         union = labelled + confusions.sum(-2) - intersection
+        # (images, 2, classes) -> (resamplings, 2, classes)
         intersection, labelled, union = (
             np.tensordot(self._weights, areas, 1) for areas in (intersection, labelled, union)
-        )  # (resamplings, 2, classes)
+        )
         means = np.nanmean(divide_counts(intersection, np.where(labelled > 0, union, 0)), axis=-1)
         return bool((means[:, 1] > means[:, 0]).mean() >= self._sureness)
 
@@ -378,13 +380,6 @@ def _check_classes(vocabulary: Vocabulary, dataset: SegmentationDataset) -> None
             f"Expected as many classes in the vocabulary as in the dataset's labels ({dataset.mapping.num_classes}), "
             f"but got {len(vocabulary.labels)}. Check the vocabulary and its background."
         )
-
-
-def _add_background(vocabulary: Vocabulary, candidates: Iterable[str]) -> Vocabulary:
-    known = set(vocabulary.background)
-    return replace(
-        vocabulary, background=(*vocabulary.background, *(word for word in candidates if word not in known))
-    )
 
 
 def _note_classes(vocabulary: Vocabulary, samples: Sequence[PixelSample]) -> tuple[str, ...]:
