@@ -74,8 +74,8 @@ class Benchmark:
         kind = auxiliary_texts or self.auxiliary_texts
         content = _read_vocabulary(self.vocabulary_file)
         return Vocabulary(
-            classes=tuple(VocabularyClass(tuple(e["names"]), _auxiliary_texts(e, kind)) for e in content["classes"]),
-            background=tuple(content["background"]) if self.has_background else (),
+            classes=[VocabularyClass(entry["names"], _auxiliary_texts(entry, kind)) for entry in content["classes"]],
+            background=content["background"] if self.has_background else (),
             metadata={
                 "source": f"itaclip_hf/evaluation/data/vocabularies/{self.vocabulary_file}.json",
                 "auxiliary_texts": kind,
