@@ -3,7 +3,7 @@
 A raw id that a mapping does not know is an error of the file, never a silent guess.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,18 @@ class LabelMapping:
     def num_classes(self) -> int:
         """Number of classes that raw ids map to."""
         return max(self.class_ids.values()) + 1
+
+    def check_classes(self, labels: Sequence[str]) -> None:
+        """Makes sure that a vocabulary has a label for each class.
+
+        Raises:
+            ValueError: It has more or fewer.
+        """
+        if len(labels) != self.num_classes:
+            raise ValueError(
+                f"Expected as many classes in the vocabulary as in the dataset's labels ({self.num_classes}), but got "
+                f"{len(labels)}. Check the vocabulary and its background."
+            )
 
     def apply(self, raw: NDArray[Any]) -> NDArray[np.int32]:
         """Class ids of a raw label map.

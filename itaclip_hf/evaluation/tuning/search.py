@@ -160,7 +160,7 @@ def tune_settings(
     options = options or TuningOptions()
     start = read_settings(model, processor, vocabulary)
     blocks = _choose_blocks(vocabulary, processor, options)
-    _check_classes(vocabulary, dataset)
+    dataset.mapping.check_classes(vocabulary.labels)
     added = (word for word in options.background_candidates if word not in vocabulary.background)
     widest = replace(vocabulary, background=(*vocabulary.background, *added))
     began = time.perf_counter()
@@ -372,14 +372,6 @@ def _join_blocks(names: Sequence[str]) -> list[tuple[str, ...]]:
         if not any(name in block for block in blocks):
             blocks.append((name, partner) if partner in names else (name,))
     return blocks
-
-
-def _check_classes(vocabulary: Vocabulary, dataset: SegmentationDataset) -> None:
-    if dataset.mapping.num_classes != len(vocabulary.labels):
-        raise ValueError(
-            f"Expected as many classes in the vocabulary as in the dataset's labels ({dataset.mapping.num_classes}), "
-            f"but got {len(vocabulary.labels)}. Check the vocabulary and its background."
-        )
 
 
 def _note_classes(vocabulary: Vocabulary, samples: Sequence[PixelSample]) -> tuple[str, ...]:
