@@ -27,6 +27,7 @@ CONTEXT_ANNOTATION_IDS = (
 """Ids, among the 459 of the annotations, of the 59 classes in label order; all others are background."""
 
 _CONTEXT_ANNOTATION_COUNT = 459
+# The two names that `labels.txt` writes in one word.
 _CONTEXT_ANNOTATION_NAMES = {"tv monitor": "tvmonitor", "potted plant": "pottedplant"}
 
 

@@ -79,15 +79,6 @@ def compare_counts(
 ) -> Comparison:
     """Compares two evaluations by their counts, over the images that both have scored.
 
-    Args:
-        first: Counts of the one.
-        second: Counts of the other.
-        class_names: Of both.
-        titles: What is compared.
-        replicates: Number of resamplings.
-        level: Level of the interval.
-        seed: Of the resampling.
-
     Raises:
         ValueError: The two have no image in common, or other labels for one.
     """
@@ -112,16 +103,13 @@ def compare_counts(
 def bootstrap_mean_iou_difference(
     intersections: list[NDArray[np.int64]], unions: list[NDArray[np.int64]], replicates: int, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Differences of the mIoU (second minus first) over resampled images.
+    """(replicates,) differences of the mIoU, second minus first, over resampled images.
 
     Args:
-        intersections: (N, C) per image and class, of each evaluation.
+        intersections: (N, C) pixels by image and class, of each evaluation.
         unions: The same for unions.
         replicates: Number of resamplings.
         seed: Of the resampling.
-
-    Returns:
-        (replicates,) differences.
     """
     rng = np.random.default_rng(seed)
     num_images = len(intersections[0])

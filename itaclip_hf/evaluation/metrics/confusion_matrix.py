@@ -66,6 +66,7 @@ def count_label_pairs(
         return empty, empty, empty
     label_ids = labels.astype(np.int64, copy=False).ravel()
     prediction_ids = predictions.astype(np.int64, copy=False).ravel()
+    # From 0 on, as `IGNORED` is negative and codes must be places in an array.
     smallest = min(int(label_ids.min()), int(prediction_ids.min()))
     side = max(int(label_ids.max()), int(prediction_ids.max())) - smallest + 1
     codes = (label_ids - smallest) * side + (prediction_ids - smallest)
@@ -117,6 +118,7 @@ def decode_pair_counts(codes: NDArray[Any], counts: NDArray[Any], num_classes: i
         (C, C) matrix, rows are labels, columns predictions.
     """
     matrix = np.zeros(num_classes * num_classes, dtype=np.int64)
+    # Not `np.bincount`, which adds weights as floats.
     np.add.at(matrix, np.asarray(codes, dtype=np.int64), np.asarray(counts, dtype=np.int64))
     return matrix.reshape(num_classes, num_classes)
 

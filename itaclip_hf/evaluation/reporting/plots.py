@@ -73,7 +73,7 @@ def choose_gallery_images(image_scores: NDArray[np.float64], per_group: int = 3)
     """
     ranked = [int(n) for n in np.argsort(-image_scores, kind="stable") if not np.isnan(image_scores[n])]
     middle = max((len(ranked) - per_group) // 2, 0)
-    groups = {
+    groups = {  # an image that is in several stays in the first of them
         "best": ranked[:per_group],
         "worst": ranked[::-1][:per_group],
         "median": ranked[middle : middle + per_group],
@@ -130,15 +130,9 @@ def plot_differences(
     published: Mapping[str, Sequence[float | None]],
     title: str,
 ) -> None:
-    """Differences to a reference row with their intervals, and published ones beside them.
+    """Differences of rows to a reference row, in points of mIoU, with their intervals, and published ones beside them.
 
-    Args:
-        path: The PNG file.
-        names: Of the rows, first at the top.
-        differences: Of each row, in points of mIoU.
-        intervals: Lower and upper bound of each.
-        published: By source, the published difference of each row, None where there is none.
-        title: Its heading.
+    `published` has, by source, the published difference of each row, None where there is none.
     """
     figure, axes = _make_figure(7.0, 1.4 + 2 * _ROW_INCHES * len(names))
     _lay_out_rows(axes, names, "difference (points of mIoU)")

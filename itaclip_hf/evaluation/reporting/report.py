@@ -62,21 +62,10 @@ def build_report(
     pictures: Sequence[str] = (),
     published: Published | None = None,
 ) -> dict[str, Any]:
-    """The content of `report.json`.
+    """The content of `report.json`: JSON values, fractions in [0, 1], null for what does not occur.
 
-    Args:
-        title: What was evaluated on what.
-        result: The runner's result.
-        description: `describe_run` of the run.
-        vocabulary: The words that were used.
-        benchmark: The benchmark, where it is one.
-        command: How to run it again.
-        pictures: Files that were drawn.
-        published: The method's published figure there, which is only shown beside a run like the published one: of
-            its settings, on all images of the benchmark, with words that may be the authors'.
-
-    Returns:
-        JSON values; fractions in [0, 1], null for what does not occur.
+    `description` is that of `describe_run`. The method's published figure is only shown beside a run like the
+    published one: of its settings, on all images of the benchmark, with words that may be the authors'.
     """
     scores = compute_segmentation_scores(result.confusion)
     if published is not None and benchmark is not None:

@@ -162,16 +162,7 @@ def generate_texts(
 
 
 def build_messages(kind: TextKind, name: str, rejected: Sequence[tuple[str, str]] = ()) -> Messages:
-    """The conversation that asks for one text.
-
-    Args:
-        kind: Definitions or synonyms.
-        name: The class.
-        rejected: Earlier answers and why they were of no use.
-
-    Returns:
-        Messages with `role` and `content`.
-    """
+    """The conversation that asks for one text; `rejected` has earlier answers and why they were of no use."""
     messages = []
     question = _INSTRUCTIONS[kind]
     for term, answer in _EXAMPLES[kind]:
@@ -185,13 +176,7 @@ def build_messages(kind: TextKind, name: str, rejected: Sequence[tuple[str, str]
 
 
 def clean_answer(kind: TextKind, names: Sequence[str], answer: str, fits: Callable[[str], bool]) -> str:
-    """The usable part of an answer.
-
-    Args:
-        kind: Definitions or synonyms.
-        names: All names of the class.
-        answer: What the model wrote.
-        fits: Whether a text is short enough.
+    """The usable part of an answer about a class of these names.
 
     Raises:
         AnswerError: There is none.
@@ -215,24 +200,17 @@ def clean_answer(kind: TextKind, names: Sequence[str], answer: str, fits: Callab
 
 
 def make_length_check(tokenizer: Any, templates: Sequence[str], max_length: int = 77) -> Callable[[str], bool]:
-    """Whether a text fits CLIP's context inside the longest template.
-
-    Args:
-        tokenizer: CLIP's.
-        templates: Prompt templates with `{}` for the text.
-        max_length: Tokens, start and end included.
-    """
+    """Whether a text fits CLIP's context inside the longest template, with the tokens of start and end."""
     longest = max(templates, key=lambda template: len(tokenizer(template.format("")).input_ids))
     return lambda text: len(tokenizer(longest.format(text), truncation=False, verbose=False).input_ids) <= max_length
 
 
-def load_chat_model(name: str, options: GenerationOptions, dtype: Any = "auto", device: Any = None) -> ChatModel:
+def load_chat_model(name: str, options: GenerationOptions, device: str | None = None) -> ChatModel:
     """A chat model of Transformers' text-generation pipeline.
 
     Args:
         name: Folder or hub id.
         options: How to generate.
-        dtype: Number format.
         device: Where it runs; the first GPU or the CPU if not given.
 
     Raises:
@@ -240,7 +218,7 @@ def load_chat_model(name: str, options: GenerationOptions, dtype: Any = "auto", 
     """
     from transformers import pipeline, set_seed
 
-    generator = pipeline("text-generation", model=name, dtype=dtype, device=device)
+    generator = pipeline("text-generation", model=name, dtype="auto", device=device)
     tokenizer = generator.tokenizer
     if tokenizer is None or tokenizer.chat_template is None:
         raise ValueError(

@@ -161,15 +161,9 @@ def collect_samples(
     pixels: int,
     seed: int,
 ) -> Iterator[PixelSample]:
-    """Encode each image of a dataset once and keep values at some of its pixels.
+    """Encode each image of a dataset once and keep values at some of its pixels, drawn at random.
 
-    Args:
-        model: The model.
-        processor: Its processor.
-        basis: What to compare pixels with.
-        dataset: The images to tune on.
-        pixels: Pixels of each image; fewer if all images together would take more than 2 GiB.
-        seed: Seed of the drawing.
+    There are `pixels` of each image, fewer if all images together would take more than 2 GiB.
 
     Raises:
         SampleError: If an image or a label map cannot be used.

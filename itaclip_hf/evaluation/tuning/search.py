@@ -204,6 +204,7 @@ def search_settings(
         The start and every move.
     """
     current = SearchStep("start", start, score_all([start])[0])
+    # What each block gained when it was looked at last: 0 if too little, infinity before.
     steps, gains, moves = [current], dict.fromkeys(map(tuple, blocks), float("inf")), {}
     stale = list(gains)  # in order: of a set, another block might come first in another process
     while len(steps) <= LARGEST_MOVES:
