@@ -3,6 +3,7 @@
 Matplotlib is asked for when a picture is made, not before.
 """
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -140,7 +141,7 @@ def plot_differences(
     lows, highs = np.array(intervals).T
     axes.hlines(places, lows, highs, color="#4878a8", linewidth=1.5)
     axes.plot(differences, places, "o", color="#4878a8", label="here")
-    for (source, values), marker in zip(published.items(), "Dsv^", strict=False):
+    for (source, values), marker in zip(published.items(), itertools.cycle("Dsv^<>ph"), strict=False):
         there = [(value, place) for value, place in zip(values, places, strict=True) if value is not None]
         axes.plot(*zip(*there, strict=True), marker, color="#c44e52", mfc="none", label=f"paper, {source}")
     axes.axvline(0, color="grey", linewidth=0.8)
