@@ -141,6 +141,8 @@ def test_label_ids_out_of_range_are_named() -> None:
         mapping.apply(np.array([[0, 3, 7]], dtype=np.uint8))
     with pytest.raises(LabelIdError, match=r"but got -5, 70000\."):
         mapping.apply(np.array([[0, -5, 70000]], dtype=np.int32))
+    with pytest.raises(LabelIdError, match=r"but got -1\."):  # which is not the highest id
+        LabelMapping({0: 0, 2**16 - 1: 1}).apply(np.array([[0, -1]], dtype=np.int8))
     with pytest.raises(LabelIdError, match=r"one integer channel, but got shape \(2, 2, 3\)"):
         mapping.apply(np.zeros((2, 2, 3), dtype=np.uint8))
 
@@ -407,6 +409,8 @@ def test_texts_on_the_datasets_own_names_are_no_second_texts() -> None:
     assert texts == {"brick wall": ("rows of blocks",), "playing field": ("a lawn",)}
     with pytest.raises(ValueError, match="one text for each class, but got two for 'wall-brick'"):
         stuff.vocabulary_with({"wall-brick": "one", "brick wall": "two"}, "mine")
+    with pytest.raises(ValueError, match="one text for each class, but got two for 'wall-brick'"):
+        stuff.vocabulary_with({"wall-brick": "one", "Wall-Brick": "two"}, "mine")
     with pytest.raises(ValueError, match="but got 'wall-bricks'"):
         stuff.vocabulary_with({"wall-bricks": "one"}, "mine")
     with pytest.raises(ValueError, match="`--definitions` or `--texts`, but got both"):

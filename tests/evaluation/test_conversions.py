@@ -47,6 +47,9 @@ def test_the_list_of_names_is_held_against_the_ids(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("\n".join(lines).replace("2: aeroplane", "2: zebra"))
     with pytest.raises(ValueError, match=r"id 2 to be 'aeroplane' in .*labels\.txt, but it is 'zebra'"):
         convert_pascal_context(annotations, tmp_path / "VOC2010", tmp_path / "labels.txt", show_progress=False)
+    (tmp_path / "labels.txt").write_text("id: name")
+    with pytest.raises(ValueError, match=r"id 2 to be 'aeroplane' in .*labels\.txt, but it is None"):
+        convert_pascal_context(annotations, tmp_path / "VOC2010", tmp_path / "labels.txt", show_progress=False)
 
 
 def test_a_source_file_with_other_ids_is_named(tmp_path: Path) -> None:

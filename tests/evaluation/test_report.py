@@ -22,7 +22,7 @@ from itaclip_hf.evaluation.data.segmentation_datasets import load_benchmark_data
 from itaclip_hf.evaluation.metrics.comparison import bootstrap_mean_iou_difference
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.reporting.full_evaluation import evaluate_and_report
-from itaclip_hf.evaluation.reporting.plots import check_plotting, choose_gallery_images
+from itaclip_hf.evaluation.reporting.plots import check_plotting, choose_gallery_images, plot_differences
 from itaclip_hf.evaluation.reporting.report import format_markdown, load_report
 from itaclip_hf.evaluation.reporting.report_comparison import compare_reports, format_comparison
 from itaclip_hf.evaluation.running.runner import RunOptions
@@ -131,6 +131,13 @@ def test_a_comparison_is_the_difference_of_the_reports(root: Path) -> None:
     assert comparison.interval[0] <= comparison.difference <= comparison.interval[1]
     assert "| **mIoU** |" in format_comparison(comparison)
     assert json.dumps(comparison.to_dict())
+
+
+def test_differences_of_every_published_source_are_drawn(tmp_path: Path) -> None:
+    sources = {f"source {number}": [0.0, float(number)] for number in range(5)}
+    for published, name in ((sources, "all.png"), (dict(list(sources.items())[:4]), "four.png")):
+        plot_differences(tmp_path / name, ["a", "b"], [0.0, 1.0], [(0.0, 0.0), (0.5, 1.5)], published, "title")
+    assert (tmp_path / "all.png").read_bytes() != (tmp_path / "four.png").read_bytes()
 
 
 def test_a_comparison_with_itself_is_exactly_zero(root: Path) -> None:

@@ -1,5 +1,7 @@
 """Datasets from `datasets` tables and streams: palette ids kept, rows by name, every row once."""
 
+import os
+import sys
 from pathlib import Path
 
 import datasets
@@ -101,3 +103,12 @@ def test_folders_pair_by_name_in_subfolders_too(tmp_path: Path) -> None:
         pair_folders(tmp_path / "empty", tmp_path / "empty")
     (pair,) = pair_folders(tmp_path / "images/a/images", tmp_path / "images/a/labels")
     assert (pair.name, pair.label.name) == ("000.png", "000.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not allow such names")
+def test_file_names_of_other_bytes_than_utf_8_are_described(root: Path) -> None:
+    for kind in ("images", "labels"):
+        (root / kind / "001.png").rename(root / kind / os.fsdecode(b"\xff.png"))
+    result = run_evaluation(load_folders(root), PixelPredictor(), root / "progress", QUIET)
+    assert result.counts.names[-1] == "\udcff.png"
+    assert len(result.counts) == len(NAMES)

@@ -227,6 +227,20 @@ def test_the_largest_gain_comes_first_and_opens_the_way_for_others() -> None:
     assert steps[-1].settings.photometric_weight == 0.5
 
 
+def test_blocks_that_gain_nothing_are_looked_at_in_their_order() -> None:
+    blocks = [(name,) for name in TUNED]
+    looked_at: list[str] = []
+
+    def score(point: TunableSettings) -> float:
+        looked_at.extend(name for name in TUNED if getattr(point, name) != getattr(START, name))
+        return 0.5 + 0.1 * (point.photometric_weight == 0.5)
+
+    assert len(climb(score, blocks)) == 2
+    last = {name: place for place, name in enumerate(looked_at)}
+    others = [name for name in TUNED if name != "photometric_weight"]
+    assert sorted(others, key=last.__getitem__) == others
+
+
 def test_what_gains_too_little_is_left_alone_and_draws_change_nothing() -> None:
     steps = climb(lambda point: 0.5 + 0.001 * point.auxiliary_weight, [("auxiliary_weight",), ("area_threshold",)])
     assert [step.settings for step in steps] == [START]

@@ -74,8 +74,8 @@ class Benchmark:
         kind = auxiliary_texts or self.auxiliary_texts
         content = _read_vocabulary(self.vocabulary_file)
         return Vocabulary(
-            classes=tuple(VocabularyClass(tuple(e["names"]), _auxiliary_texts(e, kind)) for e in content["classes"]),
-            background=tuple(content["background"]) if self.has_background else (),
+            classes=[VocabularyClass(entry["names"], _auxiliary_texts(entry, kind)) for entry in content["classes"]],
+            background=content["background"] if self.has_background else (),
             metadata={
                 "source": f"itaclip_hf/evaluation/data/vocabularies/{self.vocabulary_file}.json",
                 "auxiliary_texts": kind,
@@ -92,17 +92,18 @@ class Benchmark:
         Raises:
             ValueError: A class is unknown, or comes twice.
         """
+        entries = _read_vocabulary(self.vocabulary_file)["classes"]
+        labels = {e["dataset_name"]: e["names"][0] for e in entries if "dataset_name" in e}
+        named: dict[str, str] = {}
+        for name in texts:
+            label = labels.get(name.lower(), name)
+            if label in named:
+                raise ValueError(
+                    f"Expected one text for each class, but got two for {named[label]!r}. Remove one of them."
+                )
+            named[label] = name
         names = self.vocabulary("none")
-        labels = {
-            e["dataset_name"]: e["names"][0]
-            for e in _read_vocabulary(self.vocabulary_file)["classes"]
-            if "dataset_name" in e
-        }
-        by_label = {labels.get(name.lower(), name): text for name, text in texts.items()}
-        if len(by_label) < len(texts):
-            twice = sorted(name for name in texts if labels.get(name.lower(), name) in texts.keys() - {name})
-            raise ValueError(f"Expected one text for each class, but got two for {twice[0]!r}. Remove one of them.")
-        words = names.with_auxiliary_texts(by_label)
+        words = names.with_auxiliary_texts({label: texts[name] for label, name in named.items()})
         return replace(words, metadata={**(names.metadata or {}), "auxiliary_texts": source})
 
 

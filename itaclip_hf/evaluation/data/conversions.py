@@ -27,6 +27,7 @@ CONTEXT_ANNOTATION_IDS = (
 """Ids, among the 459 of the annotations, of the 59 classes in label order; all others are background."""
 
 _CONTEXT_ANNOTATION_COUNT = 459
+# The two names that `labels.txt` writes in one word.
 _CONTEXT_ANNOTATION_NAMES = {"tv monitor": "tvmonitor", "potted plant": "pottedplant"}
 
 
@@ -79,7 +80,7 @@ def _check_context_names(path: Path) -> None:
     found = {}
     for line in read_text(path).splitlines():
         number, _, name = line.partition(":")
-        if name:
+        if name and number.strip().isdecimal():
             found[int(number)] = name.strip()
     expected = get_benchmark("context59").vocabulary("none").labels
     for raw, label in zip(CONTEXT_ANNOTATION_IDS, expected, strict=True):

@@ -56,20 +56,23 @@ class Layout:
     roots: Sequence[str] = ("",)
     advice: str = ""
 
-    def resolve(self, pattern: str, split: str) -> str:
-        """A folder or file of the layout with the split's own word filled in."""
-        return pattern.format(split=self.splits.get(split, split))
-
     def folders(self, root: Path, split: str) -> tuple[Path, Path]:
         """Folders of the images and of the label files."""
-        return root / self.resolve(self.image_folder, split), root / self.resolve(self.label_folder, split)
+        return root / self._resolve(self.image_folder, split), root / self._resolve(self.label_folder, split)
+
+    def list_path(self, root: Path, split: str) -> Path | None:
+        """The list of names, where there is to be one."""
+        return root / self._resolve(self.list_file, split) if self.list_file else None
 
     def describe(self, split: str) -> str:
         """One line that shows a user what to look for."""
-        images = f"{self.resolve(self.image_folder, split)}/NAME{self.image_suffix}"
-        labels = f"{self.resolve(self.label_folder, split)}/NAME{self.label_suffix}"
-        listed = f", names in {self.resolve(self.list_file, split)}" if self.list_file else ""
+        images = f"{self._resolve(self.image_folder, split)}/NAME{self.image_suffix}"
+        labels = f"{self._resolve(self.label_folder, split)}/NAME{self.label_suffix}"
+        listed = f", names in {self._resolve(self.list_file, split)}" if self.list_file else ""
         return f"{images} + {labels}{listed}"
+
+    def _resolve(self, pattern: str, split: str) -> str:
+        return pattern.format(split=self.splits.get(split, split))
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ def find_layout(folder: str | os.PathLike[str], layouts: Sequence[Layout], split
             for below in layout.roots if depth == 0 else filter(None, layout.roots):
                 places = [place / below for place in level]
                 searched += places
+                # By resolved path: a link to a dataset is no second place.
                 found = {root.resolve(): root for root in places if _is_present(layout, root, split)}
                 if len(found) > 1:
                     raise ValueError(_format_choice(title, list(found.values())))
@@ -137,9 +141,10 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _is_present(layout: Layout, root: Path, split: str) -> bool:
+    listed = layout.list_path(root, split)
     return (
         all(folder.is_dir() for folder in layout.folders(root, split))
-        and (layout.list_file is None or (root / layout.resolve(layout.list_file, split)).is_file())
+        and (listed is None or listed.is_file())
         # Several kinds of label files may share a folder: one of this kind must belong to an image.
         and any(pair.label.is_file() for pair in _iterate_pairs(layout, root, split))
     )
@@ -182,7 +187,7 @@ def _describe_halves(root: Path, layouts: Sequence[Layout], split: str) -> Itera
     for layout, both in zip(layouts, folders, strict=True):
         if not all(path.is_dir() for path in both):
             continue
-        listed = layout.list_file and root / layout.resolve(layout.list_file, split)
+        listed = layout.list_path(root, split)
         if listed and not listed.is_file():
             yield f"images and labels in {root}, but not the list of names {listed}"
         else:
@@ -191,15 +196,15 @@ def _describe_halves(root: Path, layouts: Sequence[Layout], split: str) -> Itera
 
 def _iterate_pairs(layout: Layout, root: Path, split: str) -> Iterator[ImageLabelPair]:
     images, labels = layout.folders(root, split)
-    for name in _names(layout, root, images, split):
+    listed = layout.list_path(root, split)
+    names = _find_names(images, layout.image_suffix) if listed is None else _read_names(listed)
+    for name in names:
         yield ImageLabelPair(name, images / (name + layout.image_suffix), labels / (name + layout.label_suffix))
 
 
-def _names(layout: Layout, root: Path, images: Path, split: str) -> list[str]:
-    if layout.list_file is not None:
-        return _read_names(root / layout.resolve(layout.list_file, split))
-    found = (path.relative_to(images).as_posix() for path in images.rglob(f"*{layout.image_suffix}"))
-    return sorted(name.removesuffix(layout.image_suffix) for name in found)
+def _find_names(folder: Path, suffix: str) -> list[str]:
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob(f"*{suffix}"))
+    return sorted(name.removesuffix(suffix) for name in found)
 
 
 def _read_names(path: Path) -> list[str]:

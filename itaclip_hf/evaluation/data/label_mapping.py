@@ -3,7 +3,7 @@
 A raw id that a mapping does not know is an error of the file, never a silent guess.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +49,7 @@ class LabelMapping:
         both = sorted(self.ignored & self.class_ids.keys())
         if both:
             raise ValueError(f"Expected a raw id to be a class or ignored, but {both} are both.")
-        table = np.full(_TABLE_SIZE, _UNKNOWN, dtype=np.int32)
+        table = np.full(_TABLE_SIZE + 1, _UNKNOWN, dtype=np.int32)  # the last entry is for all other ids
         table[list(self.ignored)] = IGNORED
         table[list(self.class_ids.keys())] = list(self.class_ids.values())
         object.__setattr__(self, "_table", table)
@@ -63,6 +63,18 @@ class LabelMapping:
     def num_classes(self) -> int:
         """Number of classes that raw ids map to."""
         return max(self.class_ids.values()) + 1
+
+    def check_classes(self, labels: Sequence[str]) -> None:
+        """Makes sure that a vocabulary has a label for each class.
+
+        Raises:
+            ValueError: It has more or fewer.
+        """
+        if len(labels) != self.num_classes:
+            raise ValueError(
+                f"Expected as many classes in the vocabulary as in the dataset's labels ({self.num_classes}), but got "
+                f"{len(labels)}. Check the vocabulary and its background."
+            )
 
     def apply(self, raw: NDArray[Any]) -> NDArray[np.int32]:
         """Class ids of a raw label map.
@@ -81,12 +93,10 @@ class LabelMapping:
                 f"Expected a label map of one integer channel, but got shape {raw.shape} of {raw.dtype}. "
                 "Save class ids as palette or greyscale PNG."
             )
-        raw = raw.astype(np.uint8) if raw.dtype.kind == "b" else raw  # a boolean array would select instead of look up
-        clipped = np.where((raw < 0) | (raw >= _TABLE_SIZE), _TABLE_SIZE - 1, raw) if raw.dtype.itemsize > 1 else raw
-        mapped = self._table[clipped]
+        # What lies outside the table comes to its last entry, from both sides. As int64, because a boolean array would
+        # select instead of look up, and the lookup is fastest so.
+        mapped = self._table[np.clip(raw.astype(np.int64), -1, _TABLE_SIZE)]
         unknown = mapped == _UNKNOWN
-        if raw.dtype.itemsize > 1:
-            unknown |= clipped != raw
         if unknown.any():
             raise LabelIdError(f"Expected {self._describe()}, but got {_shorten(np.unique(raw[unknown]).tolist())}.")
         return mapped

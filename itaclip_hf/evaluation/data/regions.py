@@ -24,7 +24,7 @@ class DatasetWithRegions:
     place: str
 
     def __post_init__(self) -> None:
-        open_regions(self.place)
+        open_regions(self.place)  # a wrong place is told before the work
 
     @property
     def title(self) -> str:

@@ -36,6 +36,10 @@ __all__ = [
 ]
 
 
+_FILE_TYPES = (Path, io.BytesIO)
+"""What is decoded; other values are pixels or ids themselves."""
+
+
 class SampleError(ValueError):
     """Something is wrong with one sample.
 
@@ -128,10 +132,11 @@ class FolderDataset:
 
     def describe(self) -> dict[str, Any]:
         """Title, number of images, hash of their names, label mapping."""
+        lines = "".join(f"{pair.name}\n" for pair in self.pairs)  # file names need not be UTF-8
         return {
             "title": self.title,
             "images": len(self.pairs),
-            "names_sha256": _hash_names(pair.name for pair in self.pairs),
+            "names_sha256": hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest(),
             "label_mapping": self.mapping.describe(),
         }
 
@@ -282,34 +287,27 @@ def _undecoded(table: Any, columns: tuple[str, str]) -> Any:
 def _sample_from_row(
     index: int, row: Mapping[str, Any], columns: tuple[str, str], mapping: LabelMapping, title: str
 ) -> Sample:
-    image_value, label_value = (row[column] for column in columns)
-    image_path, label_path = (
-        _value_path(value, f"{title}, row {index}, column {column}")
-        for value, column in zip((image_value, label_value), columns, strict=True)
+    (image_source, image_path), (label_source, label_path) = (
+        _find_source(what, row[column], f"{title}, row {index}, column {column}")
+        for what, column in zip(("image", "label"), columns, strict=True)
     )
-    for kind, value, path in (
-        ("missing image", image_value, image_path),
-        ("missing label", label_value, label_path),
-    ):
-        if value is None:
-            raise SampleError(kind, path, "expected a value, but there is none")
-    labels = _read_labels(
-        _value_source(label_value) if isinstance(label_value, Mapping) else label_value, mapping, label_path
-    )
-    if isinstance(image_value, Mapping):
-        image = _read_file("image", _value_source(image_value), image_path)
+    labels = _read_labels(label_source, mapping, label_path)
+    if isinstance(image_source, _FILE_TYPES):
+        image = _read_file("image", image_source, image_path)
     else:
-        image = _image_from_array(np.asarray(image_value), image_path)
+        image = _image_from_array(np.asarray(image_source), image_path)
     return Sample(index, f"{index:08d}", _fit_orientation(image, labels.shape, image_path), labels)
 
 
-def _value_path(value: Any, default: str) -> str:
-    path = value.get("path") if isinstance(value, Mapping) else None
-    return f"{default} ({path})" if path else default
-
-
-def _value_source(value: Mapping[str, Any]) -> Path | io.BytesIO:
-    return io.BytesIO(value["bytes"]) if value.get("bytes") is not None else Path(value["path"])
+def _find_source(what: str, value: Any, place: str) -> tuple[Any, str]:
+    """What a value of a row is read from, its file or itself, and what errors call it."""
+    if value is None:
+        raise SampleError(f"missing {what}", place, "expected a value, but there is none")
+    if not isinstance(value, Mapping):
+        return value, place
+    path, content = value.get("path"), value.get("bytes")
+    source = Path(value["path"]) if content is None else io.BytesIO(content)
+    return source, f"{place} ({path})" if path else place
 
 
 def _image_from_array(array: NDArray[Any], path: str) -> Image.Image:
@@ -330,13 +328,12 @@ def _read_file(what: str, source: Any, path: str | os.PathLike[str]) -> Image.Im
 
 def _read_labels(source: Any, mapping: LabelMapping, path: str | os.PathLike[str]) -> NDArray[np.int32]:
     """Class ids of a label map: of a file in any of its formats, or of integers as they are."""
-    is_file = isinstance(source, Path | io.BytesIO)
+    if isinstance(source, _FILE_TYPES):
+        source = _read_file("label", source, path)
     try:
-        return mapping.apply(np.asarray(_read_file("label", source, path) if is_file else source))
+        return mapping.apply(np.asarray(source))
     except LabelIdError as error:
         raise SampleError("label id", path, str(error)) from None
-    except SampleError:
-        raise
     except ValueError as error:  # rows of different lengths
         raise SampleError("unreadable label", path, str(error)) from None
 
@@ -355,10 +352,3 @@ def _fit_orientation(image: Image.Image, label_shape: tuple[int, ...], path: str
         f"expected an image of the label map's height × width {label_shape[0]} × {label_shape[1]}, "
         f"but got {stored.height} × {stored.width}",
     )
-
-
-def _hash_names(names: Iterator[str]) -> str:
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(name.encode("utf-8") + b"\n")
-    return digest.hexdigest()

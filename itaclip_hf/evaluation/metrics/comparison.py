@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .confusion_matrix import divide_counts
 from .image_counts import ImageCounts
 
 __all__ = ["Comparison", "bootstrap_mean_iou_difference", "compare_counts"]
@@ -78,30 +79,18 @@ def compare_counts(
 ) -> Comparison:
     """Compares two evaluations by their counts, over the images that both have scored.
 
-    Args:
-        first: Counts of the one.
-        second: Counts of the other.
-        class_names: Of both.
-        titles: What is compared.
-        replicates: Number of resamplings.
-        level: Level of the interval.
-        seed: Of the resampling.
-
     Raises:
         ValueError: The two have no image in common, or other labels for one.
     """
-    areas = _align(first, second)
-    intersections = [intersection for intersection, _ in areas]
-    unions = [union for _, union in areas]
+    intersections, unions = _align(first, second)
     differences = bootstrap_mean_iou_difference(intersections, unions, replicates=replicates, seed=seed)
     tail = (1 - level) / 2
-    class_iou = np.stack([_iou(i.sum(axis=0), u.sum(axis=0)) for i, u in zip(intersections, unions, strict=True)])
-    means = [float(np.nanmean(iou)) for iou in class_iou]
+    class_iou = divide_counts(np.sum(intersections, axis=1), np.sum(unions, axis=1))
     low, high = np.quantile(differences, [tail, 1 - tail])
     return Comparison(
         titles=titles,
         num_images=len(intersections[0]),
-        mean_iou=(means[0], means[1]),
+        mean_iou=(float(np.nanmean(class_iou[0])), float(np.nanmean(class_iou[1]))),
         interval=(float(low), float(high)),
         level=level,
         share_better=float((differences > 0).mean()),
@@ -114,54 +103,48 @@ def compare_counts(
 def bootstrap_mean_iou_difference(
     intersections: list[NDArray[np.int64]], unions: list[NDArray[np.int64]], replicates: int, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Differences of the mIoU (second minus first) over resampled images.
+    """(replicates,) differences of the mIoU, second minus first, over resampled images.
 
     Args:
-        intersections: (N, C) per image and class, of each evaluation.
+        intersections: (N, C) pixels by image and class, of each evaluation.
         unions: The same for unions.
         replicates: Number of resamplings.
         seed: Of the resampling.
-
-    Returns:
-        (replicates,) differences.
     """
     rng = np.random.default_rng(seed)
     num_images = len(intersections[0])
     uniform = np.full(num_images, 1 / num_images)
     differences = []
-    for start in range(0, replicates, _REPLICATES_AT_ONCE):
+    for start in range(0, replicates, _REPLICATES_AT_ONCE):  # a million may be asked for: memory must not grow with it
         size = min(_REPLICATES_AT_ONCE, replicates - start)
         weights = rng.multinomial(num_images, uniform, size=size).astype(np.float64)  # how often each image is drawn
         means = [
-            np.nanmean(_iou(weights @ intersection, weights @ union), axis=1)
+            np.nanmean(divide_counts(weights @ intersection, weights @ union), axis=1)
             for intersection, union in zip(intersections, unions, strict=True)
         ]
         differences.append(means[1] - means[0])
     return np.concatenate(differences)
 
 
-def _align(first: ImageCounts, second: ImageCounts) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Intersections and unions of the images that both have, in one order."""
+def _align(first: ImageCounts, second: ImageCounts) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """Intersections and unions, (N, C) of each evaluation, over the images that both have, in one order."""
     positions = [{str(name): n for n, name in enumerate(counts.names)} for counts in (first, second)]
     common = [name for name in positions[0] if name in positions[1]]
     if not common:
         raise ValueError(
             "Expected reports of the same images, but they have none in common. Compare one dataset's reports."
         )
-    chosen = [[positions[side][name] for name in common] for side in (0, 1)]
-    areas = [counts.areas() for counts in (first, second)]
-    labelled = [areas[side][2][chosen[side]] for side in (0, 1)]
+    intersections, unions, labelled = [], [], []
+    for counts, position in zip((first, second), positions, strict=True):
+        rows = [position[name] for name in common]
+        intersection, predicted, label_area = (area[rows] for area in counts.areas())
+        intersections.append(intersection)
+        unions.append(predicted + label_area - intersection)
+        labelled.append(label_area)
     differing = np.flatnonzero((labelled[0] != labelled[1]).any(axis=1))
     if differing.size:
         raise ValueError(
             f"Expected the same labels in both evaluations, but those of {differing.size} images differ, the first is "
             f"{common[differing[0]]}. Evaluate both with the same label files."
         )
-    results = []
-    for (intersection, predicted, label_area), rows in zip(areas, chosen, strict=True):
-        results.append((intersection[rows], (predicted + label_area - intersection)[rows]))
-    return results
-
-
-def _iou(intersection: NDArray[Any], union: NDArray[Any]) -> NDArray[np.float64]:
-    return np.divide(intersection, union, out=np.full(np.shape(union), np.nan), where=union > 0)
+    return intersections, unions

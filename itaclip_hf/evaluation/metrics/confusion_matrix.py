@@ -4,7 +4,6 @@ Label maps go in, an integer matrix of (label, prediction) counts comes out; all
 Integers add up the same way in any order, which is why many processes can give the very matrix of one.
 """
 
-from collections.abc import Mapping
 from typing import Any, TypedDict
 
 import numpy as np
@@ -17,9 +16,8 @@ __all__ = [
     "compute_segmentation_scores",
     "count_label_pairs",
     "decode_pair_counts",
+    "divide_counts",
     "encode_pair_counts",
-    "intersection_and_union",
-    "map_labels",
 ]
 
 IGNORED = -1
@@ -29,7 +27,7 @@ _DENSE_COUNT_SIDE = 1024
 
 
 class SegmentationScores(TypedDict):
-    """Scores of a whole set; absent classes are nan (or `nan_to_num`) and left out of the means."""
+    """Scores of a whole set, fractions in [0, 1]; absent classes are nan and left out of the means."""
 
     mean_iou: float
     mean_accuracy: float
@@ -68,6 +66,7 @@ def count_label_pairs(
         return empty, empty, empty
     label_ids = labels.astype(np.int64, copy=False).ravel()
     prediction_ids = predictions.astype(np.int64, copy=False).ravel()
+    # From 0 on, as `IGNORED` is negative and codes must be places in an array.
     smallest = min(int(label_ids.min()), int(prediction_ids.min()))
     side = max(int(label_ids.max()), int(prediction_ids.max())) - smallest + 1
     codes = (label_ids - smallest) * side + (prediction_ids - smallest)
@@ -119,17 +118,18 @@ def decode_pair_counts(codes: NDArray[Any], counts: NDArray[Any], num_classes: i
         (C, C) matrix, rows are labels, columns predictions.
     """
     matrix = np.zeros(num_classes * num_classes, dtype=np.int64)
+    # Not `np.bincount`, which adds weights as floats.
     np.add.at(matrix, np.asarray(codes, dtype=np.int64), np.asarray(counts, dtype=np.int64))
     return matrix.reshape(num_classes, num_classes)
 
 
-def intersection_and_union(confusion: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Intersection and union per class, (C,) each, of a (C, C) matrix with labels as rows."""
-    intersection = np.diagonal(confusion)
-    return intersection, confusion.sum(axis=1) + confusion.sum(axis=0) - intersection
+def divide_counts(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    """Shares of counts, elementwise with broadcasting; nan where the whole is 0."""
+    shape = np.broadcast_shapes(np.shape(part), np.shape(whole))
+    return np.divide(part, whole, out=np.full(shape, np.nan), where=np.asarray(whole) > 0)
 
 
-def compute_segmentation_scores(confusion: NDArray[np.int64], nan_to_num: float | None = None) -> SegmentationScores:
+def compute_segmentation_scores(confusion: NDArray[np.int64]) -> SegmentationScores:
     """Scores of a (C, C) confusion matrix with labels as rows.
 
     Example:
@@ -138,16 +138,11 @@ def compute_segmentation_scores(confusion: NDArray[np.int64], nan_to_num: float 
         >>> round(scores["mean_iou"], 4), scores["overall_accuracy"]
         (0.5833, 0.75)
     """
-    return compute_area_scores(
-        np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1), nan_to_num=nan_to_num
-    )
+    return compute_area_scores(np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
 
 
 def compute_area_scores(
-    intersection: NDArray[np.int64],
-    prediction_area: NDArray[np.int64],
-    label_area: NDArray[np.int64],
-    nan_to_num: float | None = None,
+    intersection: NDArray[np.int64], prediction_area: NDArray[np.int64], label_area: NDArray[np.int64]
 ) -> SegmentationScores:
     """Scores from pixel counts per class, summed over the whole set before any division.
 
@@ -155,58 +150,21 @@ def compute_area_scores(
         intersection: (C,) pixels where label and prediction agree.
         prediction_area: (C,) pixels predicted as the class, among the scored ones.
         label_area: (C,) scored pixels labelled as the class.
-        nan_to_num: Written in place of nan, after the means are taken.
-
-    Returns:
-        The scores; fractions in [0, 1].
     """
-    union = prediction_area + label_area - intersection
-    with np.errstate(divide="ignore", invalid="ignore"):
-        iou = intersection / union
-        accuracy = intersection / label_area
-        overall = float(np.float64(intersection.sum()) / label_area.sum())
-        share = label_area / label_area.sum()
+    iou = divide_counts(intersection, prediction_area + label_area - intersection)
+    accuracy = divide_counts(intersection, label_area)
+    share = divide_counts(label_area, label_area.sum())
     labelled = label_area > 0
-    scores = SegmentationScores(
+    return SegmentationScores(
         mean_iou=_mean_of_present(iou),
         mean_accuracy=_mean_of_present(accuracy),
-        overall_accuracy=overall,
+        overall_accuracy=float(divide_counts(intersection.sum(), label_area.sum())),
         frequency_weighted_iou=float((share[labelled] * iou[labelled]).sum()) if labelled.any() else float("nan"),
         per_category_iou=iou,
         per_category_accuracy=accuracy,
     )
-    return scores if nan_to_num is None else _replace_nan(scores, nan_to_num)
-
-
-def map_labels(
-    ids: NDArray[np.int64], label_map: Mapping[int, int] | None = None, reduce_labels: bool = False
-) -> NDArray[np.int64]:
-    """Label ids after the dataset's own renaming: `label_map` first, then the shift of `reduce_labels`.
-
-    Args:
-        ids: Label ids of any shape.
-        label_map: Old id → new id, all at once (a renamed id is not renamed again).
-        reduce_labels: Whether id 0 is no class: 0 and 255 become 255, all others move down by one.
-    """
-    result = np.array(ids, dtype=np.int64)
-    for old, new in (label_map or {}).items():
-        result[ids == old] = new
-    if reduce_labels:
-        result = np.where((result == 0) | (result == 255), 255, result - 1)
-    return result
 
 
 def _mean_of_present(values: NDArray[np.float64]) -> float:
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")
-
-
-def _replace_nan(scores: SegmentationScores, value: float) -> SegmentationScores:
-    return SegmentationScores(
-        mean_iou=float(np.nan_to_num(scores["mean_iou"], nan=value)),
-        mean_accuracy=float(np.nan_to_num(scores["mean_accuracy"], nan=value)),
-        overall_accuracy=float(np.nan_to_num(scores["overall_accuracy"], nan=value)),
-        frequency_weighted_iou=float(np.nan_to_num(scores["frequency_weighted_iou"], nan=value)),
-        per_category_iou=np.nan_to_num(scores["per_category_iou"], nan=value),
-        per_category_accuracy=np.nan_to_num(scores["per_category_accuracy"], nan=value),
-    )

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...files import write_atomically
-from .confusion_matrix import decode_pair_counts
+from .confusion_matrix import decode_pair_counts, divide_counts
 
 __all__ = ["ImageCounts"]
 
@@ -107,10 +107,9 @@ class ImageCounts:
     def image_scores(self) -> NDArray[np.float64]:
         """(N,) mIoU of every image over the classes in its label or prediction; nan where nothing is scored."""
         intersection, predicted, labelled = self.areas()
-        union = predicted + labelled - intersection
-        occurring = (union > 0).sum(axis=1)
-        sums = np.divide(intersection, union, out=np.zeros(union.shape), where=union > 0).sum(axis=1)
-        return np.divide(sums, occurring, out=np.full(len(self), np.nan), where=occurring > 0)
+        iou = divide_counts(intersection, predicted + labelled - intersection)
+        # Not `np.nanmean`, which warns of images without a scored pixel.
+        return divide_counts(np.nan_to_num(iou).sum(axis=1), (~np.isnan(iou)).sum(axis=1))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an `.npz` file: a reader sees all of it or nothing."""

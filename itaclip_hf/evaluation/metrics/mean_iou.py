@@ -7,14 +7,14 @@ be chosen in `compute`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
 import evaluate  # a metric file that imports the class by name is not found by `evaluate.load(path)`
 import numpy as np
 
-from .confusion_matrix import compute_area_scores, count_label_pairs, map_labels
+from .confusion_matrix import compute_area_scores, count_label_pairs
 
 __all__ = ["MeanIoU"]
 
@@ -133,8 +133,8 @@ def _compute_scores(
     """Renames, ignores and sums the counted pairs; all three act on ids, so they may come after the counting."""
     if not pairs:
         raise ValueError("Expected at least one image before `compute`, but none was added.")
-    labels, predictions, counts = _columns(pairs)
-    labels = map_labels(labels, label_map, reduce_labels)
+    labels, predictions, counts = np.array([(*ids, count) for ids, count in pairs.items()], dtype=np.int64).T
+    labels = _rename_labels(labels, label_map or {}, reduce_labels)
     kept = labels != ignore_index
     labels, predictions, counts = labels[kept], predictions[kept], counts[kept]
     wrong = np.unique(labels[(labels < 0) | (labels >= num_labels)])
@@ -145,22 +145,32 @@ def _compute_scores(
         )
     predicted = (predictions >= 0) & (predictions < num_labels)
     agree = labels == predictions
-    return dict(
+    scores = dict(
         compute_area_scores(
             intersection=_sum_by_id(labels[agree], counts[agree], num_labels),
             prediction_area=_sum_by_id(predictions[predicted], counts[predicted], num_labels),
             label_area=_sum_by_id(labels, counts, num_labels),
-            nan_to_num=nan_to_num,
         )
     )
+    return scores if nan_to_num is None else _replace_nan(scores, nan_to_num)
 
 
-def _columns(pairs: Mapping[tuple[int, int], int]) -> Iterable[np.ndarray]:
-    rows = np.array([(label, prediction, count) for (label, prediction), count in pairs.items()], dtype=np.int64)
-    return rows.T
+def _rename_labels(ids: np.ndarray, label_map: Mapping[int, int], reduce_labels: bool) -> np.ndarray:
+    """`label_map` first, then the shift of `reduce_labels`."""
+    result = ids.copy()
+    for old, new in label_map.items():
+        result[ids == old] = new  # by the ids as they came: what was renamed is not renamed again
+    if reduce_labels:
+        result = np.where((result == 0) | (result == 255), 255, result - 1)
+    return result
 
 
 def _sum_by_id(ids: np.ndarray, counts: np.ndarray, num_labels: int) -> np.ndarray:
     areas = np.zeros(num_labels, dtype=np.int64)
     np.add.at(areas, ids, counts)
     return areas
+
+
+def _replace_nan(scores: Mapping[str, Any], value: float) -> dict[str, Any]:
+    replaced = {name: np.nan_to_num(score, nan=value) for name, score in scores.items()}
+    return {name: score if score.ndim else float(score) for name, score in replaced.items()}

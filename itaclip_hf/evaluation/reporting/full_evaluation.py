@@ -83,7 +83,7 @@ def evaluate_and_report(
         )
         if is_main:
             write_report(target, report, result, predictor.vocabulary)
-        accelerator.wait_for_everyone()
+        accelerator.wait_for_everyone()  # who goes on finds the report written
     return result, report
 
 

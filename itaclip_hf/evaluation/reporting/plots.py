@@ -3,10 +3,10 @@
 Matplotlib is asked for when a picture is made, not before.
 """
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 
 from ...drawing import draw_gallery, draw_label_map, draw_named_regions, make_palette
 from ...files import write_atomically
-from ..metrics.confusion_matrix import IGNORED, compute_segmentation_scores
+from ..metrics.confusion_matrix import IGNORED, compute_segmentation_scores, divide_counts
 
 __all__ = [
     "GalleryRow",
@@ -74,7 +74,7 @@ def choose_gallery_images(image_scores: NDArray[np.float64], per_group: int = 3)
     """
     ranked = [int(n) for n in np.argsort(-image_scores, kind="stable") if not np.isnan(image_scores[n])]
     middle = max((len(ranked) - per_group) // 2, 0)
-    groups = {
+    groups = {  # an image that is in several stays in the first of them
         "best": ranked[:per_group],
         "worst": ranked[::-1][:per_group],
         "median": ranked[middle : middle + per_group],
@@ -95,14 +95,10 @@ def plot_classes(
     iou = scores["per_category_iou"]
     order = [int(n) for n in np.argsort(-iou, kind="stable") if not np.isnan(iou[n])]
     figure, axes = _make_figure(7.0, 1.2 + _ROW_INCHES * len(order))
+    _lay_out_rows(axes, [class_names[n] for n in order], "IoU (%)")
     axes.barh(range(len(order)), 100 * iou[order], color="#4878a8")
-    axes.set_yticks(range(len(order)), [class_names[n] for n in order], fontsize=8)
-    axes.set_ylim(len(order) - 0.4, -0.6)
     axes.axvline(100 * scores["mean_iou"], color="#c44e52", linewidth=1)
     axes.set_xlim(0, 100)
-    axes.set_xlabel("IoU (%)")
-    axes.grid(axis="x", linewidth=0.4)
-    axes.set_axisbelow(True)
     axes.set_title(f"{title}\nmIoU {100 * scores['mean_iou']:.1f} % over {len(order)} classes", fontsize=9)
     _save(figure, path)
 
@@ -113,9 +109,7 @@ def plot_confusion(
     """Share of each class's pixels that is taken for every class; rows without labelled pixels are empty."""
     occurring = np.flatnonzero(confusion.sum(axis=0) + confusion.sum(axis=1) > 0).tolist()
     areas = confusion[occurring].sum(axis=1, keepdims=True)
-    shares = np.divide(
-        confusion[np.ix_(occurring, occurring)], areas, where=areas > 0, out=np.full((len(occurring),) * 2, np.nan)
-    )
+    shares = divide_counts(confusion[np.ix_(occurring, occurring)], areas)
     names = [class_names[n] for n in occurring]
     side = 2.5 + _ROW_INCHES * len(occurring)
     figure, axes = _make_figure(side + 0.8, side)
@@ -137,30 +131,20 @@ def plot_differences(
     published: Mapping[str, Sequence[float | None]],
     title: str,
 ) -> None:
-    """Differences to a reference row with their intervals, and published ones beside them.
+    """Differences of rows to a reference row, in points of mIoU, with their intervals, and published ones beside them.
 
-    Args:
-        path: The PNG file.
-        names: Of the rows, first at the top.
-        differences: Of each row, in points of mIoU.
-        intervals: Lower and upper bound of each.
-        published: By source, the published difference of each row, None where there is none.
-        title: Its heading.
+    `published` has, by source, the published difference of each row, None where there is none.
     """
     figure, axes = _make_figure(7.0, 1.4 + 2 * _ROW_INCHES * len(names))
+    _lay_out_rows(axes, names, "difference (points of mIoU)")
     places = np.arange(len(names))
     lows, highs = np.array(intervals).T
     axes.hlines(places, lows, highs, color="#4878a8", linewidth=1.5)
     axes.plot(differences, places, "o", color="#4878a8", label="here")
-    for (source, values), marker in zip(published.items(), "Dsv^", strict=False):
+    for (source, values), marker in zip(published.items(), itertools.cycle("Dsv^<>ph"), strict=False):
         there = [(value, place) for value, place in zip(values, places, strict=True) if value is not None]
         axes.plot(*zip(*there, strict=True), marker, color="#c44e52", mfc="none", label=f"paper, {source}")
     axes.axvline(0, color="grey", linewidth=0.8)
-    axes.set_yticks(places, names, fontsize=8)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlabel("difference (points of mIoU)")
-    axes.grid(axis="x", linewidth=0.4)
-    axes.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=3, fontsize=7)
     axes.set_title(title, fontsize=9)
     _save(figure, path)
@@ -180,7 +164,7 @@ def plot_gallery(
         for row in rows
     ]
     page = draw_gallery(pictures, ("image", "truth", "prediction"), [row.caption for row in rows])
-    with write_atomically(Path(path)) as file:
+    with write_atomically(path) as file:
         page.save(file, format="PNG")
 
 
@@ -201,6 +185,15 @@ def _make_figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, figure.subplots()
 
 
+def _lay_out_rows(axes: Any, names: Sequence[str], quantity: str) -> None:
+    """A row for each name, the first at the top, with lines to read a quantity by."""
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel(quantity)
+    axes.grid(axis="x", linewidth=0.4)
+    axes.set_axisbelow(True)
+
+
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
-    with write_atomically(Path(path)) as file:
+    with write_atomically(path) as file:
         figure.savefig(file, format="png", dpi=110)

@@ -18,6 +18,7 @@ from ...files import read_json, write_json, write_text
 from ...markdown import bold, code, escape, format_facts, format_table, percent, picture
 from ...methods import Published
 from ...processing import Vocabulary
+from ...version import __version__
 from ..data.benchmarks import Benchmark
 from ..metrics.confusion_matrix import SegmentationScores, compute_segmentation_scores
 
@@ -61,21 +62,10 @@ def build_report(
     pictures: Sequence[str] = (),
     published: Published | None = None,
 ) -> dict[str, Any]:
-    """The content of `report.json`.
+    """The content of `report.json`: JSON values, fractions in [0, 1], null for what does not occur.
 
-    Args:
-        title: What was evaluated on what.
-        result: The runner's result.
-        description: `describe_run` of the run.
-        vocabulary: The words that were used.
-        benchmark: The benchmark, where it is one.
-        command: How to run it again.
-        pictures: Files that were drawn.
-        published: The method's published figure there, which is only shown beside a run like the published one: of
-            its settings, on all images of the benchmark, with words that may be the authors'.
-
-    Returns:
-        JSON values; fractions in [0, 1], null for what does not occur.
+    `description` is that of `describe_run`. The method's published figure is only shown beside a run like the
+    published one: of its settings, on all images of the benchmark, with words that may be the authors'.
     """
     scores = compute_segmentation_scores(result.confusion)
     if published is not None and benchmark is not None:
@@ -89,7 +79,9 @@ def build_report(
         "command": list(command),
         "scores": {name: _json_number(scores[name]) for name in SCORES},
         "published_mean_iou": None if published is None or published.differences else round(published.miou / 100, 4),
-        "published_differences": None if published is None else _describe_differences(published),
+        "published_differences": None
+        if published is None
+        else [f"{name} {own} instead of {their}" for name, (own, their) in published.differences.items()],
         "classes": _describe_classes(scores, result, vocabulary),
         "images": {
             "scored": len(result.counts),
@@ -193,10 +185,6 @@ def _compare_words(vocabulary: Vocabulary, benchmark: Benchmark, published: Publ
     return differences
 
 
-def _describe_differences(published: Published) -> list[str]:
-    return [f"{name} {own} instead of {their}" for name, (own, their) in published.differences.items()]
-
-
 def _describe_classes(
     scores: SegmentationScores, result: "EvaluationResult", vocabulary: Vocabulary
 ) -> list[dict[str, Any]]:
@@ -204,8 +192,8 @@ def _describe_classes(
         {
             "id": class_id,
             "label": label,
-            "iou": _json_number(float(scores["per_category_iou"][class_id])),
-            "accuracy": _json_number(float(scores["per_category_accuracy"][class_id])),
+            "iou": _json_number(scores["per_category_iou"][class_id]),
+            "accuracy": _json_number(scores["per_category_accuracy"][class_id]),
             "labelled_pixels": int(result.confusion[class_id].sum()),
             "predicted_pixels": int(result.confusion[:, class_id].sum()),
         }
@@ -240,8 +228,6 @@ def _cpu_name() -> str:
 
 def describe_versions() -> dict[str, str]:
     """Versions of Python, this package and what results depend on."""
-    from ...version import __version__
-
     versions = {"python": platform.python_version(), "itaclip_hf": __version__}
     for package in _PACKAGES:
         try:
@@ -268,13 +254,13 @@ def _format_scores(report: Mapping[str, Any]) -> str:
 def _format_run(report: Mapping[str, Any]) -> str:
     vocabulary, timing, hardware = report["vocabulary"], report["timing"], report["hardware"]
     predictor = report["settings"].get("predictor", {})
+    refinement = predictor.get("refinement")
+    if isinstance(refinement, Mapping):  # of a published system: what ran, and not what it has by itself
+        refinement = ", ".join(refinement).replace("_", " ")
     facts = {
         "dataset": report["settings"].get("dataset", {}).get("title"),
         "method": ", ".join(str(predictor[key]) for key in ("method", "model", "dtype", "device") if key in predictor),
-        # Of a published system: what ran, and not what it has by itself.
-        "refinement": ", ".join(predictor["refinement"]).replace("_", " ")
-        if isinstance(predictor.get("refinement"), Mapping)
-        else predictor.get("refinement"),
+        "refinement": refinement,
         "vocabulary": f"{vocabulary['classes']} classes, {vocabulary['queries']} queries, "
         f"{len(vocabulary['background'])} background words, {vocabulary['auxiliary_texts']} auxiliary texts, "
         f"SHA-256 {vocabulary['sha256'][:16]}…",
@@ -298,4 +284,4 @@ def _format_problems(problems: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _json_number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return None if math.isnan(value) else float(value)

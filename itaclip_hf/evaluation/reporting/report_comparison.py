@@ -87,8 +87,7 @@ def _title(report: Mapping[str, Any]) -> str:
 
 
 def _sort_by_difference(comparison: Comparison) -> list[tuple[str, float, float]]:
-    rows = [
-        (label, float(first), float(second))
-        for label, (first, second) in zip(comparison.class_names, comparison.class_iou.T, strict=True)
-    ]
-    return sorted(rows, key=lambda row: (np.isnan(row[2] - row[1]), -abs(np.nan_to_num(row[2] - row[1]))))
+    """Label and IoU in both of every class; those that one of them lacks at the end."""
+    first, second = comparison.class_iou
+    order = np.argsort(-np.abs(second - first), kind="stable")  # which puts nan last
+    return [(comparison.class_names[n], first[n], second[n]) for n in order]

@@ -267,14 +267,9 @@ def describe_runs(
 
 
 def _check_classes(dataset: SegmentationDataset | StreamedDataset, family: PredictorFamily) -> int:
-    expected = dataset.mapping.num_classes
     for vocabulary in family.vocabularies:
-        if len(vocabulary.labels) != expected:
-            raise ValueError(
-                f"Expected as many classes in the vocabulary as in the dataset's labels ({expected}), but got "
-                f"{len(vocabulary.labels)}. Check the vocabulary and its background."
-            )
-    return expected
+        dataset.mapping.check_classes(vocabulary.labels)
+    return dataset.mapping.num_classes
 
 
 def _start_progress(

@@ -9,7 +9,7 @@ import datetime
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,33 +143,26 @@ def generate_texts(
     options = options or GenerationOptions()
     description = {"kind": kind, "llm": chat_model_name, "vocabulary": vocabulary.fingerprint, **options.to_dict()}
     answers = _Answers(progress_file, description)
-    labels = [entry.label for entry in vocabulary.classes]
+    names = {entry.label: entry.names for entry in vocabulary.classes}
+    labels = list(names)
     for attempt in range(options.attempts):
         # Who is asked in one batch must not depend on where a former run was stopped: it may change the answers.
         wanted = [label for label in labels if answers.asked(label) >= attempt]
         batches = [wanted[n : n + options.batch_size] for n in range(0, len(wanted), options.batch_size)]
         batches = [batch for batch in batches if any(answers.is_open(label, attempt) for label in batch)]
-        name = kind if attempt == 0 else f"{kind}, attempt {attempt + 1}"
-        for batch in track(batches, description=name, disable=not show_progress or not batches):
+        title = kind if attempt == 0 else f"{kind}, attempt {attempt + 1}"
+        for batch in track(batches, description=title, disable=not show_progress or not batches):
             conversations = [build_messages(kind, label, answers.rejected(label)) for label in batch]
+            # By attempt and place, so that a run that goes on samples what an unbroken one would have.
             seed = options.seed + 1_000_003 * attempt + labels.index(batch[0])
             for label, answer in zip(batch, chat_model(conversations, seed), strict=True):
-                answers.note(label, answer, kind, _names(vocabulary, label), fits)
+                answers.note(label, answer, kind, names[label], fits)
             answers.save()
-    return _make_report(vocabulary, answers, description, kind)
+    return _make_report(vocabulary, answers, description)
 
 
 def build_messages(kind: TextKind, name: str, rejected: Sequence[tuple[str, str]] = ()) -> Messages:
-    """The conversation that asks for one text.
-
-    Args:
-        kind: Definitions or synonyms.
-        name: The class.
-        rejected: Earlier answers and why they were of no use.
-
-    Returns:
-        Messages with `role` and `content`.
-    """
+    """The conversation that asks for one text; `rejected` has earlier answers and why they were of no use."""
     messages = []
     question = _INSTRUCTIONS[kind]
     for term, answer in _EXAMPLES[kind]:
@@ -183,23 +176,18 @@ def build_messages(kind: TextKind, name: str, rejected: Sequence[tuple[str, str]
 
 
 def clean_answer(kind: TextKind, names: Sequence[str], answer: str, fits: Callable[[str], bool]) -> str:
-    """The usable part of an answer.
-
-    Args:
-        kind: Definitions or synonyms.
-        names: All names of the class.
-        answer: What the model wrote.
-        fits: Whether a text is short enough.
+    """The usable part of an answer about a class of these names.
 
     Raises:
         AnswerError: There is none.
     """
+    # Reasoning models think aloud first; where the token limit cut them off, to the end.
     answer = re.sub(r"<think>.*?(</think>|$)", "", answer, flags=re.DOTALL)
     lines = [line.strip() for line in answer.splitlines() if line.strip()]
     if not lines:
         raise AnswerError("The answer was empty.")
     text = _strip_label(lines[0], names)
-    text = text.strip(_QUOTES + " ").rstrip(".;,").strip(_QUOTES + " ")
+    text = text.strip(_QUOTES + " ").rstrip(".;,").strip(_QUOTES + " ")  # quotes stand outside of the stop, or inside
     if not text:
         raise AnswerError("The answer was empty.")
     if text.casefold() in {name.casefold() for name in names}:
@@ -212,24 +200,17 @@ def clean_answer(kind: TextKind, names: Sequence[str], answer: str, fits: Callab
 
 
 def make_length_check(tokenizer: Any, templates: Sequence[str], max_length: int = 77) -> Callable[[str], bool]:
-    """Whether a text fits CLIP's context inside the longest template.
-
-    Args:
-        tokenizer: CLIP's.
-        templates: Prompt templates with `{}` for the text.
-        max_length: Tokens, start and end included.
-    """
+    """Whether a text fits CLIP's context inside the longest template, with the tokens of start and end."""
     longest = max(templates, key=lambda template: len(tokenizer(template.format("")).input_ids))
     return lambda text: len(tokenizer(longest.format(text), truncation=False, verbose=False).input_ids) <= max_length
 
 
-def load_chat_model(name: str, options: GenerationOptions, dtype: Any = "auto", device: Any = None) -> ChatModel:
+def load_chat_model(name: str, options: GenerationOptions, device: str | None = None) -> ChatModel:
     """A chat model of Transformers' text-generation pipeline.
 
     Args:
         name: Folder or hub id.
         options: How to generate.
-        dtype: Number format.
         device: Where it runs; the first GPU or the CPU if not given.
 
     Raises:
@@ -237,7 +218,7 @@ def load_chat_model(name: str, options: GenerationOptions, dtype: Any = "auto", 
     """
     from transformers import pipeline, set_seed
 
-    generator = pipeline("text-generation", model=name, dtype=dtype, device=device)
+    generator = pipeline("text-generation", model=name, dtype="auto", device=device)
     tokenizer = generator.tokenizer
     if tokenizer is None or tokenizer.chat_template is None:
         raise ValueError(
@@ -245,7 +226,7 @@ def load_chat_model(name: str, options: GenerationOptions, dtype: Any = "auto", 
             "Use an instruction-tuned model."
         )
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token  # many chat models have none, and batches are padded
     tokenizer.padding_side = "left"  # answers follow the last token of every conversation of a batch
     sampling = {"temperature": options.temperature, "top_p": options.top_p} if options.do_sample else {}
 
@@ -319,24 +300,18 @@ class _Answers:
         return {label: pairs[-1][1] for label, pairs in self._rejected.items() if label not in self.texts}
 
 
-def _make_report(
-    vocabulary: Vocabulary, answers: _Answers, description: Mapping[str, Any], kind: TextKind
-) -> TextReport:
-    texts = vocabulary.with_auxiliary_texts(answers.texts)
+def _make_report(vocabulary: Vocabulary, answers: _Answers, description: Mapping[str, Any]) -> TextReport:
     metadata = {
         **(vocabulary.metadata or {}),
-        "auxiliary_texts": kind,
+        "auxiliary_texts": description["kind"],
         "llm": description["llm"],
-        "prompt": build_messages(kind, "<class>"),
+        "prompt": build_messages(description["kind"], "<class>"),
         "settings": {key: value for key, value in description.items() if key not in ("llm", "vocabulary", "kind")},
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "without_text": sorted(answers.failures),
     }
-    return TextReport(Vocabulary(texts.classes, texts.background, metadata), answers.failures)
-
-
-def _names(vocabulary: Vocabulary, label: str) -> tuple[str, ...]:
-    return next(entry.names for entry in vocabulary.classes if entry.label == label)
+    texts = vocabulary.with_auxiliary_texts(answers.texts)
+    return TextReport(replace(texts, metadata=metadata), answers.failures)
 
 
 def _strip_label(line: str, names: Sequence[str]) -> str:

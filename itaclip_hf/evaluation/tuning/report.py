@@ -25,16 +25,9 @@ from ..reporting.report_comparison import compare_reports
 from ..running.predictor import ITACLIPPredictor
 from ..running.runner import RunOptions, make_accelerator
 from .samples import TunableSettings
-from .search import (
-    TUNED,
-    TuningOptions,
-    TuningResult,
-    apply_settings,
-    describe_settings,
-    tune_settings,
-)
+from .search import TUNED, TuningOptions, TuningResult, apply_settings, describe_settings, tune_settings
 
-__all__ = ["TuningReport", "format_options", "tune_and_report"]
+__all__ = ["TuningReport", "tune_and_report"]
 
 SETTINGS_FILE, VOCABULARY_FILE, MODEL_FOLDER = "settings.json", "vocabulary.json", "model"
 RESULT_FILES = (SETTINGS_FILE, VOCABULARY_FILE, MODEL_FOLDER, "report.md", "report.json", "default", "tuned")
@@ -99,53 +92,31 @@ def tune_and_report(
         )
     target = Path(folder)
     with own_results(target, RESULT_FILES):
-        return _tune_and_report(
-            model, processor, vocabulary, parts, target, options, run, accelerator, name, plots, save_model, command
-        )
+        tuning_part, held_out_part = parts
+        result = tune_settings(model, processor, vocabulary, tuning_part, options)
+        # The chosen settings come last, so that model and processor keep them.
+        for label, settings in (("default", result.default), ("tuned", result.chosen)):
+            words = apply_settings(model, processor, vocabulary, settings)
+            predictor = ITACLIPPredictor(model, processor, words, name=name)
+            title = f"{held_out_part.title}, {label} settings"
+            evaluate_and_report(held_out_part, predictor, target / label, title, None, run, accelerator, plots)
+        comparison = compare_reports(target / "default", target / "tuned")
+        write_json(target / SETTINGS_FILE, describe_settings(result.chosen))
+        write_json(target / VOCABULARY_FILE, words.to_dict())
+        if save_model:
+            model.save_pretrained(target / MODEL_FOLDER)
+            processor.save_pretrained(target / MODEL_FOLDER)
+        content = _build_content(result, comparison, parts, name, command)
+        options_to_use = _format_options(result.chosen, processor.image_processor.image_engineering)
+        markdown = _format_markdown(result, comparison, parts, _format_use(options_to_use, target, save_model))
+        write_text(target / "report.md", markdown)
+        write_json(target / "report.json", content)
+        return TuningReport(result, comparison, content, markdown)
 
 
-def _tune_and_report(
-    model: ITACLIPForSemanticSegmentation,
-    processor: ITACLIPProcessor,
-    vocabulary: Vocabulary,
-    parts: tuple[SubsetDataset, SubsetDataset],
-    target: Path,
-    options: TuningOptions | None,
-    run: RunOptions | None,
-    accelerator: Accelerator,
-    name: str | None,
-    plots: bool,
-    save_model: bool,
-    command: Sequence[str],
-) -> TuningReport:
-    tuning_part, held_out_part = parts
-    result = tune_settings(model, processor, vocabulary, tuning_part, options)
-    for label, settings in (("default", result.default), ("tuned", result.chosen)):
-        words = apply_settings(model, processor, vocabulary, settings)
-        predictor = ITACLIPPredictor(model, processor, words, name=name)
-        title = f"{held_out_part.title}, {label} settings"
-        evaluate_and_report(held_out_part, predictor, target / label, title, None, run, accelerator, plots)
-    comparison = compare_reports(target / "default", target / "tuned")
-    write_json(target / SETTINGS_FILE, describe_settings(result.chosen))
-    write_json(target / VOCABULARY_FILE, words.to_dict())
-    if save_model:
-        model.save_pretrained(target / MODEL_FOLDER)
-        processor.save_pretrained(target / MODEL_FOLDER)
-    content = _build_content(result, comparison, parts, name, command)
-    use = format_options(result.chosen, processor.image_processor.image_engineering)
-    markdown = _format_markdown(result, comparison, parts, _format_use(use, target, save_model))
-    write_text(target / "report.md", markdown)
-    write_json(target / "report.json", content)
-    return TuningReport(result, comparison, content, markdown)
-
-
-def format_options(settings: TunableSettings, has_views: bool = True) -> list[str]:
-    """The settings as options of `itaclip evaluate`; the background words come with the vocabulary.
-
-    Args:
-        settings: The settings.
-        has_views: Whether there is image engineering; the command refuses λ without.
-    """
+def _format_options(settings: TunableSettings, has_views: bool) -> list[str]:
+    """The settings as options of `itaclip evaluate`; the background words come with the vocabulary."""
+    # Without image engineering the command refuses λ.
     names = [name for name, about in TUNED.items() if has_views or about["grid"].needs != "views"]
     return [part for name in names for part in (f"--{name.replace('_', '-')}", f"{getattr(settings, name):g}")]
 
@@ -180,10 +151,7 @@ def _build_content(
 
 
 def _format_markdown(
-    result: TuningResult,
-    comparison: Comparison,
-    parts: tuple[SubsetDataset, SubsetDataset],
-    use: str,
+    result: TuningResult, comparison: Comparison, parts: tuple[SubsetDataset, SubsetDataset], use: str
 ) -> str:
     sections = [
         f"# Tuning on {escape(parts[0].source.title)}\n",
@@ -200,8 +168,8 @@ def _format_markdown(
 def _format_verdict(comparison: Comparison) -> str:
     low, high = comparison.interval
     interval = f"{100 * comparison.level:g} % confidence interval {signed_percent(low)} to {signed_percent(high)}"
-    gain = signed_percent(comparison.difference)
-    gain = f"On held-out images the chosen settings change the mIoU by {gain} ({interval})."
+    difference = signed_percent(comparison.difference)
+    gain = f"On held-out images the chosen settings change the mIoU by {difference} ({interval})."
     if low > 0:
         return f"{gain} They are better.\n"
     if high < 0:
@@ -267,8 +235,11 @@ def _format_steps(result: TuningResult) -> str:
 
 def _format_use(options: Sequence[str], folder: Path, is_model_saved: bool) -> str:
     vocabulary = shlex.quote(str(folder / VOCABULARY_FILE))
-    lines = ["Options for `itaclip evaluate` (with the same model, method, preset and image size):", ""]
-    lines.append(f"    --vocabulary {vocabulary} {' '.join(options)}")
+    lines = [
+        "Options for `itaclip evaluate` (with the same model, method, preset and image size):",
+        "",
+        f"    --vocabulary {vocabulary} {' '.join(options)}",
+    ]
     if is_model_saved:
         model = shlex.quote(str(folder / MODEL_FOLDER))
         lines += [

@@ -8,10 +8,9 @@ left to the final evaluation.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from ...modeling import ITACLIPForSemanticSegmentation
 from ...modeling.data_contract import ImageInputs, read_images
 from ...modeling.query_maps import QueryMaps
 from ...modeling.windows import DenseFeatures
-from ...processing import ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
+from ...processing import ITACLIPProcessor, Vocabulary
 from ...processing.segmentation_maps import find_small_classes
 from ..ablation.dense_variants import DenseVariant, encode_variants
 from ..data.segmentation_datasets import SegmentationDataset
@@ -162,24 +161,18 @@ def collect_samples(
     pixels: int,
     seed: int,
 ) -> Iterator[PixelSample]:
-    """Encode each image of a dataset once and keep values at some of its pixels.
+    """Encode each image of a dataset once and keep values at some of its pixels, drawn at random.
 
-    Args:
-        model: The model.
-        processor: Its processor.
-        basis: What to compare pixels with.
-        dataset: The images to tune on.
-        pixels: Pixels of each image; fewer if all images together would take more than 2 GiB.
-        seed: Seed of the drawing.
+    There are `pixels` of each image, fewer if all images together would take more than 2 GiB.
 
     Raises:
         SampleError: If an image or a label map cannot be used.
     """
-    bytes_per_pixel = 8 * len(basis.embeddings)
+    bytes_per_pixel = 2 * 4 * len(basis.embeddings)  # two bases in float32
     affordable = LARGEST_CACHE_BYTES // (bytes_per_pixel * len(dataset))
     for index in range(len(dataset)):
         sample = dataset.load(index)
-        rng = np.random.default_rng([seed, index])
+        rng = np.random.default_rng([seed, index])  # an image's pixels depend on no other image
         yield collect_sample(model, processor, basis, sample.image, sample.labels, min(pixels, affordable), rng)
 
 
@@ -196,9 +189,11 @@ def collect_sample(
     """Encode one image; see `collect_samples`."""
     chosen = rng.permutation(labels.size)[:pixels]
     places = torch.from_numpy(np.sort(chosen)).to(model.device)
-    inputs = _prepare(processor.image_processor, image)
-    moved = ImageInputs(**{key: value.to(model.device) for key, value in inputs.items()})
-    encoded = encode_variants(model, read_images(moved, model.config), _view_variants(model, inputs))
+    # All five views must come, whatever λ is; their weights are replaced by those of the basis.
+    inputs = processor.image_processor(image, photometric_weight=0.5, return_tensors="pt").to(model.device)
+    views = (UNFLIPPED, FLIPPED) if "augmentation_weight" in inputs else (None,)
+    variants = [DenseVariant(model.config, weights) for weights in views]
+    encoded = encode_variants(model, read_images(ImageInputs(**inputs), model.config), variants)
     values = torch.stack([_pick_values(model, features, basis.embeddings, places) for (features,) in encoded])
     flat_labels = torch.from_numpy(labels.reshape(-1).astype(np.int64)).to(model.device)
     return PixelSample(values, flat_labels[places], weight=labels.size / len(places))
@@ -230,6 +225,7 @@ class MixedSample:
 
     def score(self, settings: TunableSettings) -> torch.Tensor:
         """(pixels,) score of the best class that the area threshold leaves: softmax over all queries."""
+        # The highest cosine is taken off before the exponentials, which would overflow at a large scale.
         scale, highest = settings.similarity_scale, self._best[0.0][0]
         if scale not in self._sums:
             self._sums[scale] = (self._cosines - highest).mul_(scale).exp_().sum(0)
@@ -246,6 +242,7 @@ class MixedSample:
         self, best: torch.Tensor, labels: torch.Tensor, area_threshold: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         is_small = find_small_classes(labels, int(self._classes[-1]) + 1, area_threshold)
+        # The next best is looked for where a class was lost alone: small classes cover few pixels.
         lost, others = is_small[labels], ~is_small[self._classes]
         next_best, winners = self._cosines[others][:, lost].max(0)
         return best.masked_scatter(lost, next_best), labels.masked_scatter(lost, self._classes[others][winners])
@@ -283,23 +280,12 @@ def _label_each(sample: PixelSample, basis: QueryBasis, settings: Sequence[Tunab
             yield from map(MixedSample(mixed, basis, background).label, points)
 
 
-def _prepare(image_processor: ITACLIPImageProcessor, image: Image.Image) -> Mapping[str, torch.Tensor]:
-    # All five views must come, whatever λ is; their weights are replaced by those of the basis.
-    return image_processor(image, photometric_weight=0.5, return_tensors="pt")
-
-
-def _view_variants(model: ITACLIPForSemanticSegmentation, inputs: Mapping[str, Any]) -> list[DenseVariant]:
-    if "augmentation_weight" not in inputs:
-        return [DenseVariant(model.config)]
-    return [DenseVariant(model.config, weights) for weights in (UNFLIPPED, FLIPPED)]
-
-
 def _pick_values(
     model: ITACLIPForSemanticSegmentation, features: DenseFeatures, embeddings: torch.Tensor, places: torch.Tensor
 ) -> torch.Tensor:
     """(texts, pixels) refined cosines, not scaled, at places that count row by row."""
     unscaled = copy.copy(model.config)
-    unscaled.similarity_scale = 1.0
+    unscaled.similarity_scale = 1.0  # which is tuned later: maps come as plain cosines
     maps = QueryMaps(features, unscaled)
     width = maps.size[1]
     rows, columns = places // width, places % width

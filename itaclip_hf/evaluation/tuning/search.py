@@ -1,6 +1,6 @@
 """Chooses the method's free numbers and background words on a user's own few labelled images, and reports honestly.
 
-The images are split at random. On one part, encoded once (`tuning_samples`), a search looks for the settings with the
+The images are split at random. On one part, encoded once (`samples.py`), a search looks for the settings with the
 highest mIoU over the classes labelled there; the other part is not read until the search has ended. There the default
 and the chosen settings are scored by the whole pipeline, and their difference is reported with a paired confidence
 interval.
@@ -14,7 +14,7 @@ most when it was looked at last.
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from ...methods.settings import Settings, setting_fields
 from ...modeling import ITACLIPForSemanticSegmentation
 from ...processing import ITACLIPProcessor, Vocabulary
 from ..data.segmentation_datasets import SegmentationDataset
-from ..metrics.confusion_matrix import IGNORED
+from ..metrics.confusion_matrix import IGNORED, divide_counts
 from .samples import PixelSample, QueryBasis, TunableSettings, collect_samples, count_confusion
 
 __all__ = [
@@ -160,8 +160,9 @@ def tune_settings(
     options = options or TuningOptions()
     start = read_settings(model, processor, vocabulary)
     blocks = _choose_blocks(vocabulary, processor, options)
-    _check_classes(vocabulary, dataset)
-    widest = _add_background(vocabulary, options.background_candidates)
+    dataset.mapping.check_classes(vocabulary.labels)
+    added = (word for word in options.background_candidates if word not in vocabulary.background)
+    widest = replace(vocabulary, background=(*vocabulary.background, *added))
     began = time.perf_counter()
     basis = QueryBasis.encode(model, processor, widest)
     collected = collect_samples(model, processor, basis, dataset, options.pixels, options.seed)
@@ -203,13 +204,14 @@ def search_settings(
         The start and every move.
     """
     current = SearchStep("start", start, score_all([start])[0])
+    # What each block gained when it was looked at last: 0 if too little, infinity before.
     steps, gains, moves = [current], dict.fromkeys(map(tuple, blocks), float("inf")), {}
-    stale = set(gains)
+    stale = list(gains)  # in order: of a set, another block might come first in another process
     while len(steps) <= LARGEST_MOVES:
         block = max(gains, key=gains.__getitem__)
         # Where nothing is known to gain, something may have changed.
-        if stale and (gains[block] < min_gain or gains[block] <= 0):
-            block = max(stale, key=gains.__getitem__)
+        if stale and gains[block] <= 0:
+            block = stale[0]
         if block in stale:
             if "background" in block:
                 candidates = _toggle_words(current.settings, background_candidates)
@@ -219,11 +221,11 @@ def search_settings(
             gain = moves[block].mean_iou - current.mean_iou
             is_kept = gain >= min_gain and is_sure(current.settings, moves[block].settings)
             gains[block] = gain if is_kept else 0.0
-            stale.discard(block)
-        elif gains[block] > 0 and gains[block] >= min_gain:
+            stale.remove(block)
+        elif gains[block] > 0:
             current = moves[block]
             steps.append(current)
-            stale = set(gains)
+            stale = list(gains)
         else:
             break
     return steps
@@ -244,7 +246,7 @@ def apply_settings(
     vocabulary: Vocabulary,
     settings: TunableSettings,
 ) -> Vocabulary:
-    """Give a model and its processor settings, in place.
+    """Give a model and its processor the tuned settings, in place.
 
     Returns:
         The vocabulary with the background of the settings.
@@ -257,7 +259,7 @@ def apply_settings(
 
 
 class _Memory:
-    """Scores settings once."""
+    """Scores settings once: the current ones are candidates of every block."""
 
     def __init__(self, score_all: ScoreAll) -> None:
         self.scores: dict[TunableSettings, float] = {}
@@ -284,11 +286,11 @@ class _Resampling:
         confusions = np.stack([count_confusion([sample], self._basis, pair) for sample in self._samples])
         intersection, labelled = np.diagonal(confusions, axis1=-2, axis2=-1), confusions.sum(-1)
         union = labelled + confusions.sum(-2) - intersection
+        # (images, 2, classes) -> (resamplings, 2, classes)
         intersection, labelled, union = (
             np.tensordot(self._weights, areas, 1) for areas in (intersection, labelled, union)
-        )  # (resamplings, 2, classes)
-        iou = np.divide(intersection, union, out=np.full_like(union, np.nan), where=labelled > 0)
-        means = np.nanmean(iou, axis=-1)
+        )
+        means = np.nanmean(divide_counts(intersection, np.where(labelled > 0, union, 0)), axis=-1)
         return bool((means[:, 1] > means[:, 0]).mean() >= self._sureness)
 
 
@@ -371,21 +373,6 @@ def _join_blocks(names: Sequence[str]) -> list[tuple[str, ...]]:
         if not any(name in block for block in blocks):
             blocks.append((name, partner) if partner in names else (name,))
     return blocks
-
-
-def _check_classes(vocabulary: Vocabulary, dataset: SegmentationDataset) -> None:
-    if dataset.mapping.num_classes != len(vocabulary.labels):
-        raise ValueError(
-            f"Expected as many classes in the vocabulary as in the dataset's labels ({dataset.mapping.num_classes}), "
-            f"but got {len(vocabulary.labels)}. Check the vocabulary and its background."
-        )
-
-
-def _add_background(vocabulary: Vocabulary, candidates: Iterable[str]) -> Vocabulary:
-    known = set(vocabulary.background)
-    return replace(
-        vocabulary, background=(*vocabulary.background, *(word for word in candidates if word not in known))
-    )
 
 
 def _note_classes(vocabulary: Vocabulary, samples: Sequence[PixelSample]) -> tuple[str, ...]:
