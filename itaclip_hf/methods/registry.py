@@ -58,6 +58,7 @@ class Method:
     published_queries: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # Made and thrown away, so that a mistake shows where the method is written and not where it is used.
         for benchmark in (None, *self.benchmarks):
             try:
                 self.published_settings(benchmark)
@@ -109,6 +110,7 @@ class Method:
     def _changes_on(self, benchmark: str | None) -> Changes:
         if benchmark is None or (isinstance(benchmark, str) and benchmark in self.benchmarks):
             return self.benchmarks.get(benchmark or "", {})
+        # A benchmark that only other methods have settings for leaves this one as it is.
         known = dict.fromkeys(
             name for row in _read_published()["methods"].values() for name in row.get("benchmarks", ())
         )
@@ -240,5 +242,6 @@ def _read_published() -> dict[str, Any]:
 
 @cache
 def _methods() -> dict[str, Method]:
+    """All methods by name: the one dictionary that `register_method` writes to, read from the file at first use."""
     content = _read_published()
     return {name: Method(name, **row) for name, row in {**content["methods"], **content["beyond"]}.items()}
