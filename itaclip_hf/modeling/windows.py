@@ -241,7 +241,7 @@ def make_batches(images: Sequence[WindowedImage], batch_size: int) -> Iterator[W
             image = images[index]
             windows = torch.stack([image.pixels[:, rows, columns] for rows, columns in boxes])
             parts.append(make_views(windows, image.views))
-            if image.regions is not None:
+            if image.regions is not None:  # flipped like the pixels: views attend as they look
                 regions += [
                     image.regions[rows, columns].flip(view.flip_axes)
                     for rows, columns in boxes
@@ -261,7 +261,7 @@ def share_windows(layouts: Sequence[WindowLayout], batch_size: int) -> Iterator[
     Yields:
         For each batch: image index and boxes, images in order within a window size.
     """
-    for size in dict.fromkeys(layout.size for layout in layouts):
+    for size in dict.fromkeys(layout.size for layout in layouts):  # each size once, in order, as a set is not
         tasks = [(index, box) for index, layout in enumerate(layouts) if layout.size == size for box in layout.boxes()]
         for start in range(0, len(tasks), batch_size):
             runs = groupby(tasks[start : start + batch_size], key=itemgetter(0))
@@ -308,7 +308,7 @@ def combine_views(features: torch.Tensor, views: Sequence[WindowView]) -> torch.
     """
     combined = torch.zeros_like(features[:, 0])
     for index, view in enumerate(views):
-        if view.weight == 0:
+        if view.weight == 0:  # such as the flips where photometric views have all the weight
             continue
         # The grid is (-3, -2) here where pixels were (-2, -1).
         combined = combined + view.weight * features[:, index].flip([axis - 1 for axis in view.flip_axes])
@@ -334,13 +334,18 @@ def _make_view(windows: torch.Tensor, view: WindowView) -> torch.Tensor:
 
 
 def _blur_matrix(kernel: torch.Tensor, length: int) -> torch.Tensor:
-    """(length, length) matrix that convolves an axis with `kernel`, mirrored at both ends, edges not repeated."""
+    """(length, length) matrix that convolves an axis with `kernel`, mirrored at both ends, edges not repeated.
+
+    A matrix, as torch's reflecting padding refuses axes that are not longer than the kernel's radius; here they are
+    mirrored again and again.
+    """
     radius = len(kernel) // 2
     places = torch.arange(length, device=kernel.device)
     matrix = kernel.new_zeros(length, length)
     for offset, tap in zip(range(-radius, radius + 1), kernel, strict=True):
-        period = max(2 * (length - 1), 1)
+        period = max(2 * (length - 1), 1)  # of one pixel, mirrored, there is no more to see
         mirrored = (places + offset).remainder(period)
-        mirrored = torch.minimum(mirrored, period - mirrored) if length > 1 else mirrored
+        mirrored = torch.minimum(mirrored, period - mirrored)
+        # One entry in each row at a time: indexed addition drops all but one of several to the same place.
         matrix[places, mirrored] += tap
     return matrix
