@@ -185,11 +185,6 @@ class ITACLIPConfig(CLIPConfig):
         return "similarity" in self.attention_maps and self.similarity_block is None
 
     @property
-    def uses_regions(self) -> bool:
-        """Whether the model looks at region maps; their vote is the processor's."""
-        return self.region_scope
-
-    @property
     def answers_on_proxy_grid(self) -> bool:
         """Whether features come on the proxy's patch grid: where nothing of the last block lives on CLIP's own."""
         is_alone = set(self.attention_maps) == {"similarity"} and not self.intermediate_layers
@@ -200,9 +195,10 @@ class ITACLIPConfig(CLIPConfig):
     def layers_read(self) -> set[int]:
         """Blocks before the last one whose queries, keys and values the last block reads."""
         last = self.vision_config.num_hidden_layers
-        if self.region_token_weight:
+        if self.region_token_weight:  # such a token goes through every block beside the image
             return {*range(1, last)}
-        return {*self.intermediate_layers, *([last - 1] if self.token_cleaning == "class_row" else [])}
+        cleaning = {last - 1} if self.token_cleaning == "class_row" else set()
+        return {*self.intermediate_layers} | cleaning
 
     @property
     def states_read(self) -> set[int]:
@@ -210,7 +206,8 @@ class ITACLIPConfig(CLIPConfig):
         blocks = {*self.fused_layers, self.smoothing_before, self.smoothing_after}
         if "similarity" in self.attention_maps and self.similarity_block is not None:
             blocks.add(self.similarity_block)
-        return (blocks - {0}) | ({0} if self.region_token_weight else set())
+        blocks.discard(0)  # no smoothing there
+        return blocks | {0} if self.region_token_weight else blocks
 
     def validate_settings(self) -> None:
         """Check that settings go together, and with the towers; called when made, and by the model before it runs.

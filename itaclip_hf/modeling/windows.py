@@ -199,13 +199,7 @@ def _window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
 def choose_tokens_per_batch(
     config: CLIPVisionConfig | CLIPTextConfig, dtype: torch.dtype, device: torch.device
 ) -> int:
-    """Number of tokens, of all window views or prompts, that go through a tower at once.
-
-    Args:
-        config: Dimensions of the tower.
-        dtype: Its number format.
-        device: Where it runs.
-    """
+    """Number of tokens, of all window views or prompts, that go through a tower of that number format at once."""
     if device.type != "cuda":
         return CPU_ACTIVATION_BYTES // (config.intermediate_size * dtype.itemsize)
     _, total = torch.cuda.mem_get_info(device)
@@ -215,14 +209,7 @@ def choose_tokens_per_batch(
 def choose_views_per_batch(
     config: CLIPVisionConfig, window_size: tuple[int, int], dtype: torch.dtype, device: torch.device
 ) -> int:
-    """Number of window views, at least 1, that go through the vision tower at once.
-
-    Args:
-        config: Dimensions of the tower.
-        window_size: (height, width) of a window in pixels.
-        dtype: Its number format.
-        device: Where it runs.
-    """
+    """Number of views of windows of (height, width) pixels, at least 1, that go through the vision tower at once."""
     patch_size = cast(int, config.patch_size)
     tokens = 1 + (window_size[0] // patch_size) * (window_size[1] // patch_size)
     return max(1, min(choose_tokens_per_batch(config, dtype, device) // tokens, MOST_WINDOW_VIEWS))
