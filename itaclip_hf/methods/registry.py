@@ -225,7 +225,7 @@ def find_published(settings: Settings, benchmark: str, backbone: str = PUBLISHED
         return None
     theirs = method.published_settings(benchmark)
     differences = settings.differences(theirs)
-    if backbone != PUBLISHED_BACKBONE:
+    if backbone != PUBLISHED_BACKBONE:  # no setting, but it keeps figures apart as one does
         differences["backbone"] = (backbone, PUBLISHED_BACKBONE)
     words = method.published_queries.get(benchmark), theirs.uses_texts
     return Published(method.published[benchmark], method.title, differences, *words)

@@ -214,7 +214,7 @@ def _attend_by_rotation(attend: BlockContext, projections: HeadProjections, valu
 
     query, key = projections.query.float(), projections.key.float()
     weight = query.norm(dim=-1, keepdim=True)
-    if attend.has_class_token:
+    if attend.has_class_token:  # means are the patches' alone
         weight[..., :1, :] = 0
     weight = weight / (weight.sum(-2, keepdim=True) + 1e-6)
     centred_query, centred_key = (tokens - (weight * tokens).sum(-2, keepdim=True) for tokens in (query, key))

@@ -364,7 +364,7 @@ def _expect_numbers(name: str, tensor: Any, is_whole: bool, advice: str = "Pass 
 
 
 def _expect_between(name: str, numbers: torch.Tensor, low: int, high: int) -> None:
-    if torch.compiler.is_compiling() or numbers.device.type == "meta":
+    if torch.compiler.is_compiling() or numbers.device.type == "meta":  # no numbers to be read
         return
     lowest, highest = (int(value) for value in torch.aminmax(numbers))
     if lowest < low or highest > high:
@@ -456,7 +456,7 @@ def _choose_views(inputs: ImageInputs) -> list[list[WindowView]]:
         raise ValueError(
             f"Expected all of {tuple(tensors)} or none, but got no {missing}. Pass all that the processor made."
         )
-    color, blur, flip, weight = given.values()
+    color, blur, flip, weight = given.values()  # in the order of the fields
     for (name, tensor), tail in zip(given.items(), ((3, 3), blur.shape[2:], (2,), ()), strict=True):
         expect_shape(name, tensor, (batch, weight.shape[-1], *tail))
     if blur.shape[2] % 2 == 0:
@@ -468,7 +468,7 @@ def _read_sizes(name: str, sizes: torch.Tensor | Sequence[Sequence[int]], batch:
     try:
         sizes = torch.as_tensor(sizes)
     except (RuntimeError, TypeError, ValueError):
-        sizes = torch.empty(0)
+        sizes = torch.empty(0)  # whatever it is, it has not the shape that is asked for next
     expect_shape(name, sizes, (batch, 2))
     if sizes.is_floating_point() or sizes.is_complex():
         raise TypeError(f"Expected `{name}` in whole pixels, but got {sizes.dtype}. Pass what the processor made.")
@@ -482,7 +482,7 @@ def _size(pixels: torch.Tensor) -> Size:
 def _count_rows_of_batches(lengths: list[int], tokens_per_batch: int) -> Iterator[int]:
     """Fill one batch after the other with rows of increasing length."""
     count = 0
-    for length in lengths:
+    for length in lengths:  # the longest so far, to which all of the batch are padded
         if count == MOST_PROMPTS or (count and (count + 1) * length > tokens_per_batch):
             yield count
             count = 0

@@ -143,7 +143,7 @@ def cut_tiles(size: tuple[int, int], side: int, halo: int, step: int = 1) -> lis
         halo: How far beyond its core a tile is computed, in pixels, at least; ends at the border of the image.
         step: What the upper and left edges of cores and of what they are computed on are multiples of.
     """
-    halo = -(-halo // step) * step
+    halo = -(-halo // step) * step  # rounded up, so that what starts a halo before a core starts on a step, too
     rows, columns = (_cut_axis(length, side, halo, step) for length in size)
     return [
         Tile((core_rows, core_columns), (reach_rows, reach_columns))
