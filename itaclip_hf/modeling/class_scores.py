@@ -39,10 +39,6 @@ class Queries(NamedTuple):
 class BestClasses:
     """The best class of each pixel of one image, whatever the number of classes, and on demand the best of the others.
 
-    Args:
-        maps: The image's query maps.
-        queries: The queries.
-
     Attributes:
         labels: (H₀, W₀) int64, the class with the highest score.
         confidence: (H₀, W₀) float32, that score, between 0 and 1.

@@ -252,16 +252,11 @@ def read_voting_regions(inputs: ImageInputs, sizes: Sequence[Size]) -> list[torc
 def read_prompts(
     input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: Any
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Check prompts and give them three axes: (texts, prompts, tokens).
-
-    Args:
-        input_ids: As `forward` takes them.
-        attention_mask: As `forward` takes it.
-        config: Of the text tower, which has so many tokens and positions.
+    """Check prompts, as `forward` takes them, and give them three axes: (texts, prompts, tokens).
 
     Raises:
         TypeError: If they are no tensors of whole numbers.
-        ValueError: If the shapes are others, or a token or the length is beyond the tower's.
+        ValueError: If the shapes are others, or a token or the length is beyond the text tower's of that `config`.
     """
     check_tensors(TextInputs(input_ids, attention_mask))
     if input_ids.ndim == 2:

@@ -505,9 +505,6 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
     def project_patches(self, last: LastStates) -> torch.Tensor:
         """Bring what the last block gives into the space of texts, without the class token, at unit length.
 
-        Args:
-            last: Of the vision tower's `run_last_block`.
-
         Returns:
             (batch, grid_h, grid_w, projection_dim) float32.
         """

@@ -358,12 +358,12 @@ class ITACLIPVisionModel(CLIPVisionModel):
 
     def run_last_block(self, encoded: EncodedBlocks, config: ITACLIPConfig) -> LastStates:
         """Run the last block as `config` says, once, or twice where earlier blocks are fused into another pass."""
-        # A pass adds up before the post-layernorm (SC-CLIP), a branch after it (CorrCLIP): the norm is not linear.
         tokens, relations = self._prepare_last(encoded, config)
         last = self._end(tokens, encoded, relations, config)
         branches = [(1.0, last)]
         if config.fused_layers:
             fused = torch.stack([cast(torch.Tensor, encoded.states[layer]) for layer in config.fused_layers])
+            # A pass adds up before the post-layernorm (SC-CLIP), a branch after it (CorrCLIP); a norm is not linear.
             if config.fused_as == "pass":
                 branches = [(1.0, last + self._end(fused.sum(0), encoded, relations, config))]
             else:

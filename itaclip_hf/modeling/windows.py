@@ -216,11 +216,9 @@ def choose_views_per_batch(
 
 
 def make_batches(images: Sequence[WindowedImage], batch_size: int) -> Iterator[WindowBatch]:
-    """Cut out all windows of all images and make their views, a batch at a time.
+    """Cut out all windows of all images, which have as many views each, and make these, a batch at a time.
 
-    Args:
-        images: The images; all have as many views.
-        batch_size: Number of windows in a batch, at most.
+    A batch is of `batch_size` windows, at most, with all their views.
     """
     for batch in share_windows([image.layout for image in images], batch_size):
         parts, regions = [], []
@@ -239,11 +237,7 @@ def make_batches(images: Sequence[WindowedImage], batch_size: int) -> Iterator[W
 
 
 def share_windows(layouts: Sequence[WindowLayout], batch_size: int) -> Iterator[list[tuple[int, list[Box]]]]:
-    """Share out the windows of all images among encoder batches; windows of a batch are of one size.
-
-    Args:
-        layouts: Layout of each image.
-        batch_size: Number of windows in a batch, at most.
+    """Share out the windows of all images among batches of at most `batch_size`; those of a batch are of one size.
 
     Yields:
         For each batch: image index and boxes, images in order within a window size.
