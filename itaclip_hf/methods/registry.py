@@ -61,6 +61,7 @@ class Method:
     towers: Mapping[int, Changes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # Made and thrown away, so that a mistake shows where the method is written and not where it is used.
         places: dict[str, Changes] = {f", on {benchmark}": row for benchmark, row in self.benchmarks.items()}
         places |= {f", with {blocks} blocks": row for blocks, row in self.towers.items()}
         for place, row in {"": {}, **places}.items():
@@ -118,6 +119,7 @@ class Method:
     def _changes_on(self, benchmark: str | None) -> Changes:
         if benchmark is None or (isinstance(benchmark, str) and benchmark in self.benchmarks):
             return self.benchmarks.get(benchmark or "", {})
+        # A benchmark that only other methods have settings for leaves this one as it is.
         known = dict.fromkeys(
             name for row in _read_published()["methods"].values() for name in row.get("benchmarks", ())
         )
@@ -237,7 +239,7 @@ def find_published(settings: Settings, benchmark: str, backbone: str = PUBLISHED
         return None
     theirs = method.published_settings(benchmark)
     differences = settings.differences(theirs)
-    if backbone != PUBLISHED_BACKBONE:
+    if backbone != PUBLISHED_BACKBONE:  # no setting, but it keeps figures apart as one does
         differences["backbone"] = (backbone, PUBLISHED_BACKBONE)
     words = method.published_queries.get(benchmark), theirs.uses_texts
     return Published(method.published[benchmark], method.title, differences, *words)
@@ -254,5 +256,6 @@ def _read_published() -> dict[str, Any]:
 
 @cache
 def _methods() -> dict[str, Method]:
+    """All methods by name: the one dictionary that `register_method` writes to, read from the file at first use."""
     content = _read_published()
     return {name: Method(name, **row) for name, row in {**content["methods"], **content["beyond"]}.items()}

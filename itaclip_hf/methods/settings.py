@@ -9,6 +9,7 @@ import math
 import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
 __all__ = [
@@ -61,11 +62,8 @@ class ValueRange:
             return " or ".join(self.choices)
         kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}[self.type]
         if math.isfinite(self.low):
-            kind += (
-                f" above {self.low:g}, at most {self.high:g}"
-                if self.excludes_low
-                else (f" from {self.low:g} to {self.high:g}")
-            )
+            low = f"above {self.low:g}, at most" if self.excludes_low else f"from {self.low:g} to"
+            kind = f"{kind} {low} {self.high:g}"
         kind = f"a list, each of it {kind}" if self.is_list else kind
         return f"{kind}, or none" if self.is_optional else kind
 
@@ -115,10 +113,10 @@ class TuningGrid(NamedTuple):
 
 def _setting(
     default: Any,
-    holder: Holder,
-    stage: Stage,
     values: ValueRange,
     help: str,
+    holder: Holder,
+    stage: Stage,
     symbol: str = "",
     grid: TuningGrid | None = None,
     is_result: bool = True,
@@ -136,6 +134,8 @@ def _setting(
     }
     return field(default=default, metadata=metadata)
 
+
+_last_block_setting = partial(_setting, holder="config", stage="last_block")
 
 _SWITCH = ValueRange(bool)
 _SHARE = ValueRange(float, 0, 1)
@@ -161,271 +161,217 @@ class Settings:
         0
     """
 
-    attention_maps: tuple[str, ...] = _setting(
+    attention_maps: tuple[str, ...] = _last_block_setting(
         ("qq", "kk"),
-        "config",
-        "last_block",
         ValueRange(str, is_list=True),
         "Attention maps of the last block that are summed: pairs of the letters q, k, v, 'identity', 'similarity' or "
         "'procrustes'.",
     )
-    attention_map_weights: tuple[float, ...] = _setting(
-        (),
-        "config",
-        "last_block",
-        ValueRange(float, -1000, 1000, is_list=True),
-        "Weight of each of these maps; none given: 1 each.",
+    attention_map_weights: tuple[float, ...] = _last_block_setting(
+        (), ValueRange(float, -1000, 1000, is_list=True), "Weight of each of these maps; none given: 1 each."
     )
-    attention_prior_std: float = _setting(
+    attention_prior_std: float = _last_block_setting(
         0.0,
-        "config",
-        "last_block",
         ValueRange(float, 0, 1000),
         "Width, in patches, of a Gaussian of the patches' distance that is added before the softmaxes; 0: none.",
     )
-    intermediate_layers: tuple[int, ...] = _setting(
+    intermediate_layers: tuple[int, ...] = _last_block_setting(
         (7, 8, 10),
-        "config",
-        "last_block",
         ValueRange(int, 1, 1000, is_list=True),
         "Blocks, counted from 1, whose mean attention map is blended into that of the last one.",
     )
-    intermediate_weight: float = _setting(
-        0.5,
-        "config",
-        "last_block",
-        _SHARE,
-        "Share of that mean map; the last block's own gets the rest.",
-        idle_without="intermediate_layers",
+    intermediate_weight: float = _last_block_setting(
+        0.5, _SHARE, "Share of that mean map; the last block's own gets the rest.", idle_without="intermediate_layers"
     )
-    intermediate_maps: tuple[str, ...] = _setting(
+    intermediate_maps: tuple[str, ...] = _last_block_setting(
         (),
-        "config",
-        "last_block",
         ValueRange(str, is_list=True),
         "Attention maps of those blocks; none given: the same as of the last one.",
         idle_without="intermediate_layers",
     )
-    last_class_token: bool = _setting(
-        True, "config", "last_block", _SWITCH, "Whether the last block sees the class token beside the patches."
+    last_class_token: bool = _last_block_setting(
+        True, _SWITCH, "Whether the last block sees the class token beside the patches."
     )
-    class_token_share: float = _setting(
-        0.0, "config", "last_block", ValueRange(float, -100, 100), "Share of the class token added to every patch."
+    class_token_share: float = _last_block_setting(
+        0.0, ValueRange(float, -100, 100), "Share of the class token added to every patch."
     )
-    similarity_block: int | None = _setting(
+    similarity_block: int | None = _last_block_setting(
         None,
-        "config",
-        "last_block",
         ValueRange(int, 1, 1000, is_optional=True),
         "Block whose patches the map 'similarity' compares, counted from 1; none: the proxy's are compared.",
     )
-    similarity_sharpness: float = _setting(
-        3.0, "config", "last_block", ValueRange(float, 0, 1000), "Factor on similarities before their softmax."
+    similarity_sharpness: float = _last_block_setting(
+        3.0, ValueRange(float, 0, 1000), "Factor on similarities before their softmax."
     )
-    similarity_threshold: float | None = _setting(
+    similarity_threshold: float | None = _last_block_setting(
         1.0,
-        "config",
-        "last_block",
         ValueRange(float, -1000, 1000, is_optional=True),
         "Similarities below so many times their mean get no weight; none: all count.",
     )
-    proxy_features: str = _setting(
+    proxy_features: str = _last_block_setting(
         "hidden",
-        "config",
-        "last_block",
         ValueRange(str, choices=("hidden", "query_key")),
         "What of the proxy is compared: its last hidden states, or queries plus keys of its last block.",
     )
-    region_scope: bool = _setting(
-        False, "config", "last_block", _SWITCH, "Whether patches see only those of their region in 'similarity'."
+    region_scope: bool = _last_block_setting(
+        False, _SWITCH, "Whether patches see only those of their region in 'similarity'."
     )
-    region_merge_distance: float = _setting(
+    region_merge_distance: float = _last_block_setting(
         0.2,
-        "config",
-        "last_block",
         ValueRange(float, 0, 2),
         "Regions whose mean features are at most so much less alike than the most alike are one region.",
         idle_without="region_scope",
     )
-    region_token_weight: float = _setting(
+    region_token_weight: float = _last_block_setting(
         0.0,
-        "config",
-        "last_block",
         ValueRange(float, 0, 100),
         "Weight of a class token of its own for each region, in the features of its patches.",
         idle_without="region_scope",
     )
-    token_cleaning: str = _setting(
+    token_cleaning: str = _last_block_setting(
         "none",
-        "config",
-        "last_block",
         ValueRange(str, choices=("none", "lof", "class_row")),
         "How outlying patches are found, which their neighbours then replace.",
     )
-    smoothing_before: int = _setting(
-        0,
-        "config",
-        "last_block",
-        ValueRange(int, 0, 1000),
-        "Block by whose similarity patches are smoothed before the last block; 0: not.",
+    smoothing_before: int = _last_block_setting(
+        0, ValueRange(int, 0, 1000), "Block by whose similarity patches are smoothed before the last block; 0: not."
     )
-    smoothing_after: int = _setting(
-        0,
-        "config",
-        "last_block",
-        ValueRange(int, 0, 1000),
-        "Block by whose similarity patches are smoothed after the last block; 0: not.",
+    smoothing_after: int = _last_block_setting(
+        0, ValueRange(int, 0, 1000), "Block by whose similarity patches are smoothed after the last block; 0: not."
     )
-    smoothing_threshold: float = _setting(
-        0.4, "config", "last_block", ValueRange(float, -1, 1), "Lowest similarity that counts in smoothing."
+    smoothing_threshold: float = _last_block_setting(
+        0.4, ValueRange(float, -1, 1), "Lowest similarity that counts in smoothing."
     )
-    fused_layers: tuple[int, ...] = _setting(
+    fused_layers: tuple[int, ...] = _last_block_setting(
         (),
-        "config",
-        "last_block",
         ValueRange(int, 1, 1000, is_list=True),
         "Blocks, counted from 1, that go through the last block together, beside the ordinary pass.",
     )
-    fused_as: str = _setting(
+    fused_as: str = _last_block_setting(
         "pass",
-        "config",
-        "last_block",
         ValueRange(str, choices=("pass", "branch")),
         "How: their sum, added to the ordinary pass; or their mean, added after the final norm.",
         idle_without="fused_layers",
     )
-    fused_weight: float = _setting(
-        1.0,
-        "config",
-        "last_block",
-        ValueRange(float, -100, 100),
-        "Weight of their branch.",
-        idle_without="fused_layers",
+    fused_weight: float = _last_block_setting(
+        1.0, ValueRange(float, -100, 100), "Weight of their branch.", idle_without="fused_layers"
     )
-    procrustes_steps: int = _setting(
-        5, "config", "last_block", ValueRange(int, 1, 1000), "Steps towards the rotation of the map 'procrustes'."
+    procrustes_steps: int = _last_block_setting(
+        5, ValueRange(int, 1, 1000), "Steps towards the rotation of the map 'procrustes'."
     )
-    procrustes_key_share: float = _setting(
-        0.08,
-        "config",
-        "last_block",
-        ValueRange(float, -1000, 1000),
-        "Share of the keys' own products in the map 'procrustes'.",
+    procrustes_key_share: float = _last_block_setting(
+        0.08, ValueRange(float, -1000, 1000), "Share of the keys' own products in the map 'procrustes'."
     )
-    last_residual: bool = _setting(
-        True, "config", "last_block", _SWITCH, "Whether the last block keeps the residual around its attention."
+    last_residual: bool = _last_block_setting(
+        True, _SWITCH, "Whether the last block keeps the residual around its attention."
     )
-    last_feed_forward: bool = _setting(
-        False, "config", "last_block", _SWITCH, "Whether the last block keeps its feed-forward half."
+    last_feed_forward: bool = _last_block_setting(
+        False, _SWITCH, "Whether the last block keeps its feed-forward half."
     )
     window_size: int = _setting(
         224,
-        "config",
-        "windows",
         ValueRange(int, 0, 2**16),
         "Side of the sliding window in pixels; 0: the image at once.",
+        "config",
+        "windows",
     )
     window_stride: int = _setting(
-        28, "config", "windows", _PIXELS, "Step between windows in pixels.", idle_without="window_size"
+        28, _PIXELS, "Step between windows in pixels.", "config", "windows", idle_without="window_size"
     )
     window_batch_size: int | None = _setting(
         None,
-        "config",
-        "windows",
         ValueRange(int, 1, 2**20, is_optional=True),
         "Windows that are encoded at once, with all their views; none: chosen by device and memory.",
+        "config",
+        "windows",
         is_result=False,
     )
-    pamr_steps: int = _setting(10, "config", "maps", ValueRange(int, 0, 1000), "Steps of pixel refinement; 0: none.")
+    pamr_steps: int = _setting(10, ValueRange(int, 0, 1000), "Steps of pixel refinement; 0: none.", "config", "maps")
     pamr_dilations: tuple[int, ...] = _setting(
         (8, 16),
-        "config",
-        "maps",
         ValueRange(int, 1, 4096, is_list=True),
         "Distances, in pixels, of the neighbours it looks at.",
+        "config",
+        "maps",
         idle_without="pamr_steps",
     )
     similarity_scale: float = _setting(
         40.0,
-        "config",
-        "maps",
         ValueRange(float, 0, 1e6, excludes_low=True),
         "Factor on the cosines before the softmax over all queries.",
+        "config",
+        "maps",
         grid=TuningGrid((10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0), "background", partner="score_threshold"),
     )
     shortest_edge: int | None = _setting(
         336,
-        "image_processor",
-        "image",
         ValueRange(int, 1, 2**16, is_optional=True),
         "Length in pixels that the shorter side of an image is resized to.",
+        "image_processor",
+        "image",
     )
     longest_edge: int | None = _setting(
         2048,
-        "image_processor",
-        "image",
         ValueRange(int, 1, 2**16, is_optional=True),
         "Length in pixels that the longer side must not exceed.",
+        "image_processor",
+        "image",
     )
     image_engineering: bool = _setting(
         True,
-        "image_processor",
-        "image",
         _SWITCH,
         "Whether grey, blurred and flipped views of windows are encoded, too.",
+        "image_processor",
+        "image",
     )
     photometric_weight: float = _setting(
         0.75,
-        "image_processor",
-        "views",
         _SHARE,
         "Share of the unflipped views; the flipped ones get the rest.",
+        "image_processor",
+        "views",
         symbol="λ",
         grid=TuningGrid((0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0), "views"),
         idle_without="image_engineering",
     )
     auxiliary_weight: float = _setting(
         0.2,
-        "processor",
-        "texts",
         _SHARE,
         "Share of the texts about a class in its queries; its names get the rest.",
+        "processor",
+        "texts",
         symbol="α",
         grid=TuningGrid((0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5), "texts"),
     )
     score_threshold: float = _setting(
         0.0,
-        "image_processor",
-        "labels",
         _SHARE,
         "Pixels whose best score is lower become class 0.",
+        "image_processor",
+        "labels",
         grid=TuningGrid((0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6), "background"),
     )
     area_threshold: float | None = _setting(
         None,
-        "image_processor",
-        "maps",
         ValueRange(float, 0, 1, is_optional=True),
         "Classes that cover at most this share of the foreground are dropped; none: all stay.",
+        "image_processor",
+        "maps",
         grid=TuningGrid((0.0, 0.005, 0.01, 0.02, 0.05, 0.1), "background"),
     )
     region_vote: bool = _setting(
         False,
-        "image_processor",
-        "labels",
         _SWITCH,
         "Whether all pixels of a region get the label that most of them have, where region maps are given.",
-    )
-    closing: bool = _setting(
-        True,
         "image_processor",
         "labels",
-        _SWITCH,
-        "Whether label maps are closed with a 3 x 3 neighbourhood.",
+    )
+    closing: bool = _setting(
+        True, _SWITCH, "Whether label maps are closed with a 3 x 3 neighbourhood.", "image_processor", "labels"
     )
 
     def __post_init__(self) -> None:
-        for name in SETTING_NAMES:
+        for name in SETTING_NAMES:  # past the frozen dataclass: lists become tuples, NumPy's numbers Python's
             object.__setattr__(self, name, check_setting(name, getattr(self, name)))
 
     @classmethod
@@ -444,7 +390,7 @@ class Settings:
         size = dict(processor.image_processor.size)
         values: dict[str, Any] = {
             name: size.get(name) if name in SIZE_NAMES else getattr(parts[held.metadata["holder"]], name)
-            for name, held in setting_fields().items()
+            for name, held in _FIELDS.items()
         }
         return cls(**values)
 
@@ -483,7 +429,7 @@ class Settings:
 
     def find_idle(self, names: Iterable[str]) -> dict[str, str]:
         """Those of some settings that change nothing beside the others, each with the setting that it needs."""
-        needed = {name: setting_fields()[name].metadata["idle_without"] for name in names}
+        needed = {name: _FIELDS[name].metadata["idle_without"] for name in names}
         return {name: other for name, other in needed.items() if other and not getattr(self, other)}
 
     @property
@@ -512,9 +458,7 @@ class Settings:
 
     def held_by(self, holder: Holder) -> dict[str, Any]:
         """The settings of one holder, by name."""
-        return {
-            name: getattr(self, name) for name, held in setting_fields().items() if held.metadata["holder"] == holder
-        }
+        return {name: getattr(self, name) for name, held in _FIELDS.items() if held.metadata["holder"] == holder}
 
     def read_by(self, *stages: Stage) -> tuple[Any, ...]:
         """What some stages read, as far as results depend on it: settings with equal ones can share their work."""
@@ -522,27 +466,31 @@ class Settings:
 
     def last_block(self) -> tuple[Any, ...]:
         """How the last block works, whatever the order of what is summed: methods with equal ones are one method."""
-        canonical = replace(self, intermediate_weight=self.intermediate_weight if self.intermediate_layers else 0.0)
         weights = self.attention_map_weights or (1.0,) * len(self.attention_maps)
+        # Not strict: whether there is a weight for each map is for the configuration to say, in words.
         maps = tuple(sorted(zip(self.attention_maps, weights, strict=False)))
-        values = replace(canonical, attention_maps=(), attention_map_weights=()).read_by("last_block")
+        # What changes nothing makes no other method.
+        changes: dict[str, Any] = {"attention_maps": (), "attention_map_weights": ()}
+        changes |= {name: _FIELDS[name].default for name in self.find_idle(stage_setting_names("last_block"))}
+        values = replace(self, **changes).read_by("last_block")
         return maps, *(tuple(sorted(value)) if isinstance(value, tuple) else value for value in values)
 
     def differences(self, other: "Settings") -> dict[str, tuple[Any, Any]]:
         """The settings that both have otherwise, as far as results depend on them: (own value, other's value)."""
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in SETTING_NAMES}
-        relevant = {name for name, each in setting_fields().items() if each.metadata["is_result"]}
-        return {name: pair for name, pair in pairs.items() if name in relevant and pair[0] != pair[1]}
+        own, others = self._results(), other._results()
+        return {name: (own[name], others[name]) for name in own if own[name] != others[name]}
 
     def to_json(self, holder: Holder | None = None) -> dict[str, Any]:
         """The settings that results depend on, all or those of one holder, as JSON values."""
-        names = [
-            name
-            for name, each in setting_fields().items()
-            if each.metadata["is_result"] and holder in (None, each.metadata["holder"])
-        ]
-        values = {name: getattr(self, name) for name in names}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in self._results().items()
+            if holder in (None, _FIELDS[name].metadata["holder"])
+        }
+
+    def _results(self) -> dict[str, Any]:
+        """The settings that results depend on, by name."""
+        return {name: getattr(self, name) for name, each in _FIELDS.items() if each.metadata["is_result"]}
 
 
 VOTE_NAME = "region_vote"  # which is on by itself where commands are given regions
@@ -617,7 +565,7 @@ def check_setting(name: str, value: Any) -> Any:
     values: ValueRange = _FIELDS[name].metadata["values"]
     try:
         return values.read(value)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:  # float(10**400) overflows
         default = _FIELDS[name].default
         raise (TypeError if isinstance(error, TypeError) else ValueError)(
             f"Expected `{name}` to be {values.describe()}, but got {value!r:.200}. The paper's value is {default!r}."

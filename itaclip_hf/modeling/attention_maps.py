@@ -158,7 +158,7 @@ def attend_by_maps(terms: Sequence[MapTerm], value: "torch.Tensor") -> "torch.Te
     attended = []
     for weight, name, projections, context in terms:
         term = get_attention_map(name)(context, projections, value)
-        attended.append(term if weight == 1 else weight * term)
+        attended.append(term if weight == 1 else weight * term)  # the same bits, without a pass over the term
     return reduce(operator.add, attended)
 
 
@@ -210,16 +210,18 @@ def _attend_by_rotation(attend: BlockContext, projections: HeadProjections, valu
     Source: PEARL (CVPR 2026): `softmax((q (k R)ᵀ + α k' k'ᵀ) / √d)`, where k' is k less its mean, all means weighed by
     the length of the patches' queries. R comes from a few Newton-Schulz steps; their number is part of the method.
     """
+    import torch
+
     query, key = projections.query.float(), projections.key.float()
     weight = query.norm(dim=-1, keepdim=True)
-    if attend.has_class_token:
+    if attend.has_class_token:  # means are the patches' alone
         weight[..., :1, :] = 0
     weight = weight / (weight.sum(-2, keepdim=True) + 1e-6)
     centred_query, centred_key = (tokens - (weight * tokens).sum(-2, keepdim=True) for tokens in (query, key))
     rotation = _find_rotation(centred_key.mT @ centred_query, attend.settings.procrustes_steps)
     # One ordinary attention of twice the width: the products of both halves add up.
-    share = attend.settings.procrustes_key_share
-    queries, keys = _concatenate(query, share * centred_key), _concatenate(key @ rotation, centred_key)
+    queries = torch.cat([query, attend.settings.procrustes_key_share * centred_key], dim=-1)
+    keys = torch.cat([key @ rotation, centred_key], dim=-1)
     return attend(queries.to(value), keys.to(value), value)
 
 
@@ -229,18 +231,13 @@ def _find_rotation(matrix: "torch.Tensor", steps: int) -> "torch.Tensor":
 
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     gram = matrix.mT @ matrix
+    # The steps converge for a norm of at most 1; that of Frobenius is never below the largest singular value.
     scale = gram.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
     root, inverse = gram / scale + 1e-6 * identity, identity
     for _ in range(steps):
         step = 0.5 * (3 * identity - inverse @ root)
         root, inverse = root @ step, step @ inverse
     return matrix @ inverse / scale.sqrt()
-
-
-def _concatenate(first: "torch.Tensor", second: "torch.Tensor") -> "torch.Tensor":
-    import torch
-
-    return torch.cat([first, second], dim=-1)
 
 
 _MAPS: dict[str, AttentionMap] = {

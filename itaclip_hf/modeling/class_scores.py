@@ -32,16 +32,12 @@ class Queries(NamedTuple):
     def sort(cls, embeddings: torch.Tensor, query_classes: torch.Tensor, num_classes: int | None = None) -> "Queries":
         """Bring queries, (queries, dim) with their classes (queries,), into the order that scoring needs."""
         classes, order = query_classes.to(embeddings.device).sort(stable=True)
-        listed = classes.tolist()
+        listed = classes.tolist()  # once, as each number that is read from a GPU waits for it
         return cls(embeddings[order], listed, listed[-1] + 1 if num_classes is None else num_classes)
 
 
 class BestClasses:
     """The best class of each pixel of one image, whatever the number of classes, and on demand the best of the others.
-
-    Args:
-        maps: The image's query maps.
-        queries: The queries.
 
     Attributes:
         labels: (H₀, W₀) int64, the class with the highest score.
@@ -64,7 +60,7 @@ class BestClasses:
         Args:
             is_dropped: (classes,) bool.
         """
-        self._is_dropped = is_dropped
+        self._is_dropped = is_dropped  # for `find_others`, which must not bring them back
         is_lost = is_dropped[self.labels]
         for tile in self._maps.tiles:
             lost = is_lost[tile.core]
@@ -85,7 +81,7 @@ class BestClasses:
         others, scores = torch.empty_like(self.labels), torch.empty_like(self.confidence)
         for tile in self._maps.tiles:
             others[tile.core], scores[tile.core] = self._compute(tile, self._is_dropped, labels[tile.core])
-        return others.masked_fill_(scores == 0, -1), scores
+        return others, scores
 
     @torch.no_grad()
     def _compute(
@@ -123,7 +119,7 @@ def compute_class_logits(maps: Iterable[torch.Tensor], queries: Queries, size: t
     classes = queries.classes
     logits = torch.full((queries.num_classes, *size), -torch.inf, dtype=torch.float32, device=device)
     log_sum = torch.full(size, -torch.inf, dtype=torch.float32, device=device)
-    class_id, best = classes[0], log_sum
+    class_id, best = classes[0], log_sum  # of the class that is open, as its queries may go on in the next chunk
     position = 0
     for chunk in maps:
         log_sum = torch.logaddexp(log_sum, chunk.logsumexp(-1))
@@ -157,25 +153,26 @@ def compute_best_classes(
 
     Returns:
         Class ids int64 (of equal scores the lowest), and scores float32, both (height, width). Where no class is left,
-        class 0 with a score of 0.
+        class 0, or -1 if `barred` is given, with a score of 0.
     """
     device = queries.embeddings.device
     class_of_query = torch.tensor(queries.classes, device=device)
     is_out = None if is_dropped is None else is_dropped[class_of_query]
-    labels = torch.zeros(size, dtype=torch.int64, device=device)
+    # A score of 0 does not tell where no class is left: that of a class far behind rounds to 0, too.
+    labels = torch.full(size, 0 if barred is None else -1, dtype=torch.int64, device=device)
     best = torch.full(size, -torch.inf, dtype=torch.float32, device=device)
     log_sum = torch.full(size, -torch.inf, dtype=torch.float32, device=device)
     position = 0
     for chunk in maps:
         part = slice(position, position + chunk.shape[-1])
         position = part.stop
-        log_sum = torch.logaddexp(log_sum, chunk.logsumexp(-1))
+        log_sum = torch.logaddexp(log_sum, chunk.logsumexp(-1))  # before any is left out: the softmax is of all
         if is_out is not None:
             chunk = chunk.masked_fill(is_out[part], -torch.inf)
         if barred is not None:
             chunk = chunk.masked_fill(class_of_query[part] == barred[..., None], -torch.inf)
         candidate, index = chunk.max(-1)
-        is_better = candidate > best
+        is_better = candidate > best  # not equal: the first of equals stays, and a chunk that is all out never wins
         labels = torch.where(is_better, class_of_query[part][index], labels)
         best = torch.where(is_better, candidate, best)
     return labels, (best - log_sum).exp_()

@@ -168,7 +168,7 @@ class ITACLIPConfig(CLIPConfig):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, list) and name in TUPLE_FIELDS:
-            value = tuple(value)  # JSON knows lists only
+            value = tuple(value)  # JSON knows lists only, and not every field is a setting that is checked below
         super().__setattr__(name, check_setting(name, value) if name in SETTING_NAMES else value)
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -185,11 +185,6 @@ class ITACLIPConfig(CLIPConfig):
         return compares_proxy(self)
 
     @property
-    def uses_regions(self) -> bool:
-        """Whether the model looks at region maps; their vote is the processor's."""
-        return self.region_scope
-
-    @property
     def answers_on_proxy_grid(self) -> bool:
         """Whether features come on the proxy's patch grid: where nothing of the last block lives on CLIP's own."""
         is_alone = set(self.attention_maps) == {"similarity"} and not self.intermediate_layers
@@ -200,9 +195,10 @@ class ITACLIPConfig(CLIPConfig):
     def layers_read(self) -> set[int]:
         """Blocks before the last one whose queries, keys and values the last block reads."""
         last = self.vision_config.num_hidden_layers
-        if self.region_token_weight:
+        if self.region_token_weight:  # such a token goes through every block beside the image
             return {*range(1, last)}
-        return {*self.intermediate_layers, *([last - 1] if self.token_cleaning == "class_row" else [])}
+        cleaning = {last - 1} if self.token_cleaning == "class_row" else set()
+        return {*self.intermediate_layers} | cleaning
 
     @property
     def states_read(self) -> set[int]:
@@ -210,7 +206,8 @@ class ITACLIPConfig(CLIPConfig):
         blocks = {*self.fused_layers, self.smoothing_before, self.smoothing_after}
         if "similarity" in self.attention_maps and self.similarity_block is not None:
             blocks.add(self.similarity_block)
-        return (blocks - {0}) | ({0} if self.region_token_weight else set())
+        blocks.discard(0)  # no smoothing there
+        return blocks | {0} if self.region_token_weight else blocks
 
     def validate_settings(self) -> None:
         """Check that settings go together, and with the towers; called when made, and by the model before it runs.
@@ -249,11 +246,11 @@ class ITACLIPConfig(CLIPConfig):
             "Set `intermediate_layers=()`, or name other `intermediate_maps`.",
         )
         last = self.vision_config.num_hidden_layers
-        single = (self.similarity_block or 0, self.smoothing_before, self.smoothing_after)
+        single = filter(None, (self.similarity_block, self.smoothing_before, self.smoothing_after))
         for name, layers in (
             ("intermediate_layers", self.intermediate_layers),
             ("fused_layers", self.fused_layers),
-            ("similarity_block, smoothing_before, smoothing_after", tuple(filter(None, single))),
+            ("similarity_block, smoothing_before, smoothing_after", tuple(single)),
         ):
             _expect(
                 all(1 <= layer < last for layer in layers),
@@ -311,6 +308,7 @@ class ITACLIPConfig(CLIPConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Make a configuration from a dictionary; this class's fields among `kwargs` go in before the check."""
+        # Transformers would set them one by one afterwards, when the file's own values may have failed the check.
         overrides = {name: kwargs.pop(name) for name in cls.__annotations__ if name in kwargs}
         return super().from_dict({**config_dict, **overrides}, **kwargs)
 
@@ -331,9 +329,10 @@ class ITACLIPConfig(CLIPConfig):
             f'"{found}" in {str(pretrained_model_name_or_path)!r}',
             'Use a CLIP ViT checkpoint such as "openai/clip-vit-base-patch16".',
         )
-        if found == CLIPConfig.model_type and "intermediate_layers" not in kwargs:
+        # What the file or the caller names stays, even where it does not fit: then the check speaks.
+        if found == CLIPConfig.model_type and "intermediate_layers" not in {**config_dict, **kwargs}:
             blocks = (config_dict.get("vision_config") or {}).get("num_hidden_layers", PAPERS_BLOCKS)
-            config_dict = {"intermediate_layers": fit_intermediate_layers(blocks), **config_dict}
+            config_dict = {**config_dict, "intermediate_layers": fit_intermediate_layers(blocks)}
         return {**config_dict, "model_type": cls.model_type}, kwargs
 
 
@@ -342,6 +341,7 @@ def fit_intermediate_layers(blocks: int) -> tuple[int, ...]:
     layers = ITACLIPConfig.intermediate_layers
     if blocks > max(layers):
         return layers
+    # Without 0 and -1, what rounding and the bound may leave: neither is a block before the last.
     fitted = tuple(sorted({min(round(layer * blocks / PAPERS_BLOCKS), blocks - 1) for layer in layers} - {0, -1}))
     logger.warning_once(
         f"The vision tower has {blocks} blocks, too few for the default `intermediate_layers` {layers}: blocks "

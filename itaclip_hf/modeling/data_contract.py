@@ -17,6 +17,7 @@ from .windows import PLAIN_VIEW, WindowedImage, WindowView, plan_windows, read_v
 
 __all__ = [
     "ITACLIPLabelMapsOutput",
+    "ITACLIPRankedLabelMapsOutput",
     "ITACLIPRegionLabelMapsOutput",
     "ITACLIPSemanticSegmenterOutput",
     "ImageInputs",
@@ -26,12 +27,12 @@ __all__ = [
     "check_tensors",
     "compute_loss",
     "expect_shape",
+    "fit_region_maps",
     "group_prompts",
     "merge_hidden_states",
     "pack_inputs",
     "read_images",
     "read_prompts",
-    "read_region_maps",
     "read_voting_regions",
     "stack_logits",
 ]
@@ -147,9 +148,7 @@ def pack_inputs(inputs: Mapping[str, Any]) -> tuple[ImageInputs, TextInputs]:
     images, texts = (
         {name: inputs[name] for name in packed._fields if name in inputs} for packed in (ImageInputs, TextInputs)
     )
-    packed_images = ImageInputs(**images)
-    check_tensors(packed_images)
-    return packed_images, TextInputs(**texts)
+    return ImageInputs(**images), TextInputs(**texts)
 
 
 def check_tensors(inputs: ImageInputs | TextInputs) -> None:
@@ -160,15 +159,9 @@ def check_tensors(inputs: ImageInputs | TextInputs) -> None:
         ValueError: If one is empty, or holds numbers that are not finite or far too large.
     """
     for name, tensor in inputs._asdict().items():
-        if name.endswith("_sizes") or (tensor is None and name != "pixel_values"):
+        if name.endswith("_sizes") or (tensor is None and name != "pixel_values"):  # sizes may be lists, too
             continue
-        is_whole = name in WHOLE_NUMBERS
-        if not isinstance(tensor, torch.Tensor) or tensor.is_complex() or (is_whole and tensor.is_floating_point()):
-            found = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-            raise TypeError(
-                f"Expected `{name}` to be a tensor of {'whole' if is_whole else 'real'} numbers, but got {found}. "
-                "Pass what the processor made."
-            )
+        _expect_numbers(name, tensor, name in WHOLE_NUMBERS)
         if tensor.numel() == 0:
             raise ValueError(
                 f"Expected `{name}` with numbers in it, but got the shape {tuple(tensor.shape)}. Fill it."
@@ -198,43 +191,46 @@ def read_images(inputs: ImageInputs, config: ITACLIPConfig) -> list[WindowedImag
     views, output_sizes = _choose_views(inputs), _choose_output_sizes(images, inputs.original_sizes)
     layouts = [plan_windows(_size(image), config.window_size, config.window_stride) for image in images]
     regions: list[torch.Tensor | None] = [None] * len(images)
-    if inputs.region_maps is not None and config.uses_regions:
-        maps = read_region_maps(inputs.region_maps, inputs.pixel_values)
+    if inputs.region_maps is not None and config.region_scope:  # their vote on labels is the processor's
+        maps = _read_region_maps(inputs.region_maps, inputs.pixel_values)
         regions = [
             of_image[: _size(image)[0], : _size(image)[1]] for of_image, image in zip(maps, images, strict=True)
         ]
     return [WindowedImage(*parts) for parts in zip(images, layouts, views, output_sizes, regions, strict=True)]
 
 
-def read_region_maps(region_maps: torch.Tensor, pixel_values: torch.Tensor, any_size: bool = False) -> torch.Tensor:
-    """Check region maps: (batch, height, width) int64, on the device of the pixels.
+def fit_region_maps(region_maps: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Region maps of any size at that of the images: each pixel gets the id at its centre.
+
+    Not for images that were padded to one size.
 
     Args:
-        region_maps: One for each image.
-        pixel_values: The images.
-        any_size: Whether maps may have another size than the images: then each pixel gets the id at its centre.
-            Not for images that were padded to one size.
+        region_maps: (batch, any height, any width) ids.
+        pixel_values: (batch, 3, height, width)
+
+    Returns:
+        (batch, height, width) int64, on the device of the pixels.
 
     Raises:
         TypeError: If they are no tensor of whole numbers.
-        ValueError: If there is not one for each image, of its size.
+        ValueError: If there is not one for each image.
     """
     check_tensors(ImageInputs(pixel_values, region_maps=region_maps))
-    if any_size and region_maps.ndim == 3:
+    if region_maps.ndim == 3:
+        # In whole numbers: ⌊(place + ½) · own / length⌋ has no rounding that could take the neighbour.
         rows, columns = (
             (2 * torch.arange(length, device=region_maps.device) + 1) * own // (2 * length)
             for length, own in zip(_size(pixel_values), region_maps.shape[1:], strict=True)
         )
         region_maps = region_maps[:, rows[:, None], columns]
-    expect_shape("region_maps", region_maps, (len(pixel_values), *_size(pixel_values)))
-    return region_maps.to(pixel_values.device, torch.int64)
+    return _read_region_maps(region_maps, pixel_values)
 
 
 def read_voting_regions(inputs: ImageInputs, sizes: Sequence[Size]) -> list[torch.Tensor] | None:
     """The regions of each image that vote on its labels: those at original sizes, or else those of the pixels.
 
     Args:
-        inputs: Images.
+        inputs: Images that [`read_images`] has checked.
         sizes: (height, width) of each result.
 
     Raises:
@@ -243,29 +239,24 @@ def read_voting_regions(inputs: ImageInputs, sizes: Sequence[Size]) -> list[torc
     if inputs.original_region_maps is not None:
         name, maps = "original_region_maps", inputs.original_region_maps
     elif inputs.region_maps is not None:
-        name, maps = "region_maps", read_region_maps(inputs.region_maps, inputs.pixel_values)
+        name, maps = "region_maps", _read_region_maps(inputs.region_maps, inputs.pixel_values)
         sizes = [_size(image) for image in _crop_images(inputs, smallest=1)]
     else:
         return None
     shape = len(sizes), max(height for height, _ in sizes), max(width for _, width in sizes)
     if maps.ndim != 3 or len(maps) != len(sizes) or maps.shape[-2] < shape[-2] or maps.shape[-1] < shape[-1]:
-        expect_shape(name, maps, shape)
+        expect_shape(name, maps, shape)  # larger ones were padded, as images of a batch are
     return [of_image[:height, :width] for of_image, (height, width) in zip(maps, sizes, strict=True)]
 
 
 def read_prompts(
     input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: Any
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Check prompts and give them three axes: (texts, prompts, tokens).
-
-    Args:
-        input_ids: As `forward` takes them.
-        attention_mask: As `forward` takes it.
-        config: Of the text tower, which has so many tokens and positions.
+    """Check prompts, as `forward` takes them, and give them three axes: (texts, prompts, tokens).
 
     Raises:
         TypeError: If they are no tensors of whole numbers.
-        ValueError: If the shapes are others, or a token or the length is beyond the tower's.
+        ValueError: If the shapes are others, or a token or the length is beyond the text tower's of that `config`.
     """
     check_tensors(TextInputs(input_ids, attention_mask))
     if input_ids.ndim == 2:
@@ -336,9 +327,7 @@ def check_labels(
         ValueError: If results are of several sizes, or labels of another, or one is no class, or the index to ignore
             is one.
     """
-    if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.is_complex():
-        found = labels.dtype if isinstance(labels, torch.Tensor) else type(labels).__name__
-        raise TypeError(f"Expected `labels` to be a tensor of whole numbers, but got {found}. Pass class ids.")
+    _expect_numbers("labels", labels, is_whole=True, advice="Pass class ids.")
     if 0 <= ignore_index < num_classes:
         raise ValueError(
             f"Expected no class to be ignored, but {ignore_index} is one of {num_classes}. Set the configuration's "
@@ -362,8 +351,15 @@ def check_labels(
     return labels
 
 
+def _expect_numbers(name: str, tensor: Any, is_whole: bool, advice: str = "Pass what the processor made.") -> None:
+    if not isinstance(tensor, torch.Tensor) or tensor.is_complex() or (is_whole and tensor.is_floating_point()):
+        kind = "whole" if is_whole else "real"
+        found = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        raise TypeError(f"Expected `{name}` to be a tensor of {kind} numbers, but got {found}. {advice}")
+
+
 def _expect_between(name: str, numbers: torch.Tensor, low: int, high: int) -> None:
-    if torch.compiler.is_compiling() or numbers.device.type == "meta":
+    if torch.compiler.is_compiling() or numbers.device.type == "meta":  # no numbers to be read
         return
     lowest, highest = (int(value) for value in torch.aminmax(numbers))
     if lowest < low or highest > high:
@@ -425,6 +421,12 @@ def _crop_images(inputs: ImageInputs, smallest: int) -> list[torch.Tensor]:
     return [image[:, :height, :width] for image, (height, width) in zip(pixel_values, sizes, strict=True)]
 
 
+def _read_region_maps(region_maps: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+    """(batch, height, width) int64, of the size of the images and on their device."""
+    expect_shape("region_maps", region_maps, (len(pixel_values), *_size(pixel_values)))
+    return region_maps.to(pixel_values.device, torch.int64)
+
+
 def _choose_output_sizes(images: Sequence[torch.Tensor], original_sizes: torch.Tensor | None) -> list[Size]:
     """Size (height, width) of each result: the original one, or the image's own where none is given."""
     if original_sizes is None:
@@ -449,7 +451,7 @@ def _choose_views(inputs: ImageInputs) -> list[list[WindowView]]:
         raise ValueError(
             f"Expected all of {tuple(tensors)} or none, but got no {missing}. Pass all that the processor made."
         )
-    color, blur, flip, weight = given.values()
+    color, blur, flip, weight = given.values()  # in the order of the fields
     for (name, tensor), tail in zip(given.items(), ((3, 3), blur.shape[2:], (2,), ()), strict=True):
         expect_shape(name, tensor, (batch, weight.shape[-1], *tail))
     if blur.shape[2] % 2 == 0:
@@ -461,7 +463,7 @@ def _read_sizes(name: str, sizes: torch.Tensor | Sequence[Sequence[int]], batch:
     try:
         sizes = torch.as_tensor(sizes)
     except (RuntimeError, TypeError, ValueError):
-        sizes = torch.empty(0)
+        sizes = torch.empty(0)  # whatever it is, it has not the shape that is asked for next
     expect_shape(name, sizes, (batch, 2))
     if sizes.is_floating_point() or sizes.is_complex():
         raise TypeError(f"Expected `{name}` in whole pixels, but got {sizes.dtype}. Pass what the processor made.")
@@ -475,7 +477,7 @@ def _size(pixels: torch.Tensor) -> Size:
 def _count_rows_of_batches(lengths: list[int], tokens_per_batch: int) -> Iterator[int]:
     """Fill one batch after the other with rows of increasing length."""
     count = 0
-    for length in lengths:
+    for length in lengths:  # the longest so far, to which all of the batch are padded
         if count == MOST_PROMPTS or (count and (count + 1) * length > tokens_per_batch):
             yield count
             count = 0

@@ -31,12 +31,12 @@ from .data_contract import (
     check_tensors,
     compute_loss,
     expect_shape,
+    fit_region_maps,
     group_prompts,
     merge_hidden_states,
     pack_inputs,
     read_images,
     read_prompts,
-    read_region_maps,
     read_voting_regions,
     stack_logits,
 )
@@ -236,9 +236,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             (queries, projection_dim) float32
         """
         unit_texts = self.encode_texts(input_ids, attention_mask)
-        if text_weight is None:
-            return unit_texts
-        return _mix_texts(text_weight, unit_texts)
+        return unit_texts if text_weight is None else _mix_texts(text_weight, unit_texts)
 
     def encode_texts(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Embed texts: every prompt's embedding is normalised; a text is the normalised mean of its prompts.
@@ -283,6 +281,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         """
         if push_model_card is not None and not (kwargs.get("create_pr") or kwargs.get("revision")):
             push_model_card(repo_id, self, kwargs.get("private"), kwargs.get("token"))  # else Transformers' empty one
+        # By its class: type checkers read Transformers' wrapped function without `self`, so that `super()` fails them.
         return CLIPModel.push_to_hub(self, repo_id, **kwargs)
 
     @can_return_tuple
@@ -337,7 +336,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         Raises:
             ValueError: If inputs do not fit each other, or neither texts nor a baked vocabulary are there.
         """
-        self.config.validate_settings()
+        self.config.validate_settings()  # each was checked when it was set, but not what goes together
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         images = read_images(
@@ -453,11 +452,11 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
     def _find_best_classes(self, inputs: dict[str, Any]) -> tuple[list[BestClasses], list[torch.Tensor] | None]:
         """The best class of each pixel of each image, and the regions that vote on them, where there are any."""
         self.config.validate_settings()
-        images, texts = pack_inputs(inputs)
-        queries = self._choose_queries(texts, images.pixel_values.device)
-        found = [self.label_dense(features, queries) for features in self.encode_dense(images)]
-        sizes = [(len(of_image.labels), of_image.labels.shape[1]) for of_image in found]
-        return found, read_voting_regions(images, sizes)
+        packed, texts = pack_inputs(inputs)
+        images = read_images(packed, self.config)
+        queries = self._choose_queries(texts, packed.pixel_values.device)
+        found = [self.label_dense(features, queries) for features in self._encode_windows(images)[0]]
+        return found, read_voting_regions(packed, [image.output_size for image in images])
 
     def encode_dense(self, images: ImageInputs) -> list[DenseFeatures]:
         """Encode images up to where queries come in, once for many uses; see [`label_dense`]."""
@@ -491,23 +490,20 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             (batch, grid_h, grid_w, projection_dim) float32; the grid is the proxy's where patches are compared by it
             alone.
         """
-        regions = None if region_maps is None else read_region_maps(region_maps, pixel_values, any_size=True)
+        regions = None if region_maps is None else fit_region_maps(region_maps, pixel_values)
         proxied = self.encode_proxy(pixel_values, [self.config])
         outputs = self.vision_model(pixel_values, regions=regions, proxied=proxied, return_dict=True)
         return self.project_patches(outputs.last)
 
     def encode_proxy(self, pixel_values: torch.Tensor, configs: Sequence[ITACLIPConfig]) -> ProxyFeatures:
         """What the attached proxy makes of images of one size, as far as configurations ask for it."""
-        kinds = {config.proxy_features for config in configs if config.uses_proxy}
-        if self.proxy_model is None:
+        if self.proxy_model is None:  # that one is missing is said where it is needed, by the last block
             return {}
+        kinds = {config.proxy_features for config in configs if config.uses_proxy}
         return {kind: encode_proxy(self.proxy_model, pixel_values, kind) for kind in kinds}
 
     def project_patches(self, last: LastStates) -> torch.Tensor:
         """Bring what the last block gives into the space of texts, without the class token, at unit length.
-
-        Args:
-            last: Of the vision tower's `run_last_block`.
 
         Returns:
             (batch, grid_h, grid_w, projection_dim) float32.

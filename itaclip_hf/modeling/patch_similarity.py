@@ -63,12 +63,13 @@ def gate_similarity(
         (batch, patches, patches) float32, rows add up to 1. A patch always sees itself, or a row of a window whose
         mean lies above `1 / threshold`, such as a flat one, would have nothing left.
     """
-    is_kept = torch.eye(similarity.shape[-1], dtype=torch.bool, device=similarity.device).expand_as(similarity)
-    if threshold is None:
-        is_kept = is_kept | (torch.ones_like(is_kept) if allowed is None else allowed)
-    else:
-        stands_out = similarity >= threshold * similarity.mean((-2, -1), keepdim=True)
-        is_kept = is_kept | (stands_out if allowed is None else stands_out & allowed)
+    is_kept = torch.ones_like(similarity, dtype=torch.bool)
+    if threshold is not None:
+        # Published as a softmax of γ (S - β mean); what is taken off every entry of a row alike changes no softmax.
+        is_kept = similarity >= threshold * similarity.mean((-2, -1), keepdim=True)
+    if allowed is not None:
+        is_kept = is_kept & allowed
+    is_kept = is_kept | torch.eye(similarity.shape[-1], dtype=torch.bool, device=similarity.device)
     return (sharpness * similarity).masked_fill(~is_kept, -torch.inf).softmax(-1)
 
 
@@ -101,6 +102,7 @@ def find_outliers(kind: str, patches: torch.Tensor, projections: HeadProjections
         factors = _compute_outlier_factors(patches.float())
         return factors > torch.quantile(factors, INLIER_SHARE, dim=-1, keepdim=True)
     query, key = cast(HeadProjections, projections)[:2]
+    # The map of all heads is needed as numbers, which fused kernels do not give; queries times keys, mean over heads.
     attention = (query.float() @ key.float().mT * query.shape[-1] ** -0.5).softmax(-1).mean(1)
     of_class, of_self = CLASS_ROW_FACTOR * attention[:, 0, 1:], attention.diagonal(dim1=-2, dim2=-1)[:, 1:]
     candidates = of_class.masked_fill(of_class <= of_self, 0.0)
@@ -114,11 +116,12 @@ def _compute_outlier_factors(patches: torch.Tensor) -> torch.Tensor:
     The published code takes the larger of a distance and the patch's *own* reach, so densities reduce to reaches.
     """
     norms = patches.square().sum(-1)
-    distances = (norms[..., None] + norms[:, None] - 2 * patches @ patches.mT).clamp(min=0)
     neighbour_count = min(NEIGHBOURS, patches.shape[1] - 1)
-    nearest = distances.topk(neighbour_count + 1, dim=-1, largest=False)
-    if neighbour_count == 0:
+    if neighbour_count == 0:  # a single patch stands out from nothing
         return torch.zeros_like(norms)
+    # Squared, as published; rounding may fall below 0.
+    distances = (norms[..., None] + norms[:, None] - 2 * patches @ patches.mT).clamp(min=0)
+    nearest = distances.topk(neighbour_count + 1, dim=-1, largest=False)
     reach, neighbours = nearest.values[..., -1], nearest.indices[..., 1:]  # the first is the patch itself
     tiny = torch.finfo(reach.dtype).tiny  # equal patches, as in a flat image, are no outliers
     of_neighbours = reach[:, None].expand_as(distances).gather(-1, neighbours)
@@ -183,6 +186,7 @@ def _join_regions_of_window(features: torch.Tensor, regions: torch.Tensor, dista
     members = (regions == ids[:, None]).float()
     means = nn.functional.normalize((members @ features) / members.sum(1, keepdim=True), dim=-1)
     cosines = means @ means.mT
+    # The highest cosine is that of a region with itself, about 1. Read one by one from here on, so not on a GPU.
     is_joined = (cosines.max() - cosines <= distance).cpu()
     joined: dict[int, int] = {}
     for start in range(len(ids)):
@@ -207,7 +211,7 @@ def relabel_regions(regions: torch.Tensor, joined: list[dict[int, int]]) -> torc
     for of_window, found, mapping in zip(regions, result, joined, strict=True):
         unused = count(1 + max(mapping.values(), default=0))
         for region in filter(None, of_window.unique().tolist()):
-            found[of_window == region] = mapping.get(region) or next(unused)
+            found[of_window == region] = mapping.get(region) or next(unused)  # joined ones are never 0
     return result
 
 
@@ -257,7 +261,9 @@ def encode_proxy(proxy: nn.Module, pixel_values: torch.Tensor, kind: str) -> tup
     grid = tuple(length // config.patch_size for length in pixel_values.shape[-2:])
     weight = next(proxy.parameters())
     pixels = _normalize_for_proxy(pixel_values.to(weight.device), config).to(weight.dtype)
+    # What is left over at the lower and right edge is cut off, as CLIP's tower does.
     pixels = pixels[..., : grid[0] * config.patch_size, : grid[1] * config.patch_size]
+    # ViT alone has to be asked to take images of another size than it was trained on.
     options = {"interpolate_pos_encoding": True} if config.model_type == "vit" else {}
     kept: dict[str, torch.Tensor] = {}
     hooks = [] if kind == "hidden" else _keep_projections(proxy, kept)
@@ -280,6 +286,7 @@ def _keep_projections(proxy: nn.Module, kept: dict[str, torch.Tensor]) -> list[A
                 "DINOv2, or compare hidden states."
             )
 
+        # A default is bound now; the name by itself would be that of the last round for both.
         def keep(module: nn.Module, inputs: Any, output: torch.Tensor, name: str = name) -> None:
             kept[name] = output
 

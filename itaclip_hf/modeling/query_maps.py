@@ -89,10 +89,9 @@ def plan_stitching(
 
 def interpolation_matrix(source: int, target: int, device: torch.device | None = None) -> torch.Tensor:
     """(target, source) matrix of linear interpolation along one axis, half-pixel centres, not antialiased."""
-    identity = torch.eye(source, dtype=torch.float32, device=device)[
-        None
-    ]  # every unit vector is one channel of a signal
-    return nn.functional.interpolate(identity, size=target, mode="linear", align_corners=False)[0].T
+    # Torch's interpolation of every unit vector, each a channel, is the matrix of its very weights.
+    unit_vectors = torch.eye(source, dtype=torch.float32, device=device)[None]
+    return nn.functional.interpolate(unit_vectors, size=target, mode="linear", align_corners=False)[0].T
 
 
 class Tile(NamedTuple):
@@ -144,7 +143,7 @@ def cut_tiles(size: tuple[int, int], side: int, halo: int, step: int = 1) -> lis
         halo: How far beyond its core a tile is computed, in pixels, at least; ends at the border of the image.
         step: What the upper and left edges of cores and of what they are computed on are multiples of.
     """
-    halo = -(-halo // step) * step
+    halo = -(-halo // step) * step  # rounded up, so that what starts a halo before a core starts on a step, too
     rows, columns = (_cut_axis(length, side, halo, step) for length in size)
     return [
         Tile((core_rows, core_columns), (reach_rows, reach_columns))
@@ -172,9 +171,7 @@ class RefinementMatrix(NamedTuple):
         return rows.view_as(maps)
 
 
-def resize_guide(
-    image: torch.Tensor, size: tuple[int, int], box: tuple[slice, slice] = (slice(None), slice(None))
-) -> torch.Tensor:
+def resize_guide(image: torch.Tensor, size: tuple[int, int], box: Box = (slice(None), slice(None))) -> torch.Tensor:
     """Resize the guide bilinearly (half-pixel centres, not antialiased); equal pixels stay equal to the last bit.
 
     Where the image is flat, the refinement divides by a standard deviation of almost 0, and rounding alone would
@@ -188,6 +185,7 @@ def resize_guide(
     """
     for axis, target, part in ((-2, size[0], box[0]), (-1, size[1], box[1])):
         source = image.shape[axis]
+        # Counted from the whole result's edge: a tile's pixels are those of the whole to the last bit.
         places = torch.arange(target, device=image.device, dtype=torch.float32)[part]
         places = ((places + 0.5) * (source / target) - 0.5).clamp(min=0)
         before = places.long().clamp(max=source - 1)
@@ -253,7 +251,10 @@ class QueryMaps:
         if steps:
             guide = resize_guide(self._features.image.pixels.float(), self.size, tile.reach)
             refinement = compute_refinement_matrix(guide, self._config.pamr_dilations)
-        for chunk in embeddings.split(max(1, MAP_ELEMENTS_PER_CHUNK // _count_pixels(tile.reach))):
+        reach_pixels = _length(tile.reach[0]) * _length(tile.reach[1])
+        for chunk in embeddings.split(max(1, MAP_ELEMENTS_PER_CHUNK // reach_pixels)):
+            # All is linear, so the order is the cheapest: cosines before stitching, as a chunk has mostly fewer
+            # queries than a patch has channels, and scaling at last, when the tile is down to its core.
             maps = stitcher.stitch(self._features.patches @ chunk.T)
             if steps:
                 maps = refinement.refine(maps, steps)
@@ -270,19 +271,17 @@ def _axis_matrix(
     for index, start in enumerate(starts):
         placed[start : start + window, index] = upsample
         cover[start : start + window] += 1
+    # How many windows cover a pixel is a product of rows and columns, so each axis divides by its own count.
     return interpolation_matrix(length, output_length, device) @ (placed / cover).flatten(1)
 
 
 def _cut_axis(length: int, side: int, halo: int, step: int) -> list[tuple[slice, slice]]:
     count = -(-length // side)
+    # A set, as rounding to `step` may bring two edges together.
     edges = [*sorted({index * length // count // step * step for index in range(count)}), length]
     return [
         (slice(start, stop), slice(max(start - halo, 0), min(stop + halo, length))) for start, stop in pairwise(edges)
     ]
-
-
-def _count_pixels(box: Box) -> int:
-    return _length(box[0]) * _length(box[1])
 
 
 def _length(part: slice) -> int:
@@ -307,7 +306,10 @@ def _samples(image: torch.Tensor, dilations: Sequence[int], centre: bool = True)
 
 
 def _neighbour_indices(image: torch.Tensor, dilations: Sequence[int]) -> torch.Tensor:
-    """(height * width, 8 * dilations) int32: flat index of each neighbour, clamped to the image."""
+    """(height * width, 8 * dilations) int32: flat index of each neighbour, clamped to the image.
+
+    At the border of a tile that is no border of the image this is wrong; what it spoils, the tile's halo cuts off.
+    """
     height, width = image.shape[-2:]
     rows = torch.arange(height, device=image.device, dtype=torch.int32)[:, None]
     columns = torch.arange(width, device=image.device, dtype=torch.int32)

@@ -136,9 +136,10 @@ class EncodedBlocks(NamedTuple):
     proxied: ProxyFeatures
     regions: torch.Tensor | None = None
 
-    def patches_after(self, block: int) -> torch.Tensor:
-        """(batch, grid_h * grid_w, dim) after a block whose states were asked for."""
-        return cast(torch.Tensor, self.states[block])[:, 1:]
+    def patches_after(self, block: int, is_outlier: torch.Tensor | None = None) -> torch.Tensor:
+        """(batch, grid_h * grid_w, dim) after a block whose states were asked for, cleaned of outliers if given."""
+        patches = cast(torch.Tensor, self.states[block])[:, 1:]
+        return patches if is_outlier is None else clean_patches(patches, is_outlier, self.grid)
 
 
 class PatchRelations(NamedTuple):
@@ -213,12 +214,13 @@ class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
             prior = compute_neighbourhood_prior(encoded.grid, config.attention_prior_std, like=last.value)
             prior = prior if config.last_class_token else prior[..., 1:, 1:]
         similarity = relations.attention
-        if similarity is not None and config.last_class_token:
+        if similarity is not None and config.last_class_token:  # it sees itself alone, and no patch sees it
             similarity = nn.functional.pad(similarity, (1, 0, 1, 0))
             similarity[:, 0, 0] = 1.0
         context = BlockContext(self.self_attn.attend, config, config.last_class_token)
         weights = config.attention_map_weights or (1.0,) * len(config.attention_maps)
         layers, share = config.intermediate_layers, config.intermediate_weight
+        # Prior and similarity are the last block's alone; intermediate blocks lend what they attend to, as it is.
         own = context._replace(prior=prior, similarity=similarity)
         terms = [
             MapTerm((1.0 - share if layers else 1.0) * weight, name, last, own)
@@ -228,7 +230,7 @@ class ITACLIPLastEncoderLayer(ITACLIPEncoderLayer):
             of_layer = encoded.projections[layer]
             if not config.last_class_token:
                 of_layer = HeadProjections(*(part[:, :, 1:] for part in of_layer))
-            terms += [
+            terms += [  # of which there may be fewer than weights
                 MapTerm(share / len(layers) * weight, name, of_layer, context)
                 for weight, name in zip(weights, config.intermediate_maps or config.attention_maps, strict=False)
             ]
@@ -315,7 +317,7 @@ class ITACLIPVisionModel(CLIPVisionModel):
         selected = _select_states(output_hidden_states, 1 + len(self.encoder.layers))
         encoded = self.encode_blocks(pixel_values, [self.itaclip_config], selected, regions, proxied)
         last = self.run_last_block(encoded, self.itaclip_config)
-        tokens = last.branches[0][1]
+        tokens = last.branches[0][1]  # further branches only meet it after the post-layernorm
         kept = [state if index in selected else None for index, state in enumerate([*encoded.states, tokens])]
         return ITACLIPVisionOutput(
             last_hidden_state=tokens,
@@ -361,6 +363,7 @@ class ITACLIPVisionModel(CLIPVisionModel):
         branches = [(1.0, last)]
         if config.fused_layers:
             fused = torch.stack([cast(torch.Tensor, encoded.states[layer]) for layer in config.fused_layers])
+            # A pass adds up before the post-layernorm (SC-CLIP), a branch after it (CorrCLIP); a norm is not linear.
             if config.fused_as == "pass":
                 branches = [(1.0, last + self._end(fused.sum(0), encoded, relations, config))]
             else:
@@ -381,7 +384,7 @@ class ITACLIPVisionModel(CLIPVisionModel):
         if relations.is_outlier is not None:
             tokens = _replace_patches(tokens, clean_patches(tokens[:, 1:], relations.is_outlier, encoded.grid))
         if config.smoothing_before:
-            similarity = self._compare_patches(encoded, config.smoothing_before, relations.is_outlier)
+            similarity = compute_cosines(encoded.patches_after(config.smoothing_before, relations.is_outlier))
             tokens = _replace_patches(tokens, smooth_patches(tokens[:, 1:], similarity, config.smoothing_threshold))
         return tokens, relations
 
@@ -395,42 +398,26 @@ class ITACLIPVisionModel(CLIPVisionModel):
             tokens = _replace_patches(tokens, smooth_patches(patches, relations.smoothing, config.smoothing_threshold))
         return tokens
 
-    def _compare_patches(
-        self, encoded: EncodedBlocks, block: int, is_outlier: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        patches = encoded.patches_after(block)
-        return compute_cosines(patches if is_outlier is None else clean_patches(patches, is_outlier, encoded.grid))
-
     def _relate_patches(self, encoded: EncodedBlocks, config: ITACLIPConfig) -> PatchRelations:
-        grid, is_outlier, smoothing = encoded.grid, None, None
-        if config.smoothing_after:
-            smoothing = self._compare_patches(encoded, config.smoothing_after)
+        is_outlier = smoothing = None
+        if config.smoothing_after:  # by patches as they are: SC-CLIP does not clean these
+            smoothing = compute_cosines(encoded.patches_after(config.smoothing_after))
         if config.token_cleaning != "none":
             projections = encoded.projections.get(len(self.encoder.layers) - 1)
             is_outlier = find_outliers(config.token_cleaning, encoded.hidden_states[:, 1:], projections)
         if "similarity" not in config.attention_maps:
-            return PatchRelations(grid, is_outlier, smoothing=smoothing)
-        if config.similarity_block is None:
-            if config.proxy_features not in encoded.proxied:
-                raise ValueError(
-                    "Expected a proxy, whose patches are compared, but there is none. Attach one with "
-                    '`model.attach_proxy("facebook/dino-vitb8")`, or name a block as `similarity_block`.'
-                )
-            features, proxy_grid = encoded.proxied[config.proxy_features]
-            if config.answers_on_proxy_grid:
-                grid = proxy_grid
-            features = resize_patches(features, proxy_grid, grid)
-        else:
-            features = encoded.patches_after(config.similarity_block)
-            features = features if is_outlier is None else clean_patches(features, is_outlier, grid)
+            return PatchRelations(encoded.grid, is_outlier, smoothing=smoothing)
+        features, grid = _choose_compared(encoded, is_outlier, config)
         cosines = compute_cosines(features)
         allowed = regions = None
         if config.region_scope:
             maps = encoded.regions
             if maps is None:  # every patch is in none
                 maps = torch.zeros(len(features), *encoded.grid, dtype=torch.int64, device=features.device)
-            joined = join_regions(features, sample_regions(maps, grid), config.region_merge_distance)
-            allowed = limit_to_regions(cosines, relabel_regions(sample_regions(maps, grid), joined))
+            sampled = sample_regions(maps, grid)
+            joined = join_regions(features, sampled, config.region_merge_distance)
+            allowed = limit_to_regions(cosines, relabel_regions(sampled, joined))
+            # The class tokens of regions go through CLIP's blocks, on CLIP's grid, whatever grid the answer is on.
             regions = relabel_regions(sample_regions(maps, encoded.grid), joined)
         attention = gate_similarity(cosines, config.similarity_sharpness, config.similarity_threshold, allowed)
         return PatchRelations(grid, is_outlier, attention, regions, smoothing)
@@ -443,12 +430,15 @@ class ITACLIPVisionModel(CLIPVisionModel):
         """
         regions = cast(torch.Tensor, relations.regions)  # on CLIP's grid, as the tokens
         numbers = torch.arange(int(regions.max()) + 1, device=regions.device)
+        # The class token is padded in front, seen by all, so that no row is empty, not even that of a number that
+        # only another image of the batch has.
         is_seen = nn.functional.pad(regions[:, None] == numbers[:, None], (1, 0), value=True)[:, None]
         tokens = cast(torch.Tensor, encoded.states[0])[:, :1].repeat(1, len(numbers), 1)
         mask = torch.zeros(is_seen.shape, dtype=tokens.dtype, device=tokens.device)
         mask = mask.masked_fill(~is_seen, torch.finfo(tokens.dtype).min)
         for number, block in enumerate(cast(Sequence[ITACLIPEncoderLayer], self.encoder.layers), start=1):
             attention = block.self_attn
+            # The last block's are not among those kept: what goes into it is.
             image = encoded.projections.get(number) or attention.project(block.layer_norm1(encoded.hidden_states))
             query = attention.project(block.layer_norm1(tokens)).query
             tokens = tokens + attention.merge_heads(attention.attend(query, image.key, image.value, mask))
@@ -457,8 +447,25 @@ class ITACLIPVisionModel(CLIPVisionModel):
         return tokens.gather(1, of_patch[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
+def _choose_compared(
+    encoded: EncodedBlocks, is_outlier: torch.Tensor | None, config: ITACLIPConfig
+) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Features by which "similarity" compares patches, (batch, patches, dim), and the grid to answer on."""
+    if config.similarity_block is not None:
+        return encoded.patches_after(config.similarity_block, is_outlier), encoded.grid
+    if config.proxy_features not in encoded.proxied:
+        raise ValueError(
+            "Expected a proxy, whose patches are compared, but there is none. Attach one with "
+            '`model.attach_proxy("facebook/dino-vitb8")`, or name a block as `similarity_block`.'
+        )
+    features, proxy_grid = encoded.proxied[config.proxy_features]
+    grid = proxy_grid if config.answers_on_proxy_grid else encoded.grid
+    return resize_patches(features, proxy_grid, grid), grid
+
+
 def _replace_patches(tokens: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
     """Other patches behind the same class token, where there is one."""
+    # A new tensor: the states of blocks, which others read and may return, stay as they are.
     return torch.cat([tokens[:, : tokens.shape[1] - patches.shape[1]], patches], dim=1)
 
 
@@ -468,7 +475,7 @@ def _resize_heads(part: torch.Tensor, grid: tuple[int, int], target: tuple[int, 
 
 
 def _select_states(output_hidden_states: bool | int | list[int] | None, count: int) -> set[int]:
-    if output_hidden_states is None or isinstance(output_hidden_states, bool):
+    if output_hidden_states is None or isinstance(output_hidden_states, bool):  # before `int`, which a bool is, too
         return set(range(count)) if output_hidden_states else set()
     indices = [output_hidden_states] if isinstance(output_hidden_states, int) else output_hidden_states
     return {index % count for index in indices if -count <= index < count}

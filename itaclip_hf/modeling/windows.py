@@ -199,13 +199,7 @@ def _window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
 def choose_tokens_per_batch(
     config: CLIPVisionConfig | CLIPTextConfig, dtype: torch.dtype, device: torch.device
 ) -> int:
-    """Number of tokens, of all window views or prompts, that go through a tower at once.
-
-    Args:
-        config: Dimensions of the tower.
-        dtype: Its number format.
-        device: Where it runs.
-    """
+    """Number of tokens, of all window views or prompts, that go through a tower of that number format at once."""
     if device.type != "cuda":
         return CPU_ACTIVATION_BYTES // (config.intermediate_size * dtype.itemsize)
     _, total = torch.cuda.mem_get_info(device)
@@ -215,25 +209,16 @@ def choose_tokens_per_batch(
 def choose_views_per_batch(
     config: CLIPVisionConfig, window_size: tuple[int, int], dtype: torch.dtype, device: torch.device
 ) -> int:
-    """Number of window views, at least 1, that go through the vision tower at once.
-
-    Args:
-        config: Dimensions of the tower.
-        window_size: (height, width) of a window in pixels.
-        dtype: Its number format.
-        device: Where it runs.
-    """
+    """Number of views of windows of (height, width) pixels, at least 1, that go through the vision tower at once."""
     patch_size = cast(int, config.patch_size)
     tokens = 1 + (window_size[0] // patch_size) * (window_size[1] // patch_size)
     return max(1, min(choose_tokens_per_batch(config, dtype, device) // tokens, MOST_WINDOW_VIEWS))
 
 
 def make_batches(images: Sequence[WindowedImage], batch_size: int) -> Iterator[WindowBatch]:
-    """Cut out all windows of all images and make their views, a batch at a time.
+    """Cut out all windows of all images, which have as many views each, and make these, a batch at a time.
 
-    Args:
-        images: The images; all have as many views.
-        batch_size: Number of windows in a batch, at most.
+    A batch is of `batch_size` windows, at most, with all their views.
     """
     for batch in share_windows([image.layout for image in images], batch_size):
         parts, regions = [], []
@@ -241,7 +226,7 @@ def make_batches(images: Sequence[WindowedImage], batch_size: int) -> Iterator[W
             image = images[index]
             windows = torch.stack([image.pixels[:, rows, columns] for rows, columns in boxes])
             parts.append(make_views(windows, image.views))
-            if image.regions is not None:
+            if image.regions is not None:  # flipped like the pixels: views attend as they look
                 regions += [
                     image.regions[rows, columns].flip(view.flip_axes)
                     for rows, columns in boxes
@@ -252,16 +237,12 @@ def make_batches(images: Sequence[WindowedImage], batch_size: int) -> Iterator[W
 
 
 def share_windows(layouts: Sequence[WindowLayout], batch_size: int) -> Iterator[list[tuple[int, list[Box]]]]:
-    """Share out the windows of all images among encoder batches; windows of a batch are of one size.
-
-    Args:
-        layouts: Layout of each image.
-        batch_size: Number of windows in a batch, at most.
+    """Share out the windows of all images among batches of at most `batch_size`; those of a batch are of one size.
 
     Yields:
         For each batch: image index and boxes, images in order within a window size.
     """
-    for size in dict.fromkeys(layout.size for layout in layouts):
+    for size in dict.fromkeys(layout.size for layout in layouts):  # each size once, in order, as a set is not
         tasks = [(index, box) for index, layout in enumerate(layouts) if layout.size == size for box in layout.boxes()]
         for start in range(0, len(tasks), batch_size):
             runs = groupby(tasks[start : start + batch_size], key=itemgetter(0))
@@ -308,7 +289,7 @@ def combine_views(features: torch.Tensor, views: Sequence[WindowView]) -> torch.
     """
     combined = torch.zeros_like(features[:, 0])
     for index, view in enumerate(views):
-        if view.weight == 0:
+        if view.weight == 0:  # such as the flips where photometric views have all the weight
             continue
         # The grid is (-3, -2) here where pixels were (-2, -1).
         combined = combined + view.weight * features[:, index].flip([axis - 1 for axis in view.flip_axes])
@@ -334,13 +315,18 @@ def _make_view(windows: torch.Tensor, view: WindowView) -> torch.Tensor:
 
 
 def _blur_matrix(kernel: torch.Tensor, length: int) -> torch.Tensor:
-    """(length, length) matrix that convolves an axis with `kernel`, mirrored at both ends, edges not repeated."""
+    """(length, length) matrix that convolves an axis with `kernel`, mirrored at both ends, edges not repeated.
+
+    A matrix, as torch's reflecting padding refuses axes that are not longer than the kernel's radius; here they are
+    mirrored again and again.
+    """
     radius = len(kernel) // 2
     places = torch.arange(length, device=kernel.device)
     matrix = kernel.new_zeros(length, length)
     for offset, tap in zip(range(-radius, radius + 1), kernel, strict=True):
-        period = max(2 * (length - 1), 1)
+        period = max(2 * (length - 1), 1)  # of one pixel, mirrored, there is no more to see
         mirrored = (places + offset).remainder(period)
-        mirrored = torch.minimum(mirrored, period - mirrored) if length > 1 else mirrored
+        mirrored = torch.minimum(mirrored, period - mirrored)
+        # One entry in each row at a time: indexed addition drops all but one of several to the same place.
         matrix[places, mirrored] += tap
     return matrix

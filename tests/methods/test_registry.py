@@ -102,6 +102,8 @@ def test_methods_are_recognised_whatever_their_windows_are():
         assert identify_method(get_method(name).settings("voc21").replace(window_size=0)).name == name
     assert identify_method(Settings(attention_maps=("kk", "qq"))).title == "ITACLIP"  # a sum has no order
     assert identify_method(Settings(attention_maps=("vv",))) is None
+    fused = get_method("clip").settings().replace(fused_weight=2.0)
+    assert identify_method(fused).name == "clip"  # without blocks to fuse, their weight changes nothing
 
 
 def test_a_derived_method_changes_what_it_says_and_keeps_the_rest(registered):

@@ -66,6 +66,13 @@ def test_the_runner_up_is_the_best_of_the_other_classes(tiny_model, texts, thres
 
 
 @torch.inference_mode()
+def test_a_runner_up_far_behind_is_one_though_its_score_rounds_to_0(tiny_model, texts):
+    outputs = tiny_model(similarity_scale=1e6).predict_ranked_labels(ITACLIPImageProcessor(), **_inputs(texts))
+    assert any((scores == 0).any() for scores in outputs.runner_up_confidence)
+    assert all((others >= 0).all() for others in outputs.runner_up)
+
+
+@torch.inference_mode()
 def test_class_scores_by_tiles_equal_those_in_one_piece(tiny_model, texts, monkeypatch):
     model, inputs = tiny_model(), _inputs(texts)
     expected = model(**inputs).logits

@@ -40,6 +40,13 @@ def test_it_is_said_once(stock_folder, caplog):
     assert len(said) == 1 and "blocks (5, 6, 8) take their place" in said[0]
 
 
+def test_it_is_not_said_where_the_file_names_layers(stock_folder, caplog):
+    file = stock_folder(7) / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "intermediate_layers": [3]}))
+    assert ITACLIPConfig.from_pretrained(file.parent).intermediate_layers == (3,)
+    assert "has 7 blocks" not in caplog.text
+
+
 def test_layers_that_somebody_named_are_refused_as_ever(stock_folder):
     folder = stock_folder(10)
     assert ITACLIPConfig.from_pretrained(folder, intermediate_layers=(1, 2)).intermediate_layers == (1, 2)
