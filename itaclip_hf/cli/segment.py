@@ -182,7 +182,8 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
 
 
 def _check_names(results: ResultFiles) -> None:
-    longest = results.confidence.name
+    # In bytes, as file systems count; which end is the longest depends on the kind of input.
+    longest = max((path.name for path in vars(results).values()), key=lambda name: len(os.fsencode(name)))
     if len(os.fsencode(longest)) > LONGEST_NAME:
         raise ValueError(
             f"Expected a name that leaves room for its results' names, but {longest} has more than {LONGEST_NAME} "
