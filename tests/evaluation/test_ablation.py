@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from itaclip_hf.evaluation.ablation.variants import AblationBase, resolve_row
 from itaclip_hf.evaluation.metrics.confusion_matrix import compute_segmentation_scores
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
-from itaclip_hf.evaluation.running.runner import EvaluationResult, RunOptions, describe_run, run_evaluation
+from itaclip_hf.evaluation.running.runner import EvaluationResult, Problem, RunOptions, describe_run, run_evaluation
 from itaclip_hf.files import write_json
 from itaclip_hf.methods import get_method, method_names
 
@@ -444,6 +445,19 @@ def test_samples_that_cannot_be_scored_set_the_exit_code(root: Path, checkpoint:
     result = run_ablate(root, checkpoint, "pamr", "--no-plots")
     assert result.exit_code == 1
     assert "1 images could not be scored; the first is" in result.output
+
+
+def test_of_many_processes_the_first_alone_tells_what_could_not_be_scored(
+    root: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = [SimpleNamespace(problems=(Problem(0, "unreadable", "a.jpg", "broken"),))]
+    second = SimpleNamespace(
+        is_main_process=False, num_processes=2, device=torch.device("cpu"), end_training=lambda: None
+    )
+    monkeypatch.setattr("itaclip_hf.evaluation.ablation.run.run_ablations", lambda *_: ([], results))
+    monkeypatch.setattr("itaclip_hf.cli.options.processes.ProcessOptions.join", lambda *_: second)
+    result = run_ablate(root, checkpoint, "pamr")
+    assert (result.exit_code, result.output) == (1, "")
 
 
 @pytest.mark.parametrize(
