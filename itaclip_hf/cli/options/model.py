@@ -97,10 +97,7 @@ class ModelOptions:
         return loaded
 
     def find_baseline(self, method: str | None) -> "type[System] | None":
-        """The system beside our model that the method or the checkpoint names, if any.
-
-        See [`itaclip_hf.evaluation.find_baseline`].
-        """
+        """The system beside our model that the method or the checkpoint names, if any."""
         from ...evaluation.running.baselines import find_baseline
 
         quiet_libraries()
@@ -112,7 +109,7 @@ class ModelOptions:
         settings: SettingOptions,
         device: "torch.device | str",
         vocabulary: "Vocabulary",
-        benchmark: str | None = None,
+        benchmark: str | None,
     ) -> "Predictor":
         """Load a checkpoint for another system.
 
