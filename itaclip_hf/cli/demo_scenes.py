@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..auto_registration import DEFAULT_CHECKPOINT
 from .options.classes import ClassOptions
-from .options.model import DEFAULT_MODEL, DEMO_MODEL, ModelOptions
+from .options.model import DEMO_MODEL, ModelOptions
 from .options.processes import DeviceOption
 from .options.settings import SettingOptions
 from .terminal import say
@@ -66,9 +67,9 @@ def demo_scenes(
         pictures = [_show_scenes(_load(model, chosen, device, _name_scene_classes()), out)]
         if image is not None:
             pictures.append(_show_photo(image, model, chosen, device, out, classes))
-        elif (cached := _find_cached(DEFAULT_MODEL)) is not None:
+        elif (cached := _find_cached(DEFAULT_CHECKPOINT)) is not None:
             real = ModelOptions(str(cached), model.dtype)
-            pictures += _show_photos(real, DEFAULT_MODEL, replace(chosen, preset="balanced"), device, out)
+            pictures += _show_photos(real, DEFAULT_CHECKPOINT, replace(chosen, preset="balanced"), device, out)
     elif image is not None:
         pictures = [_show_photo(image, model, chosen, device, out, classes)]
     else:
@@ -77,8 +78,9 @@ def demo_scenes(
     if model.model == DEMO_MODEL:
         say(
             "\nA photograph of your own, with real CLIP weights (600 MB, downloaded once):\n"
-            f'  make demo IMAGE=photo.jpg MODEL={DEFAULT_MODEL} CLASSES="cat; sofa; wall"\n'
-            f'  itaclip segment photo.jpg --model {DEFAULT_MODEL} --classes "cat" --background "sofa, wall, floor"'
+            f'  make demo IMAGE=photo.jpg MODEL={DEFAULT_CHECKPOINT} CLASSES="cat; sofa; wall"\n'
+            f'  itaclip segment photo.jpg --model {DEFAULT_CHECKPOINT} --classes "cat" '
+            '--background "sofa, wall, floor"'
         )
 
 

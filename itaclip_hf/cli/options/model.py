@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...auto_registration import DEFAULT_CHECKPOINT
 from .settings import SettingOptions, name_option
 
 if TYPE_CHECKING:
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
     from ...loading import Loaded
     from ...processing import Vocabulary
 
-__all__ = ["DEFAULT_MODEL", "DEMO_MODEL", "ModelOptions", "NumberFormat", "quiet_libraries"]
+__all__ = ["DEMO_MODEL", "ModelOptions", "NumberFormat", "quiet_libraries"]
 
-DEFAULT_MODEL = "openai/clip-vit-base-patch16"  # as in `loading`, which needs torch
 DEMO_MODEL = "demo"
 
 
@@ -39,7 +39,7 @@ class ModelOptions:
 
     model: Annotated[
         str, typer.Option(help=f"CLIP checkpoint: a folder, a hub id, or '{DEMO_MODEL}' for the embedded one.")
-    ] = DEFAULT_MODEL
+    ] = DEFAULT_CHECKPOINT
     dtype: Annotated[
         NumberFormat,
         typer.Option(help="Number format; auto: bfloat16 where the device is fast in it, else float32."),
