@@ -158,7 +158,7 @@ def _convert(text: str, kind: type) -> Any:
         return text
 
 
-@cache
+@cache  # the method is asked for several times, and registers itself once
 def _run_file(path: Path) -> None:
     spec = spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:
