@@ -68,7 +68,7 @@ def demo_scenes(
         if image is not None:
             pictures.append(_show_photo(image, model, chosen, device, out, classes))
         elif (cached := _find_cached(DEFAULT_CHECKPOINT)) is not None:
-            real = ModelOptions(str(cached), model.dtype)
+            real = replace(model, model=str(cached))
             pictures += _show_photos(real, DEFAULT_CHECKPOINT, replace(chosen, preset="balanced"), device, out)
     elif image is not None:
         pictures = [_show_photo(image, model, chosen, device, out, classes)]
