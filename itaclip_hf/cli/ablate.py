@@ -10,6 +10,7 @@ from .options.data import StreamedDataOptions
 from .options.model import ModelOptions, quiet_libraries
 from .options.processes import ProcessOptions
 from .options.run import RunOptions
+from .options.settings import name_option
 from .options.vocabulary import VocabularyOptions
 from .terminal import say, warn
 
@@ -70,6 +71,12 @@ def ablate(
     from ..files import refuse_inputs
     from ..loading import choose_dtype
 
+    for name in ("proxy", "second_checkpoint"):
+        if getattr(model, name) is not None:
+            raise ValueError(
+                f"Expected no {name_option(name)} with tables, whose rows say what they run with, but got one. Leave "
+                "it out."
+            )
     quiet_libraries()
     settings = dict(parse_setting(setting) for setting in set_ or [])
     check_settings(settings)

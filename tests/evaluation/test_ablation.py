@@ -469,6 +469,8 @@ def test_of_many_processes_the_first_alone_tells_what_could_not_be_scored(
         (("pamr", "--models", "a,b"), "Expected the table backbones with `--models`"),
         (("pamr", "pamr"), "Expected tables of different names, but got pamr, pamr"),
         (("nowhere.yaml",), "there is no nowhere.yaml"),
+        (("pamr", "--proxy", "dino"), "Expected no --proxy with tables"),
+        (("pamr", "--second-checkpoint", "judge"), "Expected no --second-checkpoint with tables"),
     ],
 )
 def test_wrong_use_is_refused(root: Path, checkpoint: Path, arguments: tuple[str, ...], message: str) -> None:
