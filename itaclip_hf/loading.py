@@ -136,12 +136,12 @@ def load(
 
 
 def _attach_proxy(model: ITACLIPForSemanticSegmentation, proxy: Any) -> None:
-    if proxy is not None and not model.config.uses_proxy:
-        raise ValueError(
-            "Expected a proxy only with a method that compares its patches, such as proxyclip or corrclip, but got "
-            "one. Leave it out, or name such a method."
-        )
     if proxy is not None:
+        if not model.config.uses_proxy:
+            raise ValueError(
+                "Expected a proxy only with a method that compares its patches, such as proxyclip or corrclip, but "
+                "got one. Leave it out, or name such a method."
+            )
         with _telling_what_is_broken(proxy, "proxy"):
             model.attach_proxy(proxy)
     if model.config.uses_proxy and model.proxy_model is None:

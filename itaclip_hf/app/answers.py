@@ -27,44 +27,26 @@ SHOWN_SIDE = 1000  # pixels
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked.
-
-    Attributes:
-        image: The RGB image.
-        name: Of its file.
-        vocabulary: The words.
-        method: By name; `None` for the checkpoint's own.
-        preset: By name.
-    """
+    """What is asked: an RGB image, words, and how to look for them."""
 
     image: Image.Image
-    name: str
+    name: str  # of the image's file
     vocabulary: Vocabulary
-    method: str | None
+    method: str | None  # `None`: the checkpoint's own
     preset: str
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found.
-
-    Attributes:
-        request: What was asked.
-        labels: Label ids (height, width).
-        confidence: Highest class score of each pixel (height, width).
-        runner_up: The best other class of each pixel, -1 for none (height, width).
-        runner_up_confidence: Its score (height, width).
-        settings: What it was found with, as JSON values.
-        seconds: How long that took.
-    """
+    """What was found; all maps are (height, width)."""
 
     request: Request
-    labels: np.ndarray
-    confidence: np.ndarray
-    runner_up: np.ndarray
-    runner_up_confidence: np.ndarray
-    settings: dict[str, Any]
-    seconds: float
+    labels: np.ndarray  # ids
+    confidence: np.ndarray  # the highest class score of each pixel, from 0 to 1
+    runner_up: np.ndarray  # the best other class of each pixel, -1 for none
+    runner_up_confidence: np.ndarray  # its score
+    settings: dict[str, Any]  # what it was found with, as JSON values
+    seconds: float  # how long that took
 
     @property
     def names(self) -> Sequence[str]:

@@ -52,7 +52,7 @@ def texts(
     from ..files import refuse_others, write_json
     from ..processing import IMAGENET_TEMPLATES
 
-    refuse_others([out], lambda path: False)
+    refuse_others([out])
     words = read_class_file(classes, background_first_line)
 
     # Not before: these take seconds, and a wrong file is told at once.
