@@ -85,8 +85,10 @@ def _enter_task(module: ModuleType) -> None:
     # `register_pipeline` wants the class itself, and marks it as code to be written into every folder that it saves.
     tasks = module.PIPELINE_REGISTRY.supported_tasks
     tasks[TASK] = _OwnTask(type="multimodal", default={"model": (DEFAULT_CHECKPOINT, "main")})
-    shared = dict(tasks[SHARED_TASK])
-    tasks[SHARED_TASK] = _SharedTask(stock_impl=shared.pop("impl"), **shared)
+    shared = _SharedTask(tasks[SHARED_TASK])
+    if "impl" in shared:  # it is ours already where the package is imported anew, as when a notebook reloads it
+        shared["stock_impl"] = shared.pop("impl")
+    tasks[SHARED_TASK] = shared
 
 
 def _enter_names(module: ModuleType) -> None:
