@@ -237,7 +237,6 @@ def _answer_first(
     preset: str,
     opacity: float,
 ) -> list[Any]:
-    """The first answer, of the fastest preset."""
     request = read_request(picture, classes, background, definitions, method or None, FIRST_PRESET)
     answer = segmenter.answer(request)
     note = "" if preset == FIRST_PRESET else f" “{preset}” is on its way …"
@@ -245,8 +244,7 @@ def _answer_first(
 
 
 def _refine(segmenter: Segmenter, answer: Answer, preset: str, opacity: float) -> Any:
-    """The answer of the chosen preset."""
-    if preset == FIRST_PRESET:
+    if preset == FIRST_PRESET:  # it is there already
         return gr.skip()
     return _show(segmenter.answer(replace(answer.request, preset=preset)), opacity)
 

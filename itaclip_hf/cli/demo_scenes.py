@@ -142,7 +142,6 @@ def _show_photo(
 
 
 def _segment_photo(image: Path, loaded: "Loaded", words: ClassOptions, title: str, target: Path) -> Path:
-    """Segment an image and write its picture, which says what made it."""
     from ..drawing import draw_gallery
     from ..files import write_png
     from ..media.pictures import read_picture, segment_image

@@ -82,8 +82,7 @@ def segment(
 
     vocabulary = words.read()
     tasks = [(file, _name_results(file, out)) for file in find_images(images, out, media.bands is not None)]
-    if media != MediaOptions() or any(file.kind != "picture" for file, _ in tasks):
-        media.refuse_idle(settings, [file for file, _ in tasks])
+    media.refuse_idle(settings, [file for file, _ in tasks])
     plan = Plan(confidence, media.tile, list(media.bands) if media.bands else None, media.every or 1, media.regions)
     settings = settings.with_regions(media.regions)
     if media.regions is not None:

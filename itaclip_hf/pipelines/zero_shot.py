@@ -340,7 +340,6 @@ def _expect_settings(given: Mapping[str, Any]) -> None:
 def _read_vocabulary(
     candidate_labels: Sequence[Label] | Vocabulary | None, background: Sequence[str] | None, definitions: Any
 ) -> Vocabulary | None:
-    """The words of a call, or none."""
     is_whole = candidate_labels is None or isinstance(candidate_labels, Vocabulary)
     if is_whole and not (background is None and definitions is None):
         raise ValueError(
