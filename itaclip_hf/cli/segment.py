@@ -82,19 +82,19 @@ def segment(
 
     vocabulary = words.read()
     tasks = [(file, _name_results(file, out)) for file in find_images(images, out, media.bands is not None)]
-    media.refuse_idle(settings, [file for file, _ in tasks])
+    if media != MediaOptions() or any(file.kind != "picture" for file, _ in tasks):
+        media.refuse_idle(settings, [file for file, _ in tasks])
     plan = Plan(confidence, media.tile, list(media.bands) if media.bands else None, media.every or 1, media.regions)
     settings = settings.with_regions(media.regions)
     if media.regions is not None:
         from ..regions import open_regions
 
         open_regions(media.regions)
-    may_replace = existing is not Existing.refuse
-    protect_files(tasks, may_replace)
+    _protect_files(tasks, existing)
     # What is not installed, or in the way, is told before a model is loaded.
     kinds = {name: _load_part(KINDS[name]) for name in {file.kind for file, _ in tasks}}
     formats = {out / FORMATS[name.value].place: _load_part(FORMATS[name.value]) for name in media.format or ()}
-    if not may_replace and (there := [place for place in formats if os.path.lexists(place)]):
+    if existing is Existing.refuse and (there := [place for place in formats if os.path.lexists(place)]):
         raise ValueError(f"Expected no {there[0]} yet, but it is there. Use --existing skip, or another --out.")
     loaded = model.load(settings, device, vocabulary or model.own_vocabulary())
     if not loaded.model.config.query_classes:
@@ -114,7 +114,7 @@ def segment(
     }
     remaining = leave_out_finished(tasks, request) if existing is Existing.skip else tasks
     with own_results(out, [place.name for place in formats]) if formats else locked_folder(out):
-        protect_files(remaining, may_replace)  # once more, as another run may have come before
+        _protect_files(remaining, existing)  # once more, as another run may have come before
         failed = _segment_files(remaining, request, kinds, loaded, plan)
         if formats:
             finished = read_finished(tasks, request)
@@ -129,6 +129,12 @@ def segment(
 def _name_results(file: ImageFile, out: Path) -> ResultFiles:
     base = out / file.result_name
     return ResultFiles(*(base.with_name(base.name + end) for end in KINDS[file.kind].ends))
+
+
+def _protect_files(tasks: Tasks, existing: Existing) -> None:
+    # Most runs begin with an empty folder: who follows one need not read what is done with earlier results.
+    if any(os.path.lexists(path) for _, results in tasks for path in vars(results).values()):
+        protect_files(tasks, may_replace=existing is not Existing.refuse)
 
 
 def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any], loaded: "Loaded", plan: Plan) -> int:
