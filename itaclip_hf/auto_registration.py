@@ -13,7 +13,7 @@ from typing import Any
 
 from wrapt import register_post_import_hook
 
-__all__ = ["register_auto_classes"]
+__all__ = ["DEFAULT_CHECKPOINT", "TASK", "register_auto_classes"]
 
 PACKAGE = __name__.rpartition(".")[0]
 MODEL_TYPE = "itaclip"
@@ -21,7 +21,7 @@ CONFIG, MODEL = "ITACLIPConfig", "ITACLIPForSemanticSegmentation"
 IMAGE_PROCESSOR, PROCESSOR = "ITACLIPImageProcessor", "ITACLIPProcessor"
 TASK, PIPELINE = "zero-shot-image-segmentation", "ZeroShotImageSegmentationPipeline"
 SHARED_TASK, SHARED_PIPELINE = "image-segmentation", "ITACLIPImageSegmentationPipeline"
-DEFAULT = ("openai/clip-vit-base-patch16", "main")  # checkpoint and revision
+DEFAULT_CHECKPOINT = "openai/clip-vit-base-patch16"
 # The tables and our entry in each, by the module of transformers.models.auto that holds them.
 ENTRIES: dict[str, dict[str, Any]] = {
     "configuration_auto": {"CONFIG_MAPPING_NAMES": CONFIG},
@@ -84,9 +84,11 @@ class _SharedTask(dict[str, Any]):
 def _enter_task(module: ModuleType) -> None:
     # `register_pipeline` wants the class itself, and marks it as code to be written into every folder that it saves.
     tasks = module.PIPELINE_REGISTRY.supported_tasks
-    tasks[TASK] = _OwnTask(type="multimodal", default={"model": DEFAULT})
-    shared = dict(tasks[SHARED_TASK])
-    tasks[SHARED_TASK] = _SharedTask(stock_impl=shared.pop("impl"), **shared)
+    tasks[TASK] = _OwnTask(type="multimodal", default={"model": (DEFAULT_CHECKPOINT, "main")})
+    shared = _SharedTask(tasks[SHARED_TASK])
+    if "impl" in shared:  # it is ours already where the package is imported anew, as when a notebook reloads it
+        shared["stock_impl"] = shared.pop("impl")
+    tasks[SHARED_TASK] = shared
 
 
 def _enter_names(module: ModuleType) -> None:

@@ -163,12 +163,12 @@ def own_results(folder: str | os.PathLike[str], names: Iterable[str]) -> Iterato
         yield
 
 
-def refuse_others(paths: Iterable[Path], is_own: Callable[[Path], bool]) -> None:
+def refuse_others(paths: Iterable[Path], is_own: Callable[[Path], bool] = lambda path: False) -> None:
     """Makes sure that nobody's files are where results will be.
 
     Args:
         paths: Files that will be written.
-        is_own: Tells an earlier result from another file.
+        is_own: Tells an earlier result from another file; by default every file is another one.
 
     Raises:
         FileExistsError: If one of them is another file.
@@ -202,9 +202,7 @@ def _read_record(folder: Path) -> set[str]:
     if record.is_file():
         return set(read_json(record))
     if record.parent.is_dir():
-        refuse_others(
-            (path for path in record.parent.iterdir() if path.suffix != TEMPORARY_SUFFIX), lambda path: False
-        )
+        refuse_others(path for path in record.parent.iterdir() if path.suffix != TEMPORARY_SUFFIX)
     return set()
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .auto_registration import DEFAULT_CHECKPOINT
 from .methods import Settings, check_setting, get_method, get_preset, identify_method
-from .methods.settings import setting_fields
 from .modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from .modeling.configuration_itaclip import fit_intermediate_layers
 from .processing import ITACLIPProcessor, Vocabulary
@@ -37,7 +37,6 @@ __all__ = [
     "resolve_checkpoint",
 ]
 
-DEFAULT_CHECKPOINT = "openai/clip-vit-base-patch16"
 DEMO_CHECKPOINT = Path(__file__).parent / "assets" / "demo_checkpoint"
 NUMBER_FORMATS = ("auto", "float32", "bfloat16", "float16")
 FAST_CPU_FEATURES = ("amx_bf16", "avx512_bf16")
@@ -117,16 +116,15 @@ def load(
         )
     chosen_device = choose_device(device)
     # Already while loading: the default of a setting may not fit the tower, as when this has fewer blocks.
-    of_config = {
-        name: value for name, value in changes.items() if setting_fields()[name].metadata["holder"] == "config"
-    }
+    held = Settings().held_by("config")
+    of_config = {name: value for name, value in changes.items() if name in held}
     _check_folder(place)
     with _telling_what_is_broken(place, "model"):
         model = _load_model(place, choose_dtype(dtype, chosen_device), chosen_device, of_config)
     processor = load_processor(model, place)
     with _telling_what_is_broken(place, "processor"):
         own = Settings.of(model, processor)
-    changes = collect_changes(*asked, model.config)
+    changes = collect_changes(*asked, model.config)  # now that the depth of the tower is known
     if method is None and benchmark is not None:
         known = identify_method(own) or get_method("itaclip")
         changes = {**known.benchmark_settings(benchmark), **changes}
@@ -139,12 +137,12 @@ def load(
 
 
 def _attach_proxy(model: ITACLIPForSemanticSegmentation, proxy: Any) -> None:
-    if proxy is not None and not model.config.uses_proxy:
-        raise ValueError(
-            "Expected a proxy only with a method that compares its patches, such as proxyclip or corrclip, but got "
-            "one. Leave it out, or name such a method."
-        )
     if proxy is not None:
+        if not model.config.uses_proxy:
+            raise ValueError(
+                "Expected a proxy only with a method that compares its patches, such as proxyclip or corrclip, but "
+                "got one. Leave it out, or name such a method."
+            )
         with _telling_what_is_broken(proxy, "proxy"):
             model.attach_proxy(proxy)
     if model.config.uses_proxy and model.proxy_model is None:
@@ -381,6 +379,7 @@ def _load_model(
     place: Checkpoint, dtype: torch.dtype, device: torch.device, fields: Mapping[str, Any]
 ) -> ITACLIPForSemanticSegmentation:
     """The model, if no weight is missing: Transformers only warns of these, and commands keep its warnings quiet."""
+    # Weights of other shapes pass here, because the report names them.
     loaded: Any = ITACLIPForSemanticSegmentation.from_pretrained(
         place, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **fields
     )
@@ -400,7 +399,7 @@ def _load_model(
 @torch.no_grad()
 def _check_weights(model: ITACLIPForSemanticSegmentation, place: Checkpoint) -> None:
     """Refuse weights that no training leaves behind: not finite, huge, or whole numbers alone (zeros, integers)."""
-    names, largest, is_whole = [], [], []
+    names, largest, is_whole = [], [], []  # looked at together at last: each look waits for the GPU
     for name, weight in model.named_parameters():
         names.append(name)
         largest.append(torch.stack(torch.aminmax(weight)).abs().max().float())

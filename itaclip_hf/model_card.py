@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from .files import read_json, read_text, write_text
 from .markdown import code, format_table, percent
 from .methods import Settings, identify_method
-from .methods.settings import setting_fields
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
@@ -160,7 +159,7 @@ def _read_report(place: str | os.PathLike[str]) -> Iterator["EvalResult"]:
     path = Path(place) / "report.json" if os.path.isdir(place) else Path(place)
     report = read_json(path)
     try:
-        dataset = str(report["settings"]["dataset"]["title"])
+        dataset, benchmark = str(report["settings"]["dataset"]["title"]), report["benchmark"]
         scores = {name: report["scores"][name] for name in SCORES}
     except (KeyError, TypeError) as error:
         raise ValueError(f"Expected a report of `itaclip evaluate`, but {path} is none. Name its folder.") from error
@@ -168,7 +167,7 @@ def _read_report(place: str | os.PathLike[str]) -> Iterator["EvalResult"]:
         if score is not None:
             yield EvalResult(
                 task_type="image-segmentation",
-                dataset_type=report["benchmark"] or dataset,
+                dataset_type=benchmark or dataset,
                 dataset_name=dataset,
                 metric_type=name,
                 metric_name=SCORES[name],
@@ -211,8 +210,8 @@ def _list_settings(config: Any, processor: Any) -> dict[str, Any]:
     """Settings that results depend on; those of the configuration alone where there is no processor."""
     if processor is not None:
         return Settings.of(config, processor).to_json()
-    held = [name for name, each in setting_fields().items() if each.metadata["holder"] == "config"]
-    return Settings(**{name: getattr(config, name) for name in held}).to_json("config")
+    held = {name: getattr(config, name) for name in Settings().held_by("config")}
+    return Settings(**held).to_json("config")
 
 
 def _show(value: Any) -> str:

@@ -148,7 +148,7 @@ def export_onnx(
         )
     height, width = _find_input_size(model, processor, image_size)
     tower = VisionTower(model)
-    program = trace_tower(tower, torch.zeros(2, 3, height, width))
+    program = trace_tower(tower, torch.zeros(2, 3, height, width))  # torch takes a batch of one for a fixed size
     with own_results(folder, (MODEL_FILE, WEIGHTS_FILE, DESCRIPTION_FILE)):
         with tempfile.TemporaryDirectory() as place:
             path = Path(place) / MODEL_FILE
@@ -222,8 +222,8 @@ def _compare(path: Path, tower: VisionTower, size: tuple[int, int]) -> float:
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
-    difference = torch.zeros(())
-    for batch in (1, 3):
+    difference = torch.zeros(())  # a tensor: Python's `max` may lose NaN
+    for batch in (1, 3):  # neither is that of the trace
         pixels = torch.randn(batch, 3, *size, generator=generator)
         found = session.run(["cosines", "features"], {"pixel_values": pixels.numpy()})
         for array, expected in zip(found, tower(pixels), strict=True):

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,41 +10,12 @@ from PIL import Image
 
 from .processing import make_region_map, open_image
 
-__all__ = ["SUPERPIXELS", "RegionFolder", "RegionSource", "compute_superpixels", "open_regions"]
+__all__ = ["SUPERPIXELS", "RegionSource", "compute_superpixels", "open_regions"]
 
 SUPERPIXELS = "felzenszwalb"
 
 # Gives the regions, (height, width) int64, of the image of a name: a path below the folder, without suffix.
 RegionSource = Callable[[str | os.PathLike[str], Image.Image], np.ndarray]
-
-
-@dataclass(frozen=True)
-class RegionFolder:
-    """Region maps in files: NAME.png, as label maps or COCO's panoptic PNGs, or NAME.npy, ids or masks.
-
-    Args:
-        folder: Where they are.
-    """
-
-    folder: Path
-
-    def __call__(self, name: str | os.PathLike[str], image: Image.Image) -> np.ndarray:
-        """The regions of the image of that name.
-
-        Raises:
-            ValueError: If there are none, or not as expected; the message names the file.
-        """
-        base = self.folder / name
-        places = [base.with_name(base.name + suffix) for suffix in (".png", ".npy")]
-        path = next(filter(os.path.isfile, places), None)
-        if path is None:
-            raise ValueError(
-                f"Expected regions in {places[0]} or {places[1].name}, but there are none. Put them there."
-            )
-        try:
-            return make_region_map(np.load(path) if path.suffix == ".npy" else open_image(path))
-        except (OSError, EOFError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
 
 
 def compute_superpixels(image: Image.Image, scale: float = 100, sigma: float = 0.5, min_size: int = 50) -> np.ndarray:
@@ -72,20 +43,33 @@ def compute_superpixels(image: Image.Image, scale: float = 100, sigma: float = 0
     return found.astype(np.int64) + 1
 
 
-def _make_superpixels(name: str | os.PathLike[str], image: Image.Image) -> np.ndarray:
-    return compute_superpixels(image)
-
-
 def open_regions(place: str) -> RegionSource:
-    """The source of regions of a name: "felzenszwalb", or a folder.
+    """The source of regions of a name.
+
+    Args:
+        place: "felzenszwalb", or a folder with NAME.png, as label maps or COCO's panoptic PNGs, or NAME.npy, ids or
+            masks. Where it lacks those of an image, or they are not as expected, the source raises a `ValueError` that
+            names the file.
 
     Raises:
         ValueError: If there is no such folder.
     """
     if place == SUPERPIXELS:
-        return _make_superpixels
+        return lambda name, image: compute_superpixels(image)
     if not os.path.isdir(place):
         raise ValueError(
             f"Expected a folder of region maps, or {SUPERPIXELS!r}, but {place} is none. Correct the path."
         )
-    return RegionFolder(Path(place))
+    return partial(_read_regions, Path(place))
+
+
+def _read_regions(folder: Path, name: str | os.PathLike[str], image: Image.Image) -> np.ndarray:
+    base = folder / name
+    places = [base.with_name(base.name + suffix) for suffix in (".png", ".npy")]  # not `with_suffix`: names have dots
+    path = next(filter(os.path.isfile, places), None)
+    if path is None:
+        raise ValueError(f"Expected regions in {places[0]} or {places[1].name}, but there are none. Put them there.")
+    try:
+        return make_region_map(np.load(path) if path.suffix == ".npy" else open_image(path))
+    except (OSError, EOFError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error

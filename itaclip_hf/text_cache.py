@@ -112,7 +112,7 @@ def _read(path: Path, shape: tuple[int, int]) -> torch.Tensor | None:
 
 
 def _write(path: Path, embeddings: torch.Tensor) -> None:
-    embeddings = embeddings.detach().cpu().contiguous()
+    embeddings = embeddings.detach().cpu().contiguous()  # as safetensors takes them
     try:
         with write_atomically(path) as file:
             file.write(save({"embeddings": embeddings}, metadata={"sha256": _hash_tensor(embeddings)}))

@@ -3,9 +3,9 @@
 import html
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,7 +19,7 @@ from ..methods import Settings
 from ..pipelines import ZeroShotImageSegmentationPipeline
 from ..processing import BACKGROUND_LABEL, Vocabulary, read_rgb_image
 
-__all__ = ["FIRST_PRESET", "Answer", "Pixel", "Request", "Segmenter", "read_request"]
+__all__ = ["FIRST_PRESET", "Answer", "Request", "Segmenter", "read_request"]
 
 FIRST_PRESET = "live"
 SHOWN_SIDE = 1000  # pixels
@@ -27,60 +27,26 @@ SHOWN_SIDE = 1000  # pixels
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked.
-
-    Attributes:
-        image: The RGB image.
-        name: Of its file.
-        vocabulary: The words.
-        method: By name; `None` for the checkpoint's own.
-        preset: By name.
-    """
+    """What is asked: an RGB image, words, and how to look for them."""
 
     image: Image.Image
-    name: str
+    name: str  # of the image's file
     vocabulary: Vocabulary
-    method: str | None
+    method: str | None  # `None`: the checkpoint's own
     preset: str
-
-
-class Pixel(NamedTuple):
-    """What is known of a pixel.
-
-    Attributes:
-        label: Its class.
-        score: Highest score of a class there, from 0 to 1.
-        runner_up: The best other class; `None` if there is none.
-        runner_up_score: Its score.
-    """
-
-    label: int
-    score: float
-    runner_up: int | None
-    runner_up_score: float
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found.
-
-    Attributes:
-        request: What was asked.
-        labels: Label ids (height, width).
-        confidence: Highest class score of each pixel (height, width).
-        runner_up: The best other class of each pixel, -1 for none (height, width).
-        runner_up_confidence: Its score (height, width).
-        settings: What it was found with, as JSON values.
-        seconds: How long that took.
-    """
+    """What was found; all maps are (height, width)."""
 
     request: Request
-    labels: np.ndarray
-    confidence: np.ndarray
-    runner_up: np.ndarray
-    runner_up_confidence: np.ndarray
-    settings: dict[str, Any]
-    seconds: float
+    labels: np.ndarray  # ids
+    confidence: np.ndarray  # the highest class score of each pixel, from 0 to 1
+    runner_up: np.ndarray  # the best other class of each pixel, -1 for none
+    runner_up_confidence: np.ndarray  # its score
+    settings: dict[str, Any]  # what it was found with, as JSON values
+    seconds: float  # how long that took
 
     @property
     def names(self) -> Sequence[str]:
@@ -113,28 +79,18 @@ class Answer:
         tally.add(self.labels, self.confidence)
         return tally.describe()
 
-    def read_pixel(self, column: int, row: int) -> Pixel:
-        """What is known of a pixel."""
-        place = (row, column)
-        runner_up = int(self.runner_up[place])
-        return Pixel(
-            int(self.labels[place]),
-            float(self.confidence[place]),
-            None if runner_up < 0 else runner_up,
-            float(self.runner_up_confidence[place]),
-        )
-
     def tell_pixel(self, column: int, row: int) -> str:
         """A line of HTML about a pixel: class, score, runner-up."""
-        pixel = self.read_pixel(column, row)
-        own = self._show_name(pixel.label)
+        label, runner_up = int(self.labels[row, column]), int(self.runner_up[row, column])
+        score, runner_up_score = self.confidence[row, column], self.runner_up_confidence[row, column]
+        own = self._show_name(label)
         place = f'<span class="faint">column {column}, row {row}</span>'
-        if pixel.runner_up is None:
-            return f"{own} {pixel.score:.2f} {place}"
-        other = f"{self._show_name(pixel.runner_up)} {pixel.runner_up_score:.2f}"
-        if pixel.runner_up_score >= pixel.score:
+        if runner_up < 0:
+            return f"{own} {score:.2f} {place}"
+        other = f"{self._show_name(runner_up)} {runner_up_score:.2f}"
+        if runner_up_score >= score:  # the finished map gave the pixel to another class than its best
             return f"{own} after smoothing; the highest score here has {other} {place}"
-        return f'{own} {pixel.score:.2f} <span class="faint">then</span> {other} {place}'
+        return f'{own} {score:.2f} <span class="faint">then</span> {other} {place}'
 
     def tell_legend(self) -> str:
         """A table of HTML with colour, name, share and mean score of each class that was found, the largest first."""
@@ -213,10 +169,6 @@ class Segmenter:
         # What is kept for each user: ids in four bytes, not eight.
         maps.update({name: maps[name].astype(np.int32) for name in ("labels", "runner_up")})
         return Answer(request, **maps, settings=settings, seconds=round(time.perf_counter() - start, 3))
-
-    def refine(self, answer: Answer, preset: str) -> Answer:
-        """The answer to the same request with another preset."""
-        return self.answer(replace(answer.request, preset=preset))
 
 
 def read_request(

@@ -9,6 +9,7 @@ import html
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ LAUNCH: dict[str, Any] = {
 
 
 def build_page(loaded: Loaded, name: str) -> gr.Blocks:
-    """See [`itaclip_hf.app.build_page`]."""
+    """The page, not served yet; see [`itaclip_hf.app.serve`]."""
     segmenter = Segmenter(loaded, name)
     with gr.Blocks(title="ITACLIP", analytics_enabled=False, delete_cache=(HOUR, 24 * HOUR)) as page:
         gr.HTML(_introduce(name), elem_id="title")
@@ -189,7 +190,7 @@ def _connect(
         _telling_errors(segmenter, _answer_first),
         [*asked, opacity],
         told,
-        show_progress_on=told[3],
+        show_progress_on=told[3],  # the line about a pixel
         api_name="segment",
         concurrency_id="model",
         concurrency_limit=1,
@@ -236,7 +237,6 @@ def _answer_first(
     preset: str,
     opacity: float,
 ) -> list[Any]:
-    """The first answer, of the fastest preset."""
     request = read_request(picture, classes, background, definitions, method or None, FIRST_PRESET)
     answer = segmenter.answer(request)
     note = "" if preset == FIRST_PRESET else f" “{preset}” is on its way …"
@@ -244,10 +244,9 @@ def _answer_first(
 
 
 def _refine(segmenter: Segmenter, answer: Answer, preset: str, opacity: float) -> Any:
-    """The answer of the chosen preset."""
-    if preset == FIRST_PRESET:
+    if preset == FIRST_PRESET:  # it is there already
         return gr.skip()
-    return _show(segmenter.refine(answer, preset), opacity)
+    return _show(segmenter.answer(replace(answer.request, preset=preset)), opacity)
 
 
 def _show(answer: Answer, opacity: float, note: str = "") -> list[Any]:

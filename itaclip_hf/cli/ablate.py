@@ -94,18 +94,19 @@ def ablate(
         replicates,
         ["itaclip", *sys.argv[1:]],
     )
+    problems = results[0].problems
     if accelerator.is_main_process:
         for report in reports:
             say(f"{report['title']}\n\n{format_ablation(report)}")
         for name, reason in left_out.items():
             warn(f"Left out: {name}: {reason}", "yellow")
         say(f"Tables: {folder}")
+        if problems:
+            first = problems[0]
+            warn(f"{len(problems)} images could not be scored; the first is {first.path}: {first.message}")
     if accelerator.num_processes > 1:
         accelerator.end_training()
-    problems = results[0].problems
     if problems:
-        message = f"{len(problems)} images could not be scored; the first is {problems[0].path}: {problems[0].message}"
-        warn(message)
         raise typer.Exit(1)
 
 

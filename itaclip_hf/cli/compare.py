@@ -22,7 +22,7 @@ def compare(
     from ..evaluation.reporting.report_comparison import compare_reports, format_comparison
     from ..files import refuse_others, write_json
 
-    refuse_others(filter(None, [out]), lambda path: False)
+    refuse_others([out] if out else [])
     comparison = compare_reports(first, second, replicates=replicates, level=confidence, seed=seed)
     say(format_comparison(comparison))
     if out is not None:

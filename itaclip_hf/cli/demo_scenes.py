@@ -5,15 +5,15 @@ It works without any download, from a clone and from an installed package, and s
 
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..auto_registration import DEFAULT_CHECKPOINT
 from .options.classes import ClassOptions
-from .options.model import DEFAULT_MODEL, DEMO_MODEL, ModelOptions
+from .options.model import DEMO_MODEL, ModelOptions
 from .options.processes import DeviceOption
 from .options.settings import SettingOptions
 from .terminal import say
@@ -67,9 +67,9 @@ def demo_scenes(
         pictures = [_show_scenes(_load(model, chosen, device, _name_scene_classes()), out)]
         if image is not None:
             pictures.append(_show_photo(image, model, chosen, device, out, classes))
-        elif (cached := _find_cached(DEFAULT_MODEL)) is not None:
-            real = ModelOptions(str(cached), model.dtype)
-            pictures += _show_photos(real, DEFAULT_MODEL, replace(chosen, preset="balanced"), device, out)
+        elif (cached := _find_cached(DEFAULT_CHECKPOINT)) is not None:
+            real = replace(model, model=str(cached))
+            pictures += _show_photos(real, DEFAULT_CHECKPOINT, replace(chosen, preset="balanced"), device, out)
     elif image is not None:
         pictures = [_show_photo(image, model, chosen, device, out, classes)]
     else:
@@ -78,8 +78,9 @@ def demo_scenes(
     if model.model == DEMO_MODEL:
         say(
             "\nA photograph of your own, with real CLIP weights (600 MB, downloaded once):\n"
-            f'  make demo IMAGE=photo.jpg MODEL={DEFAULT_MODEL} CLASSES="cat; sofa; wall"\n'
-            f'  itaclip segment photo.jpg --model {DEFAULT_MODEL} --classes "cat" --background "sofa, wall, floor"'
+            f'  make demo IMAGE=photo.jpg MODEL={DEFAULT_CHECKPOINT} CLASSES="cat; sofa; wall"\n'
+            f'  itaclip segment photo.jpg --model {DEFAULT_CHECKPOINT} --classes "cat" '
+            '--background "sofa, wall, floor"'
         )
 
 
@@ -101,12 +102,12 @@ def _name_scene_classes() -> "Vocabulary":
 def _find_cached(checkpoint: str) -> Path | None:
     """The folder of a hub checkpoint that is on this machine already, with its weights."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(checkpoint, local_files_only=True))
-    except (LocalEntryNotFoundError, OSError):
+    except OSError:
         return None
+    # A download that was stopped leaves a folder, too.
     has_weights = any((folder / name).exists() for name in ("model.safetensors", "pytorch_model.bin"))
     return folder if has_weights and (folder / "tokenizer_config.json").exists() else None
 
@@ -114,10 +115,9 @@ def _find_cached(checkpoint: str) -> Path | None:
 def _show_scenes(loaded: "Loaded", out: Path) -> Path:
     from ..files import write_png
 
-    names = list(loaded.model.config.id2label.values())
-    say(ABOUT_DEMO_CHECKPOINT.format(count=len(names)))
+    say(ABOUT_DEMO_CHECKPOINT.format(count=loaded.model.config.num_labels))
     say("\nDrawn scenes, in a style that the embedded checkpoint never saw:")
-    write_png(out / "scenes.png", _segment_scenes(loaded, names))
+    write_png(out / "scenes.png", _segment_scenes(loaded))
     return out / "scenes.png"
 
 
@@ -142,7 +142,6 @@ def _show_photo(
 
 
 def _segment_photo(image: Path, loaded: "Loaded", words: ClassOptions, title: str, target: Path) -> Path:
-    """Segment an image and write its picture, which says what made it."""
     from ..drawing import draw_gallery
     from ..files import write_png
     from ..media.pictures import read_picture, segment_image
@@ -165,20 +164,23 @@ def _describe_method(loaded: "Loaded") -> str:
     return f"{method.title if method else 'custom'}, {used.describe_windows()}"
 
 
-def _segment_scenes(loaded: "Loaded", names: Sequence[str]) -> "Image.Image":
+def _segment_scenes(loaded: "Loaded") -> "Image.Image":
     """Segment all scenes, print their scores and draw the gallery."""
     import numpy as np
 
     from ..drawing import draw_gallery
+    from ..evaluation.metrics.confusion_matrix import decode_pair_counts, encode_pair_counts
     from ..media.pictures import segment_image
     from ..samples import count_demo_scenes, load_demo_scene
 
-    confusion = np.zeros((len(names), len(names)), dtype=np.int64)
+    num_labels = len(loaded.model.config.id2label)
+    confusion = np.zeros((num_labels, num_labels), dtype=np.int64)
     rows, titles, start = [], [], time.perf_counter()
     for index in range(count_demo_scenes()):
         scene, truth = load_demo_scene(index)
         result = segment_image(scene, *loaded)
-        scene_confusion = _count_confusion(truth, result.labels, len(names))
+        pairs = encode_pair_counts(truth, result.labels, num_labels)
+        scene_confusion = decode_pair_counts(*pairs, num_labels)
         confusion += scene_confusion
         titles.append(f"scene {index + 1}: {_format_scores(scene_confusion)}; found {result.summarize()}")
         say(f"  {titles[-1]}")
@@ -189,15 +191,6 @@ def _segment_scenes(loaded: "Loaded", names: Sequence[str]) -> "Image.Image":
         f"pixels right {np.trace(confusion) / confusion.sum():.1%}, {seconds / len(rows):.1f} s a scene"
     )
     return draw_gallery(rows, ("scene", "truth", "prediction", "confidence (dark 0, bright 1)"), titles)
-
-
-def _count_confusion(truth: "np.ndarray", labels: "np.ndarray", count: int) -> "np.ndarray":
-    """Pixels by true and predicted label, (labels, labels)."""
-    import numpy as np
-
-    return np.bincount(truth.ravel().astype(np.int64) * count + labels.ravel(), minlength=count**2).reshape(
-        count, count
-    )
 
 
 def _format_scores(confusion: "np.ndarray") -> str:

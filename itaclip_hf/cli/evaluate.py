@@ -92,8 +92,7 @@ def evaluate(
         say(format_markdown(report))
         say(f"Report: {folder}")
         if result.problems:
-            message = f"{len(result.problems)} images could not be scored; they are listed above."
-            warn(message)
+            warn(f"{len(result.problems)} images could not be scored; they are listed above.")
     if accelerator.num_processes > 1:
         accelerator.end_training()
     if result.problems:

@@ -5,43 +5,40 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..media import Finished, Found, ImageFile, ResultFiles
-from .terminal import warn
+from ..files import TEMPORARY_SUFFIX, is_own_png, read_json, refuse_others, write_json
+from ..media import TIFF_MARK, Finished, Found, ImageFile, ResultFiles
+from .terminal import say, warn
 
-__all__ = ["leave_out_finished", "note_what_to_know", "protect_files", "read_finished", "write_description"]
+__all__ = ["Tasks", "leave_out_finished", "note_what_to_know", "protect_files", "read_finished", "write_description"]
 
 NOTED_REDUCTION = 2  # times a side; that the model does not see details is said from there on
 
-
-Tasks = Sequence[tuple[ImageFile, ResultFiles]]
+Tasks = Sequence[tuple[ImageFile, ResultFiles]]  # inputs, and where their results will be
 
 
 def protect_files(tasks: Tasks, may_replace: bool) -> None:
     """Make sure that nothing takes the place of an image to segment, nor of a file that is no result of ours.
 
     Args:
-        tasks: Images, and where their results will be.
+        tasks: Images, each with its results.
         may_replace: Whether earlier results may be there.
 
     Raises:
         ValueError: If an image, or an earlier result that must stay, is in the way.
         FileExistsError: If another file is.
     """
-    from ..files import refuse_others
-
     images = {os.path.realpath(file.path) for file, _ in tasks}
-    with_results = []
-    for file, results in tasks:
+    with_results = [(file, results) for file, results in tasks if _find_existing(results)]
+    for _, results in with_results:
         there = _find_existing(results)
         for path in there:
             if os.path.realpath(path) in images:
                 raise ValueError(
                     f"Expected results beside the images, but {path} is an image itself. Use another --out."
                 )
-        if there and may_replace and _read_request(results) == (None, None):
+        if may_replace and _read_request(results) == (None, None):
             # A run that was stopped leaves pictures without a description.
             refuse_others(there, _is_own)
-        with_results += [(file, results)] if there else []
     if with_results and not may_replace:
         file, results = with_results[0]
         others = f" and {len(with_results) - 1} others" if len(with_results) > 1 else ""
@@ -51,8 +48,8 @@ def protect_files(tasks: Tasks, may_replace: bool) -> None:
         )
 
 
-def leave_out_finished(tasks: Tasks, request: dict[str, Any]) -> list[tuple[ImageFile, ResultFiles]]:
-    """The images without a result of this very request.
+def leave_out_finished(tasks: Tasks, request: dict[str, Any]) -> Tasks:
+    """The images without a result of this very request; how many have one is said.
 
     Raises:
         ValueError: If one has a result of another image or of other settings.
@@ -66,13 +63,13 @@ def leave_out_finished(tasks: Tasks, request: dict[str, Any]) -> list[tuple[Imag
                 f"Expected {results.description} to be of {file} with the same settings, but it is of another "
                 "image or other settings. Use --existing overwrite or another --out."
             )
+    if len(remaining) < len(tasks):
+        say(f"{len(tasks) - len(remaining)} of {len(tasks)} images are finished already.")
     return remaining
 
 
 def read_finished(tasks: Tasks, request: dict[str, Any]) -> list[Finished]:
     """The results of this very request; without the images that failed."""
-    from ..files import read_json
-
     found = [
         (file, results, read_json(results.description)) for file, results in tasks if results.description.exists()
     ]
@@ -81,8 +78,6 @@ def read_finished(tasks: Tasks, request: dict[str, Any]) -> list[Finished]:
 
 def write_description(results: ResultFiles, found: Found, origin: dict[str, Any]) -> None:
     """Write what was found, after where it is from; a result is complete by it."""
-    from ..files import write_json
-
     height, width = found.size
     size = {"height": height, "width": width}
     write_json(results.description, {**origin, **size, **found.details, "classes": found.classes})
@@ -97,7 +92,7 @@ def note_what_to_know(file: ImageFile, found: Found, is_reduction_noted: bool) -
         is_reduction_noted: Whether it was said before that the model does not see large images as they are.
 
     Returns:
-        Whether it is now.
+        Whether it is now; once a run is enough.
     """
     if found.note:
         warn(f"Note: {found.note}", "yellow")
@@ -122,9 +117,6 @@ def _is_own(path: Path) -> bool:
     from PIL import Image
     from PIL.TiffImagePlugin import TiffImageFile
 
-    from ..files import TEMPORARY_SUFFIX, is_own_png
-    from ..media import TIFF_MARK
-
     if path.is_dir():
         return all(is_own_png(each) for each in path.iterdir() if each.suffix != TEMPORARY_SUFFIX)
     if path.suffix != ".tif":
@@ -138,8 +130,6 @@ def _is_own(path: Path) -> bool:
 
 def _read_request(results: ResultFiles) -> tuple[Any, Any]:
     """Image and settings of an earlier result; nothing where there is none of ours."""
-    from ..files import read_json
-
     try:
         content = read_json(results.description)
         return content["image"], content["settings"]

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
@@ -16,14 +16,20 @@ from .options.media import MediaOptions
 from .options.model import ModelOptions
 from .options.processes import DeviceOption
 from .options.settings import SettingOptions
+from .results import (
+    Tasks,
+    leave_out_finished,
+    note_what_to_know,
+    protect_files,
+    read_finished,
+    write_description,
+)
 from .terminal import say, warn
 
 if TYPE_CHECKING:
     from ..loading import Loaded
 
 __all__ = ["segment"]
-
-Tasks = Sequence[tuple[ImageFile, ResultFiles]]
 
 LONGEST_NAME = 255  # bytes, of a file in a folder, on nearly every file system
 
@@ -107,13 +113,11 @@ def segment(
         "vocabulary": None if vocabulary is None else vocabulary.fingerprint,
         **plan._asdict(),
     }
-    remaining = _leave_out_finished(tasks, request) if existing is Existing.skip else tasks
+    remaining = leave_out_finished(tasks, request) if existing is Existing.skip else tasks
     with own_results(out, [place.name for place in formats]) if formats else locked_folder(out):
         _protect_files(remaining, existing)  # once more, as another run may have come before
         failed = _segment_files(remaining, request, kinds, loaded, plan)
         if formats:
-            from .results import read_finished
-
             finished = read_finished(tasks, request)
             for place, part in formats.items():
                 part.write(finished, place)
@@ -129,19 +133,9 @@ def _name_results(file: ImageFile, out: Path) -> ResultFiles:
 
 
 def _protect_files(tasks: Tasks, existing: Existing) -> None:
+    # Most runs begin with an empty folder: who follows one need not read what is done with earlier results.
     if any(os.path.lexists(path) for _, results in tasks for path in vars(results).values()):
-        from .results import protect_files
-
         protect_files(tasks, may_replace=existing is not Existing.refuse)
-
-
-def _leave_out_finished(tasks: Tasks, request: dict[str, Any]) -> Tasks:
-    from .results import leave_out_finished
-
-    remaining = leave_out_finished(tasks, request)
-    if len(remaining) < len(tasks):
-        say(f"{len(tasks) - len(remaining)} of {len(tasks)} images are finished already.")
-    return remaining
 
 
 def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any], loaded: "Loaded", plan: Plan) -> int:
@@ -151,7 +145,6 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
 
     from ..image_errors import find_image_error
     from ..media.pictures import summarize_classes
-    from .results import note_what_to_know, write_description
 
     done, failed, is_noted = 0, 0, False
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -183,7 +176,8 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
 
 
 def _check_names(results: ResultFiles) -> None:
-    longest = results.confidence.name
+    # In bytes, as file systems count; which end is the longest depends on the kind of input.
+    longest = max((path.name for path in vars(results).values()), key=lambda name: len(os.fsencode(name)))
     if len(os.fsencode(longest)) > LONGEST_NAME:
         raise ValueError(
             f"Expected a name that leaves room for its results' names, but {longest} has more than {LONGEST_NAME} "
@@ -200,11 +194,7 @@ def _open_file(kind: Any, file: ImageFile, plan: Plan) -> Any:
 
 
 def _load_part(row: Kind | Format) -> Any:
-    """The module of a kind or format.
-
-    Raises:
-        ImportError: If what it needs is not installed.
-    """
+    """The module of a kind or format, if what it needs is installed."""
     try:
         return import_module(f"..media.{row.module}", __package__)
     except ModuleNotFoundError as error:

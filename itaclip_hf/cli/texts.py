@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .options.model import DEFAULT_MODEL, quiet_libraries
+from ..auto_registration import DEFAULT_CHECKPOINT
+from .options.model import quiet_libraries
 from .options.processes import DeviceOption
 from .options.vocabulary import read_class_file
 from .terminal import say, warn
@@ -32,7 +33,7 @@ def texts(
     ] = False,
     model: Annotated[
         str, typer.Option(help="CLIP checkpoint whose tokenizer the texts must fit (77 tokens in the longest prompt).")
-    ] = DEFAULT_MODEL,
+    ] = DEFAULT_CHECKPOINT,
     batch_size: Annotated[int, typer.Option(min=1, help="Classes that are asked for together.")] = 8,
     attempts: Annotated[int, typer.Option(min=1, help="How often a class is asked for.")] = 4,
     sample: Annotated[
@@ -51,7 +52,7 @@ def texts(
     from ..files import refuse_others, write_json
     from ..processing import IMAGENET_TEMPLATES
 
-    refuse_others([out], lambda path: False)
+    refuse_others([out])
     words = read_class_file(classes, background_first_line)
 
     # Not before: these take seconds, and a wrong file is told at once.
@@ -68,7 +69,7 @@ def texts(
     tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(model))
     fits = make_length_check(tokenizer, IMAGENET_TEMPLATES)
     progress_file = out.with_name(f"{out.name}.progress.json")
-    chat_model = load_chat_model(llm, settings, device=str(place))
+    chat_model = load_chat_model(llm, settings, device=str(place))  # at last, as it takes longest
     try:
         report = generate_texts(words, kind.value, chat_model, llm, fits, settings, progress_file)
     except KeyboardInterrupt as stop:

@@ -185,6 +185,11 @@ class ITACLIPConfig(CLIPConfig):
         return compares_proxy(self)
 
     @property
+    def uses_regions(self) -> bool:
+        """Whether the model looks at region maps; their vote is the processor's."""
+        return self.region_scope
+
+    @property
     def answers_on_proxy_grid(self) -> bool:
         """Whether features come on the proxy's patch grid: where nothing of the last block lives on CLIP's own."""
         is_alone = set(self.attention_maps) == {"similarity"} and not self.intermediate_layers

@@ -191,7 +191,7 @@ def read_images(inputs: ImageInputs, config: ITACLIPConfig) -> list[WindowedImag
     views, output_sizes = _choose_views(inputs), _choose_output_sizes(images, inputs.original_sizes)
     layouts = [plan_windows(_size(image), config.window_size, config.window_stride) for image in images]
     regions: list[torch.Tensor | None] = [None] * len(images)
-    if inputs.region_maps is not None and config.region_scope:  # their vote on labels is the processor's
+    if inputs.region_maps is not None and config.uses_regions:
         maps = _read_region_maps(inputs.region_maps, inputs.pixel_values)
         regions = [
             of_image[: _size(image)[0], : _size(image)[1]] for of_image, image in zip(maps, images, strict=True)

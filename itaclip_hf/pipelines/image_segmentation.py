@@ -3,15 +3,15 @@
 `auto_registration.py` puts the class in the task's place. Models of others get Transformers' own pipeline from it.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from transformers.pipelines.image_segmentation import ImageSegmentationPipeline
 
+from ..auto_registration import TASK
 from ..modeling import ITACLIPForSemanticSegmentation
 from ..modeling.data_contract import ITACLIPSemanticSegmenterOutput
-from .zero_shot import TASK, stack_images
+from .zero_shot import stack_images
 
 __all__ = ["ITACLIPImageSegmentationPipeline"]
 
@@ -53,9 +53,7 @@ class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
         return {"prepared": prepared}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
-        prepared = model_inputs["prepared"]
-        inputs = stack_images([prepared] if isinstance(prepared, Mapping) else prepared)
-        return {"logits": list(self.model(**inputs).logits)}
+        return {"logits": list(self.model(**stack_images(model_inputs["prepared"])).logits)}
 
     def postprocess(self, model_outputs: dict[str, Any], **kwargs: Any) -> list[dict[str, Any]]:  # type: ignore[override]
         """Masks with scores, of one image."""

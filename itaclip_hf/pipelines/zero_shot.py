@@ -17,7 +17,8 @@ from torch.nn.functional import pad
 from transformers import Pipeline, pipeline as make_pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from ..loading import DEFAULT_CHECKPOINT, collect_changes, load_processor, resolve_checkpoint
+from ..auto_registration import DEFAULT_CHECKPOINT, TASK
+from ..loading import collect_changes, load_processor, resolve_checkpoint
 from ..methods import Settings
 from ..methods.settings import SETTING_NAMES
 from ..modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
@@ -25,9 +26,8 @@ from ..processing import BACKGROUND_LABEL, ITACLIPImageProcessor, ITACLIPProcess
 from ..processing.segmentation_maps import compute_segment_scores
 from ..text_cache import TextCache
 
-__all__ = ["TASK", "ZeroShotImageSegmentationPipeline", "pipeline", "stack_images"]
+__all__ = ["ZeroShotImageSegmentationPipeline", "pipeline", "stack_images"]
 
-TASK = "zero-shot-image-segmentation"
 ARGUMENTS = (
     "candidate_labels",
     "background",
@@ -47,26 +47,14 @@ Label = str | Sequence[str]
 
 
 class _Plan(NamedTuple):
-    """What the arguments of a call come to.
+    """What the arguments of a call come to."""
 
-    Attributes:
-        image_processor: Prepares the images and finishes label maps.
-        config: The configuration to run.
-        queries: Words as inputs of the model; none for the baked vocabulary.
-        labels: Name of each class.
-        threshold: Pixels whose best score is lower are unsure.
-        unsure_class: What these become.
-        output: "masks" or "map".
-        return_regions: Whether to say which class each region is.
-        runner_up: Whether a map comes with what is second.
-    """
-
-    image_processor: ITACLIPImageProcessor
+    image_processor: ITACLIPImageProcessor  # prepares the images and finishes label maps
     config: ITACLIPConfig
-    queries: dict[str, torch.Tensor]
+    queries: dict[str, torch.Tensor]  # words as inputs of the model; none for the baked vocabulary
     labels: list[str]
     threshold: float
-    unsure_class: int
+    unsure_class: int  # what pixels become whose best score is lower
     output: Literal["masks", "map"]
     return_regions: bool
     runner_up: bool
@@ -127,7 +115,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         self._given = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
         self._embedded: dict[Any, dict[str, torch.Tensor]] = {}
         if not isinstance(processor, ITACLIPProcessor):
-            processor = _load_processor(model, processor, local_files_only)
+            processor = _find_processor(model, processor, local_files_only)
         super().__init__(model, processor=processor, **kwargs)
 
     def __call__(  # type: ignore[override]
@@ -180,6 +168,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             kwargs["candidate_labels"] = candidate_labels
         running = {name: kwargs.pop(name) for name in ("batch_size", "num_workers") if name in kwargs}
         plan = self._make_plan(**{**self._given, **kwargs})
+        # A tuple would be one input to Transformers.
         images = _find_images(list(images) if isinstance(images, tuple) else images)
         if region_maps is not None:
             images = _pair_with_regions(images, region_maps)
@@ -209,7 +198,10 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             raise ValueError(f"Expected `output` to be 'masks' or 'map', but got {output!r}.")
         if runner_up and output != "map":
             raise ValueError(f'Expected `runner_up` with `output="map"`, but got {output!r}. Leave one of them out.')
+        if return_regions and runner_up:
+            raise ValueError("Expected `return_regions` or `runner_up`, but got both. Make two calls.")
         vocabulary = _read_vocabulary(candidate_labels, background, definitions)
+        # Copies: another call, with other arguments, begins with the pipeline's own settings again.
         config, processor = copy.copy(self.model.config), copy.copy(self.processor)
         changes = collect_changes(method, None, preset, settings, config)
         changed = Settings.of(config, processor).replace(**changes)
@@ -220,8 +212,6 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         else:
             labels, queries = vocabulary.labels, self._embed(vocabulary, processor, changed.read_by("texts"))
         unsure_class = 0 if labels[0] == BACKGROUND_LABEL else NO_CLASS
-        if return_regions and runner_up:
-            raise ValueError("Expected `return_regions` or `runner_up`, but got both. Make two calls.")
         image_processor = processor.image_processor
         return _Plan(
             image_processor, config, queries, labels, threshold, unsure_class, output, return_regions, runner_up
@@ -248,7 +238,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
 
     def _sanitize_parameters(self, plan: _Plan | None = None, **unknown: Any) -> tuple[dict, dict, dict]:
         _expect_settings(unknown)
-        if plan is None:
+        if plan is None:  # when the pipeline is made
             return {}, {}, {}
         return {"image_processor": plan.image_processor}, {"plan": plan}, {"plan": plan}
 
@@ -263,14 +253,14 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         return {"prepared": prepared}
 
     def _forward(self, input_tensors: dict[str, Any], plan: _Plan) -> dict[str, Any]:  # type: ignore[override]
-        prepared = input_tensors["prepared"]
-        inputs = stack_images([prepared] if isinstance(prepared, Mapping) else prepared)
+        inputs = stack_images(input_tensors["prepared"])
         with _configured(self.model, plan.config):
             predict: Any = self.model.predict_labels
             if plan.return_regions:
                 predict = self.model.predict_regions
             elif plan.runner_up:
                 predict = self.model.predict_ranked_labels
+            # A dictionary, which Transformers takes apart by image.
             return predict(plan.image_processor, **inputs, **plan.queries)._asdict()
 
     def postprocess(self, model_outputs: dict[str, Any], plan: _Plan) -> Any:  # type: ignore[override]
@@ -324,7 +314,7 @@ def pipeline(task: str = TASK, model: Any = DEFAULT_CHECKPOINT, **kwargs: Any) -
     return make_pipeline(task, model=model, **kwargs)  # type: ignore[call-overload]
 
 
-def _load_processor(
+def _find_processor(
     model: ITACLIPForSemanticSegmentation, place: str | os.PathLike[str] | None, local_files_only: bool
 ) -> ITACLIPProcessor:
     revision = None
@@ -350,7 +340,6 @@ def _expect_settings(given: Mapping[str, Any]) -> None:
 def _read_vocabulary(
     candidate_labels: Sequence[Label] | Vocabulary | None, background: Sequence[str] | None, definitions: Any
 ) -> Vocabulary | None:
-    """The words of a call, or none."""
     is_whole = candidate_labels is None or isinstance(candidate_labels, Vocabulary)
     if is_whole and not (background is None and definitions is None):
         raise ValueError(
@@ -396,8 +385,12 @@ def _pair_with_regions(images: Any, region_maps: Any) -> Any:
     return [{"images": image, "region_maps": [own]} for image, own in zip(images, region_maps, strict=True)]
 
 
-def stack_images(images: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def stack_images(
+    images: Mapping[str, torch.Tensor] | Sequence[Mapping[str, torch.Tensor]],
+) -> dict[str, torch.Tensor]:
     """One batch of images of any sizes, each a batch of one; padded right and below, as the image processor does."""
+    if isinstance(images, Mapping):  # where Transformers makes no batches, it passes what was prepared as it is
+        return dict(images)
     batch = {}
     for name in images[0]:
         parts = [image[name] for image in images]
@@ -411,7 +404,7 @@ def stack_images(images: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torc
 @contextmanager
 def _configured(model: ITACLIPForSemanticSegmentation, config: ITACLIPConfig) -> Iterator[None]:
     """A model that runs with another configuration meanwhile."""
-    own = model.config
+    own = model.config  # which the tower has, too
     model.config = model.vision_model.itaclip_config = config
     try:
         yield

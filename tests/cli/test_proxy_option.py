@@ -56,6 +56,17 @@ def test_a_proxy_is_neither_forgotten_nor_ignored(itaclip, checkpoint, proxy, ph
     assert "Expected a vision backbone in" in result.output
 
 
+def test_the_demo_takes_the_proxy_along_to_photographs(itaclip, checkpoint, proxy, monkeypatch, tmp_path):
+    monkeypatch.setattr("itaclip_hf.samples.count_demo_scenes", lambda: 1)
+    monkeypatch.setattr("itaclip_hf.samples.PHOTO_WORDS", {"cat": ("cat", "wall")})
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, local_files_only: str(checkpoint))
+    result = itaclip(
+        "demo-scenes", "--method", "proxyclip", "--proxy", proxy, "--shortest-edge", 64, "--out", tmp_path / "out"
+    )
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cat.png", "scenes.png"]
+
+
 def test_a_folder_with_code_brings_the_proxy_along(checkpoint, proxy, tmp_path):
     model, processor = load_method("proxyclip", checkpoint, proxy=proxy)
     save_with_code(tmp_path, model, processor)

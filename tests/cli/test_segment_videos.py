@@ -145,6 +145,14 @@ def test_what_is_no_video_is_that_inputs_error(segment, photo, tmp_path):
     assert (tmp_path / "out" / "whole.json").exists()
 
 
+def test_a_name_that_leaves_no_room_for_the_film_is_that_inputs_error(segment, tmp_path):
+    too_long = save_clip(tmp_path / f"{'a' * 244}.mkv", draw_frames(1), range(1))
+    result = segment(too_long, save_clip(tmp_path / "whole.mkv", draw_frames(1), range(1)))
+    assert result.exit_code == 1
+    assert f"{too_long}: Expected a name that leaves room" in result.stderr
+    assert (tmp_path / "out" / "whole.json").exists()
+
+
 def test_every_without_a_video_is_refused(segment, photo):
     result = segment(photo, "--every", "2")
     assert (result.exit_code, "Expected a video with --every, but got none" in result.stderr) == (2, True)

@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from itaclip_hf.evaluation.data.regions import DatasetWithRegions
 from itaclip_hf.evaluation.metrics.confusion_matrix import compute_segmentation_scores
 from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
-from itaclip_hf.evaluation.running.runner import EvaluationResult, RunOptions, describe_run, run_evaluation
+from itaclip_hf.evaluation.running.runner import EvaluationResult, Problem, RunOptions, describe_run, run_evaluation
 from itaclip_hf.files import write_json
 from itaclip_hf.methods import get_method, method_names
 
@@ -558,6 +559,19 @@ def test_samples_that_cannot_be_scored_set_the_exit_code(root: Path, checkpoint:
     assert "1 images could not be scored; the first is" in result.output
 
 
+def test_of_many_processes_the_first_alone_tells_what_could_not_be_scored(
+    root: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = [SimpleNamespace(problems=(Problem(0, "unreadable", "a.jpg", "broken"),))]
+    second = SimpleNamespace(
+        is_main_process=False, num_processes=2, device=torch.device("cpu"), end_training=lambda: None
+    )
+    monkeypatch.setattr("itaclip_hf.evaluation.ablation.run.run_ablations", lambda *_: ([], results))
+    monkeypatch.setattr("itaclip_hf.cli.options.processes.ProcessOptions.join", lambda *_: second)
+    result = run_ablate(root, checkpoint, "pamr")
+    assert (result.exit_code, result.output) == (1, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -567,6 +581,8 @@ def test_samples_that_cannot_be_scored_set_the_exit_code(root: Path, checkpoint:
         (("pamr", "--models", "a,b"), "Expected the table backbones with `--models`"),
         (("pamr", "pamr"), "Expected tables of different names, but got pamr, pamr"),
         (("nowhere.yaml",), "there is no nowhere.yaml"),
+        (("pamr", "--proxy", "dino"), "Expected a proxy only with a row that compares its patches"),
+        (("pamr", "--second-checkpoint", "judge"), "No such option: --second-checkpoint"),
     ],
 )
 def test_wrong_use_is_refused(root: Path, checkpoint: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -78,6 +78,14 @@ def test_a_table_on_disk_and_its_stream_give_the_scores_of_the_folders(root: Pat
     assert scores[0] == scores[1] == scores[2]
 
 
+def test_a_split_that_a_dataset_on_disk_lacks_is_refused(root: Path) -> None:
+    table = datasets.Dataset.from_dict({"image": ["a.png"], "label": ["a.png"]})
+    datasets.DatasetDict({"train": table, "validation": table}).save_to_disk(root / "table")
+    result = run("evaluate", "--dataset", root / "table", "--vocabulary", root / "five.json", "--out", root / "out")
+    assert result.exit_code == 2, result.exception
+    assert "Expected a split out of train, validation" in result.stderr
+
+
 def test_a_benchmark_runs_with_its_settings_and_published_files(root: Path, checkpoint: Path) -> None:
     base = root / "data/VOCdevkit/VOC2012"
     write_image(base / "JPEGImages/2007_000001.jpg", seed=1)

@@ -208,6 +208,21 @@ def test_a_release_without_a_table_is_warned_of():
     )
 
 
+def test_the_package_may_be_imported_anew():
+    run_python(
+        "import importlib, sys, itaclip_hf\n"
+        "from transformers import pipelines\n"
+        "stock = pipelines.PIPELINE_REGISTRY.supported_tasks['image-segmentation']['stock_impl']\n"
+        "importlib.reload(itaclip_hf)\n"
+        "for name in [name for name in sys.modules if name.startswith('itaclip_hf')]:\n"
+        "    del sys.modules[name]\n"
+        "import itaclip_hf\n"
+        "task = pipelines.PIPELINE_REGISTRY.supported_tasks['image-segmentation']\n"
+        "assert task['stock_impl'] is stock\n"
+        "assert task['impl'].__name__ == 'ITACLIPImageSegmentationPipeline'"
+    )
+
+
 def test_tables_of_transformers_hold_the_classes():
     from transformers.models.auto import configuration_auto, image_processing_auto, modeling_auto, processing_auto
 

@@ -123,9 +123,14 @@ def test_an_origin_that_is_no_name_is_left_out(baked, monkeypatch):
     assert make_model_card(baked.model).data.base_model is None
 
 
-def test_what_is_no_report_is_refused(baked, tmp_path):
+@pytest.mark.parametrize("part", ["benchmark", "scores", "settings"])
+def test_what_is_no_report_is_refused(baked, tmp_path, part):
+    other = write_report(tmp_path / "other") / "report.json"
+    report = json.loads(other.read_text())
+    del report[part]
+    other.write_text(json.dumps(report))
     with pytest.raises(ValueError, match=r"Expected a report of `itaclip evaluate`, but .* is none\. Name its folder"):
-        make_model_card(baked.model, reports=[write_report(tmp_path / "other", scores=None)])
+        make_model_card(baked.model, reports=[other.parent])
 
 
 ROUND_TRIP = """

@@ -124,7 +124,12 @@ class DataOptions:
         place, is_stream = Path(self.dataset or ""), getattr(self, "streaming", False)
         if place.is_dir() and any((place / file).is_file() for file in ("state.json", "dataset_dict.json")):
             table: Any = datasets.load_from_disk(str(place))
-            table = table[self.split] if isinstance(table, datasets.DatasetDict) else table
+            if isinstance(table, datasets.DatasetDict):
+                if self.split not in table:
+                    raise ValueError(
+                        f"Expected a split out of {', '.join(table)} in {place}, but got {self.split!r}. Use --split."
+                    )
+                table = table[self.split]
             table = table.to_iterable_dataset() if is_stream else table
         else:
             table = datasets.load_dataset(self.dataset, self.dataset_config, split=self.split, streaming=is_stream)

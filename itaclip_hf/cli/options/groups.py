@@ -51,14 +51,13 @@ def _list_options(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
     defaults = group() if parameter.default is inspect.Parameter.empty else parameter.default
     for field in fields(group):
         kind, option = get_args(field.type)
-        option = copy(option)
-        option.rich_help_panel = group.panel
-        yield _as_option(field.name, getattr(defaults, field.name), kind, option)
+        yield _as_option(field.name, getattr(defaults, field.name), kind, option, group.panel)
 
 
-def _as_option(name: str, default: Any, kind: Any, option: Any) -> inspect.Parameter:
+def _as_option(name: str, default: Any, kind: Any, option: Any, panel: str | None = None) -> inspect.Parameter:
+    option = copy(option)  # commands share it
+    option.rich_help_panel = panel
     if Path in (kind, *get_args(kind)):
-        option = copy(option)
         option.parser = _read_path
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 

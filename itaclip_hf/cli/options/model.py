@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...auto_registration import DEFAULT_CHECKPOINT
 from .settings import SettingOptions, name_option
 
 if TYPE_CHECKING:
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
     from ...loading import Loaded
     from ...processing import Vocabulary
 
-__all__ = ["DEFAULT_MODEL", "DEMO_MODEL", "ModelOptions", "NumberFormat", "SystemOptions", "quiet_libraries"]
+__all__ = ["DEMO_MODEL", "ModelOptions", "NumberFormat", "SystemOptions", "quiet_libraries"]
 
-DEFAULT_MODEL = "openai/clip-vit-base-patch16"  # as in `loading`, which needs torch
 DEMO_MODEL = "demo"
 
 
@@ -39,7 +39,7 @@ class ModelOptions:
 
     model: Annotated[
         str, typer.Option(help=f"CLIP checkpoint: a folder, a hub id, or '{DEMO_MODEL}' for the embedded one.")
-    ] = DEFAULT_MODEL
+    ] = DEFAULT_CHECKPOINT
     dtype: Annotated[
         NumberFormat,
         typer.Option(help="Number format; auto: bfloat16 where the device is fast in it, else float32."),
@@ -113,10 +113,7 @@ class SystemOptions(ModelOptions):
         return super().load(settings, device, vocabulary, benchmark)
 
     def find_baseline(self, method: str | None) -> "type[System] | None":
-        """The system beside our model that the method or the checkpoint names, if any.
-
-        See [`itaclip_hf.evaluation.find_baseline`].
-        """
+        """The system beside our model that the method or the checkpoint names, if any."""
         from ...evaluation.running.baselines import find_baseline
 
         quiet_libraries()
@@ -128,7 +125,7 @@ class SystemOptions(ModelOptions):
         settings: SettingOptions,
         device: "torch.device | str",
         vocabulary: "Vocabulary",
-        benchmark: str | None = None,
+        benchmark: str | None,
     ) -> "Predictor":
         """Load a checkpoint for another system.
 

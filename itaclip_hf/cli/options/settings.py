@@ -34,8 +34,7 @@ def _make_option(name: str) -> Any:
     values = metadata["values"]
     if values.type is bool:
         return Annotated[bool | None, typer.Option(help=metadata["help"])]
-    metavar = _METAVARS[values.type]
-    metavar = f"{metavar},..." if values.is_list else metavar
+    metavar = _METAVARS[values.type] + (",..." if values.is_list else "")
     return Annotated[str | None, typer.Option(help=describe_setting(name), metavar=metavar)]
 
 
@@ -153,9 +152,9 @@ def name_option(name: str) -> str:
 
 def _read_value(name: str, text: str | bool) -> Any:
     """What a text stands for; one that is no number stays text, for `check_setting` to refuse."""
-    values = setting_fields()[name].metadata["values"]
     if isinstance(text, bool):
         return text
+    values = setting_fields()[name].metadata["values"]
     is_none = text.strip().lower() in ("", "none")
     if values.is_list:
         return [] if is_none else [_convert(entry.strip(), values.type) for entry in text.split(",")]
@@ -169,7 +168,7 @@ def _convert(text: str, kind: type) -> Any:
         return text
 
 
-@cache
+@cache  # the method is asked for several times, and registers itself once
 def _run_file(path: Path) -> None:
     spec = spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:

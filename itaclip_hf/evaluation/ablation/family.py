@@ -164,7 +164,7 @@ class VariantFamily:
             self._queries[words_key] = Queries.sort(
                 model.query_embeddings.float(), query_classes, model.config.num_labels
             )
-        pass_key = (variant.weights, preparation, settings.read_by("windows"), config.region_scope)
+        pass_key = (variant.weights, preparation, settings.read_by("windows"), config.uses_regions)
         features_key = (pass_key, settings.read_by("last_block"), view_weights)
         return _Member(
             position=position,
