@@ -34,6 +34,7 @@ __all__ = [
     "load_demo",
     "load_demo_vocabulary",
     "load_processor",
+    "name_dtype",
     "resolve_checkpoint",
 ]
 
@@ -302,8 +303,13 @@ def choose_dtype(name: torch.dtype | str, device: torch.device | str) -> torch.d
         return getattr(torch, name)
     device = torch.device(device)
     dtype = torch.bfloat16 if computes_fast_in_bfloat16(device) else torch.float32
-    logger.info("Number format %s, chosen for %s.", str(dtype).removeprefix("torch."), device)
+    logger.info("Number format %s, chosen for %s.", name_dtype(dtype), device)
     return dtype
+
+
+def name_dtype(dtype: torch.dtype) -> str:
+    """The name of a number format, such as "float32"."""
+    return str(dtype).removeprefix("torch.")
 
 
 def computes_fast_in_bfloat16(device: torch.device) -> bool:

@@ -188,7 +188,7 @@ def _write_text(
     )
     defaults = Settings().to_json()
     rows = [(name, _show(value), _show(defaults[name])) for name, value in settings.items() if value != defaults[name]]
-    labels = [str(label) for _, label in sorted((config.id2label or {}).items())]
+    labels = config.class_names
     scores = [(result.dataset_name, result.metric_name, percent(result.metric_value)) for result in results]
     return CARD.format(
         title=code(title),

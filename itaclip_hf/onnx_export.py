@@ -252,7 +252,7 @@ def _describe(
         "rescale_factor": image_processor.rescale_factor,
         "image_mean": list(image_processor.image_mean),
         "image_std": list(image_processor.image_std),
-        "labels": [config.id2label[index] for index in sorted(config.id2label)],
+        "labels": config.class_names,
         "query_classes": list(config.query_classes),
         "settings": Settings.of(model, processor).to_json(),
         "largest_difference_from_torch": difference,

@@ -13,7 +13,7 @@ from PIL import Image
 from ..drawing import draw_confidence, draw_named_regions, draw_overlay, make_palette, to_indexed_image
 from ..drawing.palette import find_color
 from ..files import write_json, write_png
-from ..loading import Loaded, collect_changes
+from ..loading import Loaded, collect_changes, name_dtype
 from ..media.pictures import ClassTally
 from ..methods import Settings
 from ..pipelines import ZeroShotImageSegmentationPipeline
@@ -161,7 +161,7 @@ class Segmenter:
             "model": self.name,
             **chosen,
             **Settings.of(*self._loaded).replace(**changes).to_json(),
-            "dtype": str(self._loaded.model.dtype).removeprefix("torch."),
+            "dtype": name_dtype(self._loaded.model.dtype),
             "vocabulary": request.vocabulary.fingerprint,
         }
         names = ("labels", "confidence", "runner_up", "runner_up_confidence")

@@ -62,6 +62,8 @@ def demo_scenes(
     refuse_others(
         places, lambda path: is_own_png(path) and not (image and os.path.realpath(path) == os.path.realpath(image))
     )
+    if classes is not None and image is None and model.model == DEMO_MODEL:
+        raise ValueError("Expected --image with --classes, as the scenes have their own, but got none. Name an image.")
     chosen = settings if settings.preset or settings.method else replace(settings, preset="demo")
     if model.model == DEMO_MODEL:
         pictures = [_show_scenes(_load(model, chosen, device, _name_scene_classes()), out)]

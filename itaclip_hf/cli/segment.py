@@ -77,6 +77,7 @@ def segment(
     An image that cannot be read is reported, the others are done, and the exit code is 1.
     """
     from ..files import locked_folder, own_results
+    from ..loading import name_dtype
     from ..media.pictures import find_images
     from ..methods import Settings
 
@@ -109,7 +110,7 @@ def segment(
         "proxy": model.proxy,
         "method": settings.method,
         **Settings.of(*loaded).to_json(),
-        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "dtype": name_dtype(loaded.model.dtype),
         "vocabulary": None if vocabulary is None else vocabulary.fingerprint,
         **plan._asdict(),
     }

@@ -25,7 +25,6 @@ __all__ = [
     "Picture",
     "SegmentedImage",
     "find_images",
-    "name_classes",
     "open_input",
     "read_picture",
     "segment_image",
@@ -247,7 +246,7 @@ def segment_picture(image: Image.Image, loaded: "Loaded", tile: int | None, trac
     pixels, labels, confidence = np.asarray(image), np.empty(size, dtype=np.uint16), np.empty(size, dtype=np.float32)
     for core, *found in segment_tiles(lambda *box: pixels[box], size, loaded, tile, track):
         labels[core], confidence[core] = found
-    return SegmentedImage(image, labels, confidence, name_classes(loaded.model), size)
+    return SegmentedImage(image, labels, confidence, tuple(loaded.model.config.class_names), size)
 
 
 def segment_image(
@@ -265,7 +264,7 @@ def segment_image(
         outputs = predict(processor, **inputs)
     labels, confidence = outputs.labels[0].cpu().numpy(), outputs.confidence[0].cpu().numpy()
     height, width = inputs["image_sizes"][0].tolist()
-    names, described = name_classes(model), None
+    names, described = tuple(model.config.class_names), None
     if regions is not None:
         described = [
             {
@@ -278,11 +277,6 @@ def segment_image(
             for region in outputs.regions[0]
         ]
     return SegmentedImage(image, labels, confidence, names, (height, width), described)
-
-
-def name_classes(model: "ITACLIPForSemanticSegmentation") -> tuple[str, ...]:
-    """The names of a model's classes, in label order."""
-    return tuple(str(name) for _, name in sorted((model.config.id2label or {}).items()))
 
 
 def _expand(inputs: Sequence[Path | str], out: Path) -> Iterator[tuple[Path | str, Path]]:

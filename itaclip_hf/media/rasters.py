@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.windows import Window
 
 from . import TIFF_MARK, Found, ImageFile, Plan, ResultFiles, Track
-from .pictures import ClassTally, SegmentedImage, name_classes
+from .pictures import ClassTally, SegmentedImage
 from .tiles import choose_side, segment_tiles
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Raster:
 
     def segment(self, results: ResultFiles, loaded: "Loaded", plan: Plan, track: Track) -> Found:
         """Segment it and write label map, confidence if wanted, and an overlay of at most 2048 pixels a side."""
-        names = name_classes(loaded.model)
+        names = tuple(loaded.model.config.class_names)
         kind = np.uint8 if len(names) < 256 else np.uint16
         no_data = np.iinfo(kind).max
         tally = ClassTally(names)

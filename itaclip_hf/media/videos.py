@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from . import Found, ImageFile, Plan, ResultFiles, Track
-from .pictures import ClassTally, name_classes, segment_picture
+from .pictures import ClassTally, segment_picture
 
 if TYPE_CHECKING:
     from ..loading import Loaded
@@ -40,7 +40,7 @@ class Video:
         from ..drawing import make_palette, to_grey_image, to_indexed_image
         from ..files import write_png
 
-        names = name_classes(loaded.model)
+        names = tuple(loaded.model.config.class_names)
         palette, tally, seen, done = make_palette(names[0] == "background"), ClassTally(names), (0, 0), 0
         for folder in (results.labels, results.confidence):
             _remove_frames(folder)

@@ -190,6 +190,16 @@ class ITACLIPConfig(CLIPConfig):
         return self.region_scope
 
     @property
+    def uses_region_tokens(self) -> bool:
+        """Whether each region has a class token of its own, which goes through every block beside the image."""
+        return self.region_scope and self.region_token_weight > 0
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, by id."""
+        return [str(name) for _, name in sorted((self.id2label or {}).items())]
+
+    @property
     def answers_on_proxy_grid(self) -> bool:
         """Whether features come on the proxy's patch grid: where nothing of the last block lives on CLIP's own."""
         is_alone = set(self.attention_maps) == {"similarity"} and not self.intermediate_layers
@@ -200,7 +210,7 @@ class ITACLIPConfig(CLIPConfig):
     def layers_read(self) -> set[int]:
         """Blocks before the last one whose queries, keys and values the last block reads."""
         last = self.vision_config.num_hidden_layers
-        if self.region_token_weight:  # such a token goes through every block beside the image
+        if self.uses_region_tokens:
             return {*range(1, last)}
         cleaning = {last - 1} if self.token_cleaning == "class_row" else set()
         return {*self.intermediate_layers} | cleaning
@@ -212,7 +222,7 @@ class ITACLIPConfig(CLIPConfig):
         if "similarity" in self.attention_maps and self.similarity_block is not None:
             blocks.add(self.similarity_block)
         blocks.discard(0)  # no smoothing there
-        return blocks | {0} if self.region_token_weight else blocks
+        return blocks | {0} if self.uses_region_tokens else blocks
 
     def validate_settings(self) -> None:
         """Check that settings go together, and with the towers; called when made, and by the model before it runs.

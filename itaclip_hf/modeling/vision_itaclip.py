@@ -368,7 +368,7 @@ class ITACLIPVisionModel(CLIPVisionModel):
                 branches = [(1.0, last + self._end(fused.sum(0), encoded, relations, config))]
             else:
                 branches += [(config.fused_weight, self._end(fused.mean(0), encoded, relations, config))]
-        if config.region_token_weight and relations.regions is not None:
+        if config.uses_region_tokens and relations.regions is not None:
             branches += [(config.region_token_weight, self._spread_region_tokens(encoded, relations))]
         return LastStates(branches, relations.grid)
 

@@ -208,7 +208,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         changed.apply(config, processor)
         if vocabulary is None:
             self._expect_baked_vocabulary()
-            labels, queries = [config.id2label[index] for index in sorted(config.id2label)], {}
+            labels, queries = config.class_names, {}
         else:
             labels, queries = vocabulary.labels, self._embed(vocabulary, processor, changed.read_by("texts"))
         unsure_class = 0 if labels[0] == BACKGROUND_LABEL else NO_CLASS

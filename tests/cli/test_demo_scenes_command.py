@@ -56,6 +56,12 @@ def test_demo_takes_any_model_image_and_classes(itaclip, checkpoint, photo, tmp_
     assert "does not understand photographs" not in result.stdout
 
 
+def test_classes_without_an_image_are_refused_as_the_scenes_have_their_own(itaclip, tmp_path):
+    result = itaclip("demo-scenes", "--classes", "cat; sky", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "Expected --image with --classes" in result.stderr
+
+
 def test_an_image_that_is_none_is_an_error_of_use(itaclip, checkpoint, tmp_path):
     result = itaclip("demo-scenes", "--image", tmp_path / "none.jpg", "--model", checkpoint, "--out", tmp_path)
     assert result.exit_code == 2

@@ -66,12 +66,12 @@ class ModelOptions:
         benchmark: str | None = None,
     ) -> "Loaded":
         """Load the checkpoint and say so, without Transformers' chatter; see [`itaclip_hf.loading.load`]."""
-        from ...loading import choose_device, choose_dtype, load
+        from ...loading import choose_device, choose_dtype, load, name_dtype
         from ...methods import Settings
 
         quiet_libraries()
         place = choose_device(device)
-        dtype = str(choose_dtype(self.dtype.value, place)).removeprefix("torch.")
+        dtype = name_dtype(choose_dtype(self.dtype.value, place))
         typer.echo(f"Loading {self.model} in {dtype} on {place} ...", err=True)
         loaded = load(
             self.model,

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from ...loading import name_dtype
 from ..data.regions import DatasetWithRegions
 from ..data.segmentation_datasets import SegmentationDataset, StreamedDataset
 from ..reporting.plots import check_plotting
@@ -165,7 +166,7 @@ def _describe_run(
         "model": base.model,
         "proxy": base.proxy,
         "regions": Path(dataset.place).name if isinstance(dataset, DatasetWithRegions) else None,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": name_dtype(dtype),
         "settings": dict(base.settings),
         "vocabulary": {
             "classes": len(vocabulary.labels),

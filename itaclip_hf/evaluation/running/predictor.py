@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from PIL import Image
 
+from ...loading import name_dtype
 from ...methods import Settings, identify_method
 from ...methods.settings import SIZE_NAMES
 from ...modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
@@ -127,7 +128,7 @@ def describe_itaclip(
         **settings.to_json("processor"),
         "templates": len(processor.templates),
         "templates_sha256": hashlib.sha256("\n".join(processor.templates).encode()).hexdigest(),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": name_dtype(model.dtype),
         "device": model.device.type,
     }
 

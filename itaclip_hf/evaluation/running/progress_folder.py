@@ -63,7 +63,7 @@ class ProgressFolder:
         if self._settings_path.exists():
             self._check_settings(settings)
         else:
-            refuse_others(self.folder.glob("part-*.npz"), lambda path: False)  # ours are never without settings
+            refuse_others(self.folder.glob("part-*.npz"))  # ours are never without settings
             write_json(self._settings_path, settings)
 
     def finish(self) -> None:

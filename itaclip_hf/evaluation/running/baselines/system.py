@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ....loading import load
+from ....loading import load, name_dtype
 from ....processing import BACKGROUND_LABEL, Vocabulary, VocabularyClass, read_rgb_image
 from ....text_cache import TextCache
 from ...data.benchmarks import get_benchmark
@@ -139,7 +139,7 @@ class System(ABC):
             "auxiliary_texts": "not used",
             **({} if self.takes_background_words else {"background_words": "not used"}),
             **self._describe(),
-            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "dtype": name_dtype(self._model.dtype),
             "device": self._model.device.type,
         }
 
