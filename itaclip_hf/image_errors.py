@@ -5,9 +5,12 @@ __all__ = ["find_image_error"]
 
 def find_image_error(error: Exception) -> str | None:
     """What is wrong with the image that was worked on; `None` for faults of the program, which are to be raised."""
-    # Of the runtime errors one kind alone: torch has no own one for too little memory.
-    if isinstance(error, MemoryError | TypeError | ValueError) or (
-        isinstance(error, RuntimeError) and "memory" in str(error)
-    ):
-        return str(error) or type(error).__name__
-    return None
+    text = str(error)
+    is_of_image = (
+        isinstance(error, MemoryError | ValueError)
+        # Readers and processors say what they expected; other type errors are calls that went wrong.
+        or (isinstance(error, TypeError) and "Expected " in text)
+        # Torch has no own kind for too little memory.
+        or (isinstance(error, RuntimeError) and "memory" in text)
+    )
+    return (text or type(error).__name__) if is_of_image else None
