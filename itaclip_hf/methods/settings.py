@@ -22,7 +22,6 @@ __all__ = [
     "TuningGrid",
     "ValueRange",
     "check_setting",
-    "compares_proxy",
     "describe_setting",
     "get_preset",
     "setting_fields",
@@ -435,7 +434,7 @@ class Settings:
     @property
     def uses_proxy(self) -> bool:
         """Whether the last block compares the patches of another backbone."""
-        return compares_proxy(self)
+        return "similarity" in self.attention_maps and self.similarity_block is None
 
     @property
     def takes_regions(self) -> bool:
@@ -495,11 +494,6 @@ class Settings:
 
 VOTE_NAME = "region_vote"  # which is on by itself where commands are given regions
 SIZE_NAMES = ("shortest_edge", "longest_edge")  # which an image processor holds in its `size`
-
-
-def compares_proxy(held: Any) -> bool:
-    """Whether the last block of what holds such settings compares the patches of another backbone."""
-    return "similarity" in held.attention_maps and held.similarity_block is None
 
 
 def setting_fields() -> dict[str, Any]:

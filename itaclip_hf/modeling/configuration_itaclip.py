@@ -11,7 +11,7 @@ from transformers.utils import logging
 from .attention_maps import attention_map_names
 
 try:  # types and ranges of settings are said there; code that was loaded from the Hub does without the package
-    from itaclip_hf.methods.settings import SETTING_NAMES, check_setting, compares_proxy
+    from itaclip_hf.methods.settings import SETTING_NAMES, check_setting
 except ImportError:
     SETTING_NAMES = ()
 
@@ -182,7 +182,8 @@ class ITACLIPConfig(CLIPConfig):
     @property
     def uses_proxy(self) -> bool:
         """Whether the last block compares the patches of another backbone."""
-        return compares_proxy(self)
+        # Written out, though `Settings` has it, too: code that was loaded from the Hub does without the package.
+        return "similarity" in self.attention_maps and self.similarity_block is None
 
     @property
     def uses_regions(self) -> bool:

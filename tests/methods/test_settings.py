@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from itaclip_hf import ITACLIPConfig, ITACLIPImageProcessor, ITACLIPProcessor, load_demo
-from itaclip_hf.methods import settings as home
+from itaclip_hf.methods import get_method, method_names, settings as home
 from itaclip_hf.methods.settings import SETTING_NAMES, Settings, check_setting, describe_setting, setting_fields
 
 
@@ -25,6 +25,13 @@ def test_the_configuration_has_no_other_fields_of_its_own():
     held = {name for name, field in setting_fields().items() if field.metadata["holder"] == "config"}
     others = {"query_classes", "semantic_loss_ignore_index", "proxy_config"}  # of weights and labels, no settings
     assert {*ITACLIPConfig.__annotations__} - others == held
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_configuration_and_settings_agree_on_who_needs_a_proxy(method):
+    settings = get_method(method).settings()
+    needs_proxy = method in ("proxyclip", "corrclip")
+    assert ITACLIPConfig(**settings.held_by("config")).uses_proxy is settings.uses_proxy is needs_proxy
 
 
 @pytest.mark.parametrize("name", SETTING_NAMES)

@@ -16,6 +16,8 @@ from transformers import (
     AutoModelForSemanticSegmentation,
     AutoProcessor,
     CLIPTokenizer,
+    ViTConfig,
+    ViTModel,
     logging,
     pipeline,
 )
@@ -29,6 +31,7 @@ from itaclip_hf import (
     save_with_code,
 )
 from itaclip_hf.loading import DEMO_CHECKPOINT
+from itaclip_hf.methods import get_method
 
 from .conftest import make_tiny_config
 
@@ -123,9 +126,23 @@ assert results and all(result["label"] in model.config.label2id for result in re
 """
 
 
+@pytest.fixture(scope="module")
+def proxied(baked):
+    """The same, with what CorrCLIP's last block does."""
+    model, processor = copy.deepcopy(baked)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    get_method("corrclip").settings().replace(fused_layers=[1], window_size=24, window_stride=12).apply(
+        model, processor
+    )
+    torch.manual_seed(1)
+    model.attach_proxy(ViTModel(ViTConfig(**sizes, image_size=24, patch_size=4)))
+    return model, processor
+
+
 @pytest.mark.slow
-def test_folder_with_code_runs_where_the_package_is_missing(baked, image, tmp_path):
-    model, processor = baked
+@pytest.mark.parametrize("parts", ["baked", "proxied"])
+def test_folder_with_code_runs_where_the_package_is_missing(request, parts, image, tmp_path):
+    model, processor = request.getfixturevalue(parts)
     folder, image_path, result_path = tmp_path / "model", tmp_path / "image.png", tmp_path / "logits.npy"
     save_with_code(folder, model, processor)
     image.save(image_path)
