@@ -123,7 +123,7 @@ class SceneMeasurement:
         self.model = model
         self.processor = processor
         self.settings = settings
-        self.class_names = list(model.config.id2label.values())
+        self.class_names = model.config.class_names
         self.window_size = model.config.window_size
 
     def measure(self, image: NDArray[np.uint8], truth: NDArray[np.integer[Any]]) -> dict[str, Any]:

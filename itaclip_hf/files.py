@@ -60,7 +60,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
                 file.close()  # Windows renames no open file
             os.replace(temporary, target)  # still locked: others take what nobody has locked for a leftover
     except OSError as error:
-        if error.errno is not None and str(error.filename or TEMPORARY_SUFFIX).endswith(TEMPORARY_SUFFIX):
+        if error.errno is not None and (error.filename is None or str(error.filename).endswith(TEMPORARY_SUFFIX)):
             raise type(error)(error.errno, error.strerror, str(target)) from error  # as where the disk is full
         raise
     finally:

@@ -175,7 +175,7 @@ def _segment_scenes(loaded: "Loaded") -> "Image.Image":
     from ..media.pictures import segment_image
     from ..samples import count_demo_scenes, load_demo_scene
 
-    num_labels = len(loaded.model.config.id2label)
+    num_labels = len(loaded.model.config.class_names)
     confusion = np.zeros((num_labels, num_labels), dtype=np.int64)
     rows, titles, start = [], [], time.perf_counter()
     for index in range(count_demo_scenes()):

@@ -28,9 +28,8 @@ def protect_files(tasks: Tasks, may_replace: bool) -> None:
         FileExistsError: If another file is.
     """
     images = {os.path.realpath(file.path) for file, _ in tasks}
-    with_results = [(file, results) for file, results in tasks if _find_existing(results)]
-    for _, results in with_results:
-        there = _find_existing(results)
+    with_results = [(file, results, there) for file, results in tasks if (there := _find_existing(results))]
+    for _, results, there in with_results:
         for path in there:
             if os.path.realpath(path) in images:
                 raise ValueError(
@@ -40,7 +39,7 @@ def protect_files(tasks: Tasks, may_replace: bool) -> None:
             # A run that was stopped leaves pictures without a description.
             refuse_others(there, _is_own)
     if with_results and not may_replace:
-        file, results = with_results[0]
+        file, results, _ = with_results[0]
         others = f" and {len(with_results) - 1} others" if len(with_results) > 1 else ""
         raise ValueError(
             f"Expected no results in {results.description.parent} yet, but those of {file}{others} are there. "

@@ -104,12 +104,13 @@ def segment(
         )
     if loaded.model.config.num_labels == 1:
         warn('Every pixel gets the one class that you name. Separate classes by ";", or add --background "wall".')
-    settings.warn_of_missing_regions(Settings.of(*loaded), media.regions)
+    used = Settings.of(*loaded)
+    settings.warn_of_missing_regions(used, media.regions)
     request = {
         "model": model.model,
         "proxy": model.proxy,
         "method": settings.method,
-        **Settings.of(*loaded).to_json(),
+        **used.to_json(),
         "dtype": name_dtype(loaded.model.dtype),
         "vocabulary": None if vocabulary is None else vocabulary.fingerprint,
         **plan._asdict(),

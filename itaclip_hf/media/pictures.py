@@ -246,7 +246,7 @@ def segment_picture(image: Image.Image, loaded: "Loaded", tile: int | None, trac
     pixels, labels, confidence = np.asarray(image), np.empty(size, dtype=np.uint16), np.empty(size, dtype=np.float32)
     for core, *found in segment_tiles(lambda *box: pixels[box], size, loaded, tile, track):
         labels[core], confidence[core] = found
-    return SegmentedImage(image, labels, confidence, tuple(loaded.model.config.class_names), size)
+    return SegmentedImage(image, labels, confidence, loaded.model.config.class_names, size)
 
 
 def segment_image(
@@ -264,7 +264,7 @@ def segment_image(
         outputs = predict(processor, **inputs)
     labels, confidence = outputs.labels[0].cpu().numpy(), outputs.confidence[0].cpu().numpy()
     height, width = inputs["image_sizes"][0].tolist()
-    names, described = tuple(model.config.class_names), None
+    names, described = model.config.class_names, None
     if regions is not None:
         described = [
             {

@@ -51,7 +51,7 @@ class Raster:
 
     def segment(self, results: ResultFiles, loaded: "Loaded", plan: Plan, track: Track) -> Found:
         """Segment it and write label map, confidence if wanted, and an overlay of at most 2048 pixels a side."""
-        names = tuple(loaded.model.config.class_names)
+        names = loaded.model.config.class_names
         kind = np.uint8 if len(names) < 256 else np.uint16
         no_data = np.iinfo(kind).max
         tally = ClassTally(names)

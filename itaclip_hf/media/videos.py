@@ -40,7 +40,7 @@ class Video:
         from ..drawing import make_palette, to_grey_image, to_indexed_image
         from ..files import write_png
 
-        names = tuple(loaded.model.config.class_names)
+        names = loaded.model.config.class_names
         palette, tally, seen, done = make_palette(names[0] == "background"), ClassTally(names), (0, 0), 0
         for folder in (results.labels, results.confidence):
             _remove_frames(folder)

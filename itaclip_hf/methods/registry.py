@@ -80,7 +80,8 @@ class Method:
         Raises:
             ValueError: If no method knows a benchmark of that name.
         """
-        return Settings().replace(**{**self.changes, **self._changes_with(blocks), **self._changes_on(benchmark)})
+        of_tower = {} if blocks is None else self.towers.get(blocks, {})
+        return Settings().replace(**{**self.changes, **of_tower, **self._changes_on(benchmark)})
 
     def published_settings(self, benchmark: str | None = None) -> Settings:
         """Settings of the run whose figure was published."""
@@ -112,9 +113,6 @@ class Method:
             {key: {**self.benchmarks.get(key, {}), **(benchmarks or {}).get(key, {})} for key in names},
             towers={blocks: {**row, **(changes or {})} for blocks, row in self.towers.items()},
         )
-
-    def _changes_with(self, blocks: int | None) -> Changes:
-        return {} if blocks is None else self.towers.get(blocks, {})
 
     def _changes_on(self, benchmark: str | None) -> Changes:
         if benchmark is None or (isinstance(benchmark, str) and benchmark in self.benchmarks):

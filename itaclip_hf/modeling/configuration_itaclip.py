@@ -196,9 +196,9 @@ class ITACLIPConfig(CLIPConfig):
         return self.region_scope and self.region_token_weight > 0
 
     @property
-    def class_names(self) -> list[str]:
+    def class_names(self) -> tuple[str, ...]:
         """Names of the classes, by id."""
-        return [str(name) for _, name in sorted((self.id2label or {}).items())]
+        return tuple(str(name) for _, name in sorted((self.id2label or {}).items()))
 
     @property
     def answers_on_proxy_grid(self) -> bool:

@@ -208,7 +208,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         changed.apply(config, processor)
         if vocabulary is None:
             self._expect_baked_vocabulary()
-            labels, queries = config.class_names, {}
+            labels, queries = list(config.class_names), {}
         else:
             labels, queries = vocabulary.labels, self._embed(vocabulary, processor, changed.read_by("texts"))
         unsure_class = 0 if labels[0] == BACKGROUND_LABEL else NO_CLASS

@@ -20,8 +20,8 @@ BENCHMARKS_HELP = (
 )
 
 _READ_WITH = {
-    "BENCHMARK with --data": ("data", "split"),
-    "--images with --labels": ("images", "labels", "ignore_index", "reduce_labels"),
+    "BENCHMARK with --data": ("data", "split", "regions"),
+    "--images with --labels": ("images", "labels", "ignore_index", "reduce_labels", "regions"),
     "--dataset": (
         "dataset",
         "dataset_config",
@@ -31,6 +31,7 @@ _READ_WITH = {
         "streaming",
         "ignore_index",
         "reduce_labels",
+        "regions",
     ),
 }
 
@@ -95,8 +96,7 @@ class DataOptions:
         ignored = [
             f"--{field.name.replace('_', '-')}"
             for field in fields(self)
-            if getattr(self, field.name) != getattr(defaults, field.name)
-            and field.name not in (*_READ_WITH[way], "regions")
+            if getattr(self, field.name) != getattr(defaults, field.name) and field.name not in _READ_WITH[way]
         ]
         if ignored:
             raise ValueError(

@@ -100,24 +100,19 @@ class SystemOptions(ModelOptions):
         ),
     ] = None
 
-    def load(
-        self,
-        settings: SettingOptions,
-        device: "torch.device | str",
-        vocabulary: "Vocabulary | None" = None,
-        benchmark: str | None = None,
-    ) -> "Loaded":
-        """As that of `ModelOptions`."""
-        if self.second_checkpoint is not None:
-            raise ValueError("Expected no --second-checkpoint with one model, but got one. Leave it out.")
-        return super().load(settings, device, vocabulary, benchmark)
-
     def find_baseline(self, method: str | None) -> "type[System] | None":
-        """The system beside our model that the method or the checkpoint names, if any."""
+        """The system beside our model that the method or the checkpoint names, if any.
+
+        Raises:
+            ValueError: If there is none for a second checkpoint.
+        """
         from ...evaluation.running.baselines import find_baseline
 
         quiet_libraries()
-        return find_baseline(self.model, method)
+        baseline = find_baseline(self.model, method)
+        if baseline is None and self.second_checkpoint is not None:
+            raise ValueError("Expected no --second-checkpoint with one model, but got one. Leave it out.")
+        return baseline
 
     def load_baseline(
         self,

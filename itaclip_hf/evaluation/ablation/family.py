@@ -118,19 +118,22 @@ class VariantFamily:
         for of_pass in _group(members, "pass_key"):
             inputs = _move_inputs(prepared[of_pass[0].preparation], of_pass[0])
             images = read_images(inputs, of_pass[0].config)
+            regions = read_voting_regions(inputs, [image.output_size for image in images])
             by_features = _group(of_pass, "features_key")
             at_once = _count_variants_at_once(images, of_pass[0])
             for start in range(0, len(by_features), at_once):
-                yield from self._run_pass(inputs, images, by_features[start : start + at_once])
+                yield from self._run_pass(images, regions, by_features[start : start + at_once])
 
     def _run_pass(
-        self, inputs: ImageInputs, images: Sequence[WindowedImage], by_features: Sequence[Sequence[_Member]]
+        self,
+        images: Sequence[WindowedImage],
+        regions: list[torch.Tensor] | None,
+        by_features: Sequence[Sequence[_Member]],
     ) -> Iterator[tuple[int, list[Prediction]]]:
         """Encode once, then label the features of each variant; they are let go one after the other."""
         model = by_features[0][0].model
         variants = [DenseVariant(members[0].config, members[0].view_weights) for members in by_features]
         encoded = encode_variants(model, images, variants)
-        regions = read_voting_regions(inputs, [image.output_size for image in images])
         self._count_views(images, by_features)
         for members in by_features:
             features = encoded.pop(0)

@@ -165,7 +165,7 @@ def _describe_run(
         "problems": len(results[0].problems),
         "model": base.model,
         "proxy": base.proxy,
-        "regions": Path(dataset.place).name if isinstance(dataset, DatasetWithRegions) else None,
+        "regions": dataset.describe().get("regions"),
         "dtype": name_dtype(dtype),
         "settings": dict(base.settings),
         "vocabulary": {

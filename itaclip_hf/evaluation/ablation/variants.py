@@ -130,15 +130,13 @@ def leave_out_rows(
     Raises:
         ValueError: If that leaves nothing to compare.
     """
-    missing = {
-        row.name: variant.find_missing(has_regions) if isinstance(variant, Variant) else []
-        for row, variant in zip(table.rows, variants, strict=True)
-    }
-    kept = [(row, variant) for row, variant in zip(table.rows, variants, strict=True) if not missing[row.name]]
-    if len(kept) == len(variants):
-        return table, list(variants)
+    rows = list(zip(table.rows, variants, strict=True))
+    missing = {row.name: variant.find_missing(has_regions) for row, variant in rows if isinstance(variant, Variant)}
     left_out = ", ".join(f"{name} (needs {' and '.join(needs)})" for name, needs in missing.items() if needs)
-    if missing[table.reference] or len(kept) < 2:
+    if not left_out:
+        return table, list(variants)
+    kept = [(row, variant) for row, variant in rows if not missing.get(row.name)]
+    if missing.get(table.reference) or len(kept) < 2:
         raise ValueError(
             f"Expected what the rows of the table {table.name!r} look at, but it is not there: {left_out}. Give it, "
             "or leave these rows out."

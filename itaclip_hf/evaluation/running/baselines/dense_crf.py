@@ -47,7 +47,6 @@ def refine_with_crf(guide: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
     Returns:
         (classes, height, width) float32, sums of 1.
-
     """
     from pydensecrf import densecrf  # is there, or `Refinement` would have refused
 
