@@ -6,20 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import ViTConfig, ViTModel
 
 from itaclip_hf import ITACLIPForSemanticSegmentation, Vocabulary, load_method, save_with_code
 
 SMALL = ["--shortest-edge", "64", "--classes", "cat; dog, puppy; sky", "--device", "cpu", "--dtype", "float32"]
-
-
-@pytest.fixture(scope="module")
-def proxy(tmp_path_factory):
-    torch.manual_seed(1)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    folder = tmp_path_factory.mktemp("proxy")
-    ViTModel(ViTConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize("method", ["proxyclip", "corrclip"])

@@ -13,7 +13,6 @@ import pytest
 import torch
 from click.testing import Result
 from scripted_evaluation import load_folders, save_tiny_checkpoint, write_folders
-from transformers import ViTConfig, ViTModel
 from typer.testing import CliRunner
 
 from itaclip_hf import Vocabulary, load
@@ -202,15 +201,6 @@ PARTS = AblationTable(
         AblationRow("CorrCLIP", {"method": "corrclip", "shortest_edge": 48}),
     ),
 )
-
-
-@pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(1)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    folder = tmp_path_factory.mktemp("proxy")
-    ViTModel(ViTConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

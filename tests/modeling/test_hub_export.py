@@ -16,8 +16,6 @@ from transformers import (
     AutoModelForSemanticSegmentation,
     AutoProcessor,
     CLIPTokenizer,
-    ViTConfig,
-    ViTModel,
     logging,
     pipeline,
 )
@@ -127,15 +125,13 @@ assert results and all(result["label"] in model.config.label2id for result in re
 
 
 @pytest.fixture(scope="module")
-def proxied(baked):
+def proxied(baked, proxy):
     """The same, with what CorrCLIP's last block does."""
     model, processor = copy.deepcopy(baked)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     get_method("corrclip").settings().replace(fused_layers=[1], window_size=24, window_stride=12).apply(
         model, processor
     )
-    torch.manual_seed(1)
-    model.attach_proxy(ViTModel(ViTConfig(**sizes, image_size=24, patch_size=4)))
+    model.attach_proxy(proxy)
     return model, processor
 
 
