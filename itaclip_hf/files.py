@@ -31,6 +31,7 @@ __all__ = [
     "refuse_inputs",
     "refuse_others",
     "remove_leftovers",
+    "remove_unfinished",
     "write_atomically",
     "write_json",
     "write_png",
@@ -49,23 +50,28 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     _tidy_once(target.parent)
-    temporary: Path | None = None
     try:
-        with _open_locked(target.parent) as file:
-            temporary = Path(file.name)
+        with _open_temporary(target.parent) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # a rename may reach the disk before the content does
             if fcntl is None:
                 file.close()  # Windows renames no open file
-            os.replace(temporary, target)  # still locked: others take what nobody has locked for a leftover
+            os.replace(file.name, target)  # still locked: others take what nobody has locked for a leftover
     except OSError as error:
         if error.errno is not None and (error.filename is None or str(error.filename).endswith(TEMPORARY_SUFFIX)):
             raise type(error)(error.errno, error.strerror, str(target)) from error  # as where the disk is full
         raise
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+
+
+_unfinished: set[Path] = set()
+
+
+def remove_unfinished() -> None:
+    """Removes what this process was writing; a signal may come between any two steps, also on the way out."""
+    for path in tuple(_unfinished):
+        path.unlink(missing_ok=True)
+        _unfinished.discard(path)
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
@@ -79,14 +85,21 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
 _tidy_once = functools.cache(remove_leftovers)  # a folder may have many files, and this looks at all of them
 
 
-def _open_locked(folder: Path) -> IO[bytes]:
-    """A new file, locked to tell that it is being written."""
+@contextlib.contextmanager
+def _open_temporary(folder: Path) -> Iterator[IO[bytes]]:
+    """A new file, locked to tell that it is being written; what is not renamed in the block goes with it."""
     while True:
         path = folder / f".{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"  # short: names may be of full length
-        file = path.open("wb")
-        if _lock(file.fileno()) is not False and path.exists():
-            return file
-        file.close()  # another process took it for a leftover, before it was locked; its name may be removed any time
+        _unfinished.add(path)
+        try:
+            with path.open("wb") as file:
+                if _lock(file.fileno()) is not False and path.exists():
+                    yield file
+                    return
+                # Another process took it for a leftover, before it was locked.
+        finally:
+            path.unlink(missing_ok=True)
+            _unfinished.discard(path)
 
 
 def _lock(descriptor: int) -> bool | None:
@@ -106,13 +119,14 @@ _held: set[int] = set()
 
 
 def _let_go_after_fork() -> None:
-    """Worker processes outlive a killed parent by seconds, and would keep its folders."""
+    """Worker processes outlive a killed parent by seconds, and would keep its folders; its files are not theirs."""
+    _unfinished.clear()
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()
 
 
-if fcntl is not None:
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go_after_fork)
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from ..files import remove_unfinished
 from .ablate import ablate
 from .app import app as serve_app
 from .compare import compare
@@ -94,6 +95,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 def _end(stop: KeyboardInterrupt, what: str, code: int) -> NoReturn:
     """Say where the command was and how it goes on, if it told, and end."""
+    remove_unfinished()
     message = _fold_lines(str(stop)) or "To begin anew, run the same command again."
     warn(f"{what}. {message}")
     sys.exit(code)

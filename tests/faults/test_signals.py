@@ -1,10 +1,15 @@
 """Ctrl-C and SIGTERM end a command with one line that says how it goes on, and nothing half done."""
 
+import contextlib
+import itertools
 import os
 import signal
+import sys
 
 import pytest
 from watched_programs import check_files, find_temporaries, join, read_results, start, start_pair, wait_for
+
+from itaclip_hf import files
 
 ADVICE = {
     "segment": "To go on, run it again with --existing skip.",
@@ -82,3 +87,44 @@ def test_two_processes_are_terminated_and_started_again(world, tmp_path):
     whole = start(tmp_path / "whole.log", *world.arguments("evaluate", tmp_path / "whole"))
     join([whole])
     assert read_results(out) == read_results(tmp_path / "whole")
+
+
+def interrupt(step, write, *arguments):
+    """Whether Ctrl-C came, before the instruction of that number of the code that writes files."""
+    came, counter = [], itertools.count()
+
+    def trace(frame, event, argument):
+        if frame.f_code.co_filename not in (files.__file__, contextlib.__file__):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode" and next(counter) == step:
+            sys.settrace(None)
+            came.append(step)
+            raise KeyboardInterrupt
+        return trace
+
+    earlier = sys.gettrace()
+    try:
+        sys.settrace(trace)
+        write(*arguments)
+    except KeyboardInterrupt:
+        assert came
+    finally:
+        sys.settrace(earlier)
+    return bool(came)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # nor does Python close all files then
+def test_an_interrupt_between_any_two_steps_leaves_nothing_half_written(tmp_path):
+    path = tmp_path / "file"
+    outcomes = set()
+    for step in itertools.count():
+        path.write_bytes(b"old")
+        is_interrupted = interrupt(step, files.write_text, path, "new")
+        files.remove_unfinished()  # as commands do on their way out
+        assert find_temporaries(tmp_path) == []
+        outcomes.add(path.read_bytes())
+        if not is_interrupted:
+            break
+    assert step > 100
+    assert outcomes == {b"old", b"new"}
