@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import EvalResult, ModelCard
+from safetensors.torch import load as load_safetensors
 from transformers import AutoModel
 
 from itaclip_hf import ITACLIPForSemanticSegmentation, Vocabulary, load, load_method, make_model_card, save_with_code
@@ -133,6 +134,18 @@ def test_what_is_no_report_is_refused(baked, tmp_path, part):
         make_model_card(baked.model, reports=[other.parent])
 
 
+def run_beside(hub, program, *arguments, home):
+    """What a program that uses a Hub prints last, as JSON."""
+    environment = {
+        **{name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ},
+        **{"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home), "HF_TOKEN": "hf_own"},
+        **{"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "no_proxy": "127.0.0.1"},
+    }
+    done = subprocess.run([sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 ROUND_TRIP = """
 import json, sys
 import itaclip_hf, torch
@@ -167,19 +180,7 @@ def test_model_and_processor_go_to_the_hub_and_come_back(baked, tmp_path):
     save_with_code(tmp_path / "coded", *baked)
     with run_hub() as hub:
         hub.repos["you/pets"] = [{"README.md": b"---\nlicense: mit\n---\nMy own card.\n"}]
-        environment = {
-            **{name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ},
-            **{"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_own"},
-            **{"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "no_proxy": "127.0.0.1"},
-        }
-        done = subprocess.run(
-            [sys.executable, "-c", ROUND_TRIP, tmp_path / "pets", tmp_path / "coded"],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-    assert done.returncode == 0, done.stderr[-4000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+        found = run_beside(hub, ROUND_TRIP, tmp_path / "pets", tmp_path / "coded", home=tmp_path / "home")
     assert found["task"] == "image-segmentation" and found["type"] == ITACLIPForSemanticSegmentation.__name__
     assert found["labels"] == ["dog", "grass"] and found["base"] == "me/coded"
     card = ModelCard(hub.repos["me/pets"][-1]["README.md"].decode())
@@ -192,3 +193,41 @@ def test_model_and_processor_go_to_the_hub_and_come_back(baked, tmp_path):
     theirs = ModelCard(hub.repos["you/pets"][-1]["README.md"].decode())
     assert theirs.text.strip() == "My own card." and theirs.data.tags == ["animals"]
     assert "modeling_itaclip.py" in hub.repos["me/coded"][-1]
+
+
+PROXIED_ROUND_TRIP = """
+import json, sys
+import itaclip_hf, torch
+from huggingface_hub import HfApi
+from itaclip_hf.samples import load_demo_scene
+from transformers import AutoModelForSemanticSegmentation
+
+HfApi().create_repo("them/backbone"); HfApi().upload_folder(repo_id="them/backbone", folder_path=sys.argv[1])
+words = itaclip_hf.Vocabulary(["grass", ["dog", "puppy"]], background=["sky"])
+model, processor = itaclip_hf.load("demo", words, method="corrclip", proxy="them/backbone", device="cpu",
+                                   dtype="float32", settings={"shortest_edge": 112, "window_size": 0})
+for part in (model, processor):
+    part.push_to_hub("me/proxied")
+image = load_demo_scene(0)[0]
+regions = torch.arange(image.height)[:, None].expand(-1, image.width).numpy() // 32 + 1
+scores = []
+for again in (model, AutoModelForSemanticSegmentation.from_pretrained("me/proxied").eval(),
+              itaclip_hf.load("me/proxied", dtype="float32", device="cpu").model):
+    inputs = processor(images=image, region_maps=regions)
+    with torch.inference_mode():
+        scores.append(again(**inputs).logits)
+print(json.dumps({"equal": [torch.allclose(scores[0], found, atol=1e-6) for found in scores[1:]],
+                  "varied": bool((scores[0].std(dim=(2, 3)) > 1e-3).any()),
+                  "maps": list(again.config.attention_maps)}))
+"""
+
+
+@pytest.mark.slow
+def test_a_proxy_comes_from_the_hub_and_goes_there_with_its_model(proxy, tmp_path):
+    with run_hub() as hub:
+        found = run_beside(hub, PROXIED_ROUND_TRIP, proxy, home=tmp_path / "home")
+    assert found == {"equal": [True, True], "varied": True, "maps": ["similarity"]}
+    pushed = load_safetensors(hub.repos["me/proxied"][-1]["model.safetensors"])
+    own = load_safetensors((proxy / "model.safetensors").read_bytes())
+    own = [name for name in own if not name.startswith("pooler.")]  # patches are compared, not pooled
+    assert sum(name.startswith("proxy_model.") for name in pushed) == len(own) > 30
