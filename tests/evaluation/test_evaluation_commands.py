@@ -17,6 +17,7 @@ from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPProcessor, Vocabul
 from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation.data.benchmarks import get_benchmark
 from itaclip_hf.evaluation.running.predictor import ITACLIPPredictor
+from itaclip_hf.evaluation.running.sample_batches import PreparedBatch
 from itaclip_hf.files import write_json
 from itaclip_hf.loading import load
 
@@ -279,6 +280,20 @@ def test_the_predictor_equals_the_model_and_its_post_processing(checkpoint: Path
         (prediction,) = predictor.predict(predictor.prepare_images([image]))
         assert torch.equal(prediction.labels, labels)
         assert torch.allclose(prediction.confidence, outputs.logits[0].exp().amax(0), atol=1e-5)
+
+
+def test_a_batch_that_is_split_gives_the_same_maps(checkpoint: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (40, width, 3), dtype=np.uint8)) for width in (40, 56)]
+    predictor = ITACLIPPredictor(*load(checkpoint, settings={"shortest_edge": 40, "region_vote": True}), FIVE)
+    regions = [np.arange(image.width)[None].repeat(40, 0) // 16 for image in images]
+    inputs = predictor.prepare_images(images, region_maps=regions)
+    batch = PreparedBatch([3, 5], ["a", "b"], [np.zeros((40, 40), np.int32), np.ones((40, 56), np.int32)], inputs, [])
+    together = predictor.predict(inputs)
+    for single, expected, index, name in zip(batch.split(), together, (3, 5), "ab", strict=True):
+        assert (single.indices, single.names, single.labels[0].max()) == ([index], [name], name == "b")
+        (found,) = predictor.predict(single.inputs)
+        assert torch.equal(found.labels, expected.labels)
 
 
 def test_other_weights_or_settings_have_another_description(checkpoint: Path) -> None:

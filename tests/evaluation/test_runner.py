@@ -159,6 +159,23 @@ def test_unusable_samples_are_named_and_counted_and_the_rest_goes_on(
     assert np.array_equal(result.confusion, expected_confusion(root, ["000", "002", "004", "006", "008", "010"]))
 
 
+def test_what_the_predictor_refuses_does_not_take_its_batch_along(root: Path) -> None:
+    refused = np.array(Image.open(root / "images" / "004.png"))
+
+    class ChoosyPredictor(PixelPredictor):
+        def predict(self, prepared: dict) -> list:
+            results = super().predict(prepared)
+            if any(np.array_equal(image, refused) for image in prepared["images"]):
+                raise ValueError("Expected another image.")
+            return results
+
+    predictor = ChoosyPredictor()
+    result = run_evaluation(load_folders(root), predictor, root / "progress", quiet(batch_size=4))
+    assert predictor.batches == [4, 4, 1, 1, 1, 1, 3]
+    assert [(problem.index, problem.message) for problem in result.problems] == [(4, "Expected another image.")]
+    assert np.array_equal(result.confusion, expected_confusion(root, [name for name in NAMES if name != "004"]))
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_strict_stops_at_the_first_unusable_sample(root: Path, num_workers: int) -> None:
     spoil_samples(root)

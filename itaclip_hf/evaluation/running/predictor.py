@@ -47,7 +47,7 @@ class Predictor(Protocol):
 
     @property
     def prepare_images(self) -> Callable[[list[Image.Image]], Mapping[str, Any]]:
-        """Makes of images what `predict` takes.
+        """Makes of images what `predict` takes: tensors, lists, or mappings of them, with an entry for each image.
 
         It runs in worker processes, so it must pickle and must not hold the model. Moving tensors is up to `predict`.
         """

@@ -392,11 +392,16 @@ class _Share:
             reason = find_image_error(error)
             if reason is None:
                 raise
-            unusable = [SampleError("unusable image", name, reason) for name in batch.names]
-            self._note_problems(list(zip(batch.indices, unusable, strict=True)))
+        else:
+            for position, predictions in itertools.chain(first, predicted):
+                yield position, self._count(position, batch, predictions)
             return
-        for position, predictions in itertools.chain(first, predicted):
-            yield position, self._count(position, batch, predictions)
+        # Here the error is gone, and with it the memory that it held.
+        if len(batch.indices) == 1:
+            self._note_problems([(batch.indices[0], SampleError("unusable image", batch.names[0], reason))])
+            return
+        for single in batch.split():  # one of them may be at fault, or memory has room for one
+            yield from self._score(single)
 
     def _count(self, position: int, batch: PreparedBatch, predictions: Sequence[Prediction]) -> list[_ScoredImage]:
         scored = []

@@ -46,6 +46,11 @@ class PreparedBatch:
             self.inputs = _pin(self.inputs)
         return self
 
+    def split(self) -> Iterator["PreparedBatch"]:
+        """A batch for each image."""
+        for place, (index, name, labels) in enumerate(zip(self.indices, self.names, self.labels, strict=True)):
+            yield PreparedBatch([index], [name], [labels], _pick(self.inputs, place), [])
+
 
 def batch_source(
     dataset: SegmentationDataset | StreamedDataset,
@@ -125,6 +130,13 @@ def _pin(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _pin(item) for key, item in value.items()}
     return value.pin_memory() if isinstance(value, torch.Tensor) else value
+
+
+def _pick(value: Any, place: int) -> Any:
+    """The entry of one image, still as a batch."""
+    if isinstance(value, Mapping):
+        return {key: _pick(item, place) for key, item in value.items()}
+    return value[place : place + 1]
 
 
 def _prepare_batch(
