@@ -7,7 +7,7 @@
 #   make fuzz                      thousands of odd inputs and a table of what came of them, about ten minutes
 #   make benchmark                 speed and memory of this machine, about a quarter of an hour; keep it idle
 #   make benchmark-presets         quality against seconds an image on the drawn scenes
-#   make ablations                 tables of docs/ablations/ on held-out scenes, about ten minutes on two cores
+#   make ablations                 tables of docs/ablations/ on held-out scenes, about half an hour on two cores
 #   make docs / make docs-serve     the documentation site, into build/site / shown while it is written (Python 3.11)
 #   make style / make quality      put the code in order / check it
 

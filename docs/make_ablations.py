@@ -24,7 +24,7 @@ from itaclip_hf.files import write_json  # noqa: E402
 __all__: list[str] = []
 
 WORK = Path("itaclip_ablation")
-TABLES: dict[BenchmarkName, list[str]] = {"world-stuff": ["all"], "world-20": ["background", "methods"]}
+TABLES: dict[BenchmarkName, list[str]] = {"world-stuff": ["all", "beyond"], "world-20": ["background", "methods"]}
 
 
 def write_scenes(name: BenchmarkName, scenes: int) -> tuple[Path, Path]:
@@ -52,6 +52,7 @@ def run_tables(name: BenchmarkName, tables: list[str], model: str, scenes: int, 
         *("-m", "itaclip_hf.cli", "ablate", *tables, "--dataset", str(dataset), "--vocabulary", str(words)),
         *("--model", model, "--dtype", "float32", "--cpu", "--set", f"window_stride={stride}"),
         *("--workers", "0", "--processes", str(processes), "--out", str(out)),
+        *(("--regions", "felzenszwalb") if "beyond" in tables else ()),
     ]
     environment = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "HF_HUB_OFFLINE": "1", **os.environ}
     subprocess.run(command, check=True, env=environment)
