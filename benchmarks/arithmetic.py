@@ -44,8 +44,8 @@ def count_encoder_work(config: ITACLIPConfig, resized_size: tuple[int, int], vie
         resized_size: (height, width) of the resized image.
         views: Views of each window.
     """
-    layout = plan_windows(resized_size, config.window_size, config.window_stride)
-    flops = sum(split_view_flops(config, layout.size).values())
+    layout = plan_windows(resized_size, config.window_size, config.window_stride, config.window_multiple)
+    flops = sum(split_view_flops(config, layout.padded_size).values())
     return EncoderWork(layout.num_windows, views, flops)
 
 

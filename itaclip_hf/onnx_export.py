@@ -178,7 +178,13 @@ def _find_input_size(
     """(height, width) of what the encoder gets of an image of that size."""
     image = Image.new("RGB", image_size[::-1])
     images, _ = pack_inputs(dict(processor.image_processor(images=image, return_tensors="pt")))
-    return read_images(images, model.config)[0].layout.size
+    layout = read_images(images, model.config)[0].layout
+    if layout.padded_size != layout.size:
+        raise ValueError(
+            f"Expected windows that need no padding, but those of {layout.size} pixels are padded to "
+            f"{layout.padded_size}. Export for larger images, or set `window_multiple=1`."
+        )
+    return layout.size
 
 
 def _count_bytes(model: ITACLIPForSemanticSegmentation) -> int:

@@ -66,14 +66,14 @@ def attend_from(model: ITACLIPForSemanticSegmentation, image: WindowedImage, at:
     scales = image.size[0] / height, image.size[1] / width
     place = (at[1] + 0.5) * scales[0], (at[0] + 0.5) * scales[1]
     box = min(image.layout.boxes(), key=lambda each: _measure_distance(each, place))
-    grid = vision.compute_grid(*image.layout.size)
+    grid = vision.compute_grid(*image.layout.padded_size)
     side = cast(int, vision.embeddings.patch_size)
-    starts = box[0].start, box[1].start
+    starts = tuple(edge.start - margin[0] for edge, margin in zip(box, image.layout.margins, strict=True))
     row, column = (
         min(int((position - start) // side), count - 1)
         for position, start, count in zip(place, starts, grid, strict=True)
     )
-    rows = _attend(model, image.pixels[None, :, box[0], box[1]], (row, column))
+    rows = _attend(model, image.layout.cut(image.pixels, box)[None], (row, column))
     ends = (start + count * side for start, count in zip(starts, grid, strict=True))
     window = tuple(round(edge / scale, 2) for edge, scale in zip((*starts, *ends), scales * 2, strict=True))
     names = [f"block {number}" for number in range(1, len(rows))]

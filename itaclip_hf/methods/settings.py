@@ -277,6 +277,14 @@ class Settings:
     window_stride: int = _setting(
         28, _PIXELS, "Step between windows in pixels.", "config", "windows", idle_without="window_size"
     )
+    window_multiple: int = _setting(
+        1,
+        ValueRange(int, 1, 4096),
+        "Windows are padded to multiples of so many pixels, equally on both sides, and cut back; 1: not.",
+        "config",
+        "windows",
+        idle_without="window_size",
+    )
     window_batch_size: int | None = _setting(
         None,
         ValueRange(int, 1, 2**20, is_optional=True),

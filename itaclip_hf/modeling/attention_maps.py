@@ -178,6 +178,7 @@ def compute_neighbourhood_prior(grid: tuple[int, int], std: float, like: "torch.
     """
     import torch
 
+    std = max(std, 1e-3)  # narrower ones are the same in float32, which their squares would leave
     height, width = grid
     rows = torch.arange(height, device=like.device, dtype=torch.float32).repeat_interleave(width)
     columns = torch.arange(width, device=like.device, dtype=torch.float32).repeat(height)

@@ -57,8 +57,8 @@ class ITACLIPConfig(CLIPConfig):
             Of the backbone that was attached by [`~ITACLIPForSemanticSegmentation.attach_proxy`].
         proxy_features (`str`, *optional*, defaults to `"hidden"`):
             What of it is compared: `"hidden"`, the last hidden states, or `"query_key"`, queries plus keys of the last
-            block. The method answers on the proxy's patch grid if `"similarity"` is the only map and neither residual
-            nor feed-forward stay; otherwise the proxy's features are resized to CLIP's.
+            block. The method answers on the proxy's patch grid if `"similarity"` is the only map and neither class
+            token nor residual nor feed-forward stay; otherwise the proxy's features are resized to CLIP's.
         region_scope (`bool`, *optional*, defaults to `False`):
             Whether `"similarity"` lets patches see those of their region alone; where one is in none, those more alike
             than the mean. Regions come as `region_maps` beside the pixels.
@@ -94,6 +94,9 @@ class ITACLIPConfig(CLIPConfig):
             Side of the square sliding window in pixels; 0 encodes the whole image in one piece.
         window_stride (`int`, *optional*, defaults to 28):
             Step between windows in pixels, at most `window_size`.
+        window_multiple (`int`, *optional*, defaults to 1):
+            Windows are padded with zeros to multiples of so many pixels, equally on both sides, and what comes out is
+            cut back; 1 for no padding. The whole image in one piece is never padded.
         window_batch_size (`int`, *optional*):
             Number of windows that go through the encoder at once, with all their views; bounds memory, changes no
             result. Chosen by device and memory if left out.
@@ -159,6 +162,7 @@ class ITACLIPConfig(CLIPConfig):
     last_feed_forward: bool = False
     window_size: int = 224
     window_stride: int = 28
+    window_multiple: int = 1
     window_batch_size: int | None = None
     pamr_steps: int = 10
     pamr_dilations: tuple[int, ...] = (8, 16)
@@ -274,6 +278,12 @@ class ITACLIPConfig(CLIPConfig):
                 layers,
                 "Name other layers, or none.",
             )
+        _expect(
+            self.token_cleaning != "class_row" or last > 1,
+            "a block before the last one, whose attention `token_cleaning` 'class_row' reads",
+            f"{last} block(s)",
+            "Choose 'lof' or 'none'.",
+        )
         patch_size = cast(int, self.vision_config.patch_size)
         _expect(
             self.window_size == 0 or self.window_size >= patch_size,

@@ -189,7 +189,8 @@ def read_images(inputs: ImageInputs, config: ITACLIPConfig) -> list[WindowedImag
     check_tensors(inputs)
     images = _crop_images(inputs, smallest=cast(int, config.vision_config.patch_size))
     views, output_sizes = _choose_views(inputs), _choose_output_sizes(images, inputs.original_sizes)
-    layouts = [plan_windows(_size(image), config.window_size, config.window_stride) for image in images]
+    placing = config.window_size, config.window_stride, config.window_multiple
+    layouts = [plan_windows(_size(image), *placing) for image in images]
     regions: list[torch.Tensor | None] = [None] * len(images)
     if inputs.region_maps is not None and config.uses_regions:
         maps = _read_region_maps(inputs.region_maps, inputs.pixel_values)
@@ -422,9 +423,9 @@ def _crop_images(inputs: ImageInputs, smallest: int) -> list[torch.Tensor]:
 
 
 def _read_region_maps(region_maps: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
-    """(batch, height, width) int64, of the size of the images and on their device."""
+    """(batch, height, width) int64, of the size of the images and on their device; 0 for none."""
     expect_shape("region_maps", region_maps, (len(pixel_values), *_size(pixel_values)))
-    return region_maps.to(pixel_values.device, torch.int64)
+    return region_maps.to(pixel_values.device, torch.int64).clamp(min=0)
 
 
 def _choose_output_sizes(images: Sequence[torch.Tensor], original_sizes: torch.Tensor | None) -> list[Size]:

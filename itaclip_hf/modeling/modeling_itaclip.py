@@ -502,6 +502,11 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         kinds = {config.proxy_features for config in configs if config.uses_proxy}
         return {kind: encode_proxy(self.proxy_model, pixel_values, kind) for kind in kinds}
 
+    def encode_proxy_of_views(self, batch: WindowBatch, configs: Sequence[ITACLIPConfig]) -> ProxyFeatures:
+        """`encode_proxy` of all views of windows: it sees the plain ones alone, and what it says is flipped."""
+        proxied = self.encode_proxy(batch.windows, configs)
+        return {kind: (batch.repeat_for_views(*found), found[1]) for kind, found in proxied.items()}
+
     def project_patches(self, last: LastStates) -> torch.Tensor:
         """Bring what the last block gives into the space of texts, without the class token, at unit length.
 
@@ -519,7 +524,9 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         """All views of all windows of all images, in batches that the device does well with."""
         windows = self.config.window_batch_size
         if windows is None:
-            views = choose_views_per_batch(self.config.vision_config, images[0].layout.size, self.dtype, self.device)
+            views = choose_views_per_batch(
+                self.config.vision_config, images[0].layout.padded_size, self.dtype, self.device
+            )
             windows = max(1, views // len(images[0].views))
         return make_batches(images, windows)
 
@@ -533,7 +540,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
                 batch.pixel_values,
                 output_hidden_states=output_hidden_states,
                 regions=batch.regions,
-                proxied=self.encode_proxy(batch.pixel_values, [self.config]),
+                proxied=self.encode_proxy_of_views(batch, [self.config]),
                 return_dict=True,
             )
             gathered.add(batch, self.project_patches(outputs.last))

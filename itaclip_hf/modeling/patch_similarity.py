@@ -10,7 +10,6 @@ by the class token's attention; ProxyCLIP (ECCV 2024) for another backbone's sim
 regions.
 """
 
-from itertools import count
 from typing import Any, cast
 
 import torch
@@ -27,7 +26,6 @@ __all__ = [
     "gate_similarity",
     "join_regions",
     "limit_to_regions",
-    "relabel_regions",
     "resize_patches",
     "sample_regions",
     "smooth_patches",
@@ -66,7 +64,7 @@ def gate_similarity(
     is_kept = torch.ones_like(similarity, dtype=torch.bool)
     if threshold is not None:
         # Published as a softmax of γ (S - β mean); what is taken off every entry of a row alike changes no softmax.
-        is_kept = similarity >= threshold * similarity.mean((-2, -1), keepdim=True)
+        is_kept = sharpness * (similarity - threshold * similarity.mean((-2, -1), keepdim=True)) >= 0
     if allowed is not None:
         is_kept = is_kept & allowed
     is_kept = is_kept | torch.eye(similarity.shape[-1], dtype=torch.bool, device=similarity.device)
@@ -164,7 +162,7 @@ def sample_regions(regions: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor
     return regions[:, rows[:, None], columns].flatten(1)
 
 
-def join_regions(features: torch.Tensor, regions: torch.Tensor, distance: float) -> list[dict[int, int]]:
+def join_regions(features: torch.Tensor, regions: torch.Tensor, distance: float) -> torch.Tensor:
     """Join regions whose mean features are nearly as alike as any, and those joined with them.
 
     Args:
@@ -173,46 +171,39 @@ def join_regions(features: torch.Tensor, regions: torch.Tensor, distance: float)
         distance: Regions are joined where their cosine is at most so much below the highest one.
 
     Returns:
-        For each window, the joined region of each region, from 1.
+        (batch, patches) joined region of each patch, counted from 1, 0 for none.
     """
     unit = nn.functional.normalize(features.float(), dim=-1)
-    return [_join_regions_of_window(*of_window, distance) for of_window in zip(unit, regions, strict=True)]
+    return torch.stack(
+        [_join_regions_of_window(*of_window, distance) for of_window in zip(unit, regions, strict=True)]
+    )
 
 
-def _join_regions_of_window(features: torch.Tensor, regions: torch.Tensor, distance: float) -> dict[int, int]:
-    ids = regions[regions != 0].unique()
-    if len(ids) < 2:
-        return {int(region): 1 for region in ids}
-    members = (regions == ids[:, None]).float()
-    means = nn.functional.normalize((members @ features) / members.sum(1, keepdim=True), dim=-1)
-    cosines = means @ means.mT
-    # The highest cosine is that of a region with itself, about 1. Read one by one from here on, so not on a GPU.
-    is_joined = (cosines.max() - cosines <= distance).cpu()
-    joined: dict[int, int] = {}
-    for start in range(len(ids)):
-        if int(ids[start]) in joined:
-            continue
-        number, waiting = 1 + len(set(joined.values())), [start]
-        while waiting:  # whatever can be reached is one region
+def _join_regions_of_window(features: torch.Tensor, regions: torch.Tensor, distance: float) -> torch.Tensor:
+    ids, places = regions.unique(return_inverse=True)
+    found = (ids != 0).nonzero()  # (regions, 1)
+    numbers = torch.zeros_like(ids)
+    if len(found):
+        members = (places == found).float()
+        means = nn.functional.normalize((members @ features) / members.sum(1, keepdim=True), dim=-1)
+        cosines = means @ means.mT
+        # The highest cosine is that of a region with itself, about 1.
+        numbers[found.flatten()] = _number_connected(cosines.max() - cosines <= distance).to(numbers)
+    return numbers[places]
+
+
+def _number_connected(is_joined: torch.Tensor) -> torch.Tensor:
+    """A number, from 1, for each entry; entries that can be reached from each other have the same."""
+    is_joined = is_joined.cpu()  # is read one by one
+    numbers = torch.zeros(len(is_joined), dtype=torch.int64)
+    for start in range(len(numbers)):
+        number, waiting = numbers.max() + 1, [start]
+        while waiting:
             index = waiting.pop()
-            if int(ids[index]) not in joined:
-                joined[int(ids[index])] = number
+            if not numbers[index]:
+                numbers[index] = number
                 waiting += is_joined[index].nonzero().flatten().tolist()
-    return joined
-
-
-def relabel_regions(regions: torch.Tensor, joined: list[dict[int, int]]) -> torch.Tensor:
-    """The joined region of each patch, (batch, patches), 0 for none.
-
-    Regions that were not there to be joined, as small ones fall between the patches of one grid and not of another,
-    stay regions of their own.
-    """
-    result = torch.zeros_like(regions)
-    for of_window, found, mapping in zip(regions, result, joined, strict=True):
-        unused = count(1 + max(mapping.values(), default=0))
-        for region in filter(None, of_window.unique().tolist()):
-            found[of_window == region] = mapping.get(region) or next(unused)  # joined ones are never 0
-    return result
+    return numbers
 
 
 def limit_to_regions(similarity: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:

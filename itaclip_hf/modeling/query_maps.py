@@ -83,7 +83,8 @@ def plan_stitching(
     """
     if layout.is_whole_image:  # one resize, not two
         return Stitcher(*(interpolation_matrix(*axis, device) for axis in zip(grid, output_size, strict=True)))
-    axes = zip((layout.tops, layout.lefts), layout.size, grid, image_size, output_size, strict=True)
+    lengths = zip(image_size, output_size, strict=True)
+    axes = zip((layout.tops, layout.lefts), layout.size, layout.margins, grid, lengths, strict=True)
     return Stitcher(*(_axis_matrix(*axis, device) for axis in axes))
 
 
@@ -262,10 +263,16 @@ class QueryMaps:
 
 
 def _axis_matrix(
-    starts: tuple[int, ...], window: int, patches: int, length: int, output_length: int, device: torch.device
+    starts: tuple[int, ...],
+    window: int,
+    margins: tuple[int, int],
+    patches: int,
+    lengths: tuple[int, int],
+    device: torch.device,
 ) -> torch.Tensor:
-    """(output_length, windows * patches): upsample each window, place it, divide by the cover count, resize."""
-    upsample = interpolation_matrix(patches, window, device)
+    """(length of the result, windows * patches): upsample windows, place them, divide by the cover count, resize."""
+    length, output_length = lengths
+    upsample = interpolation_matrix(patches, window + sum(margins), device)[margins[0] :][:window]
     placed = torch.zeros(length, len(starts), patches, dtype=torch.float32, device=device)
     cover = torch.zeros(length, 1, 1, dtype=torch.float32, device=device)
     for index, start in enumerate(starts):

@@ -32,7 +32,6 @@ from .patch_similarity import (
     gate_similarity,
     join_regions,
     limit_to_regions,
-    relabel_regions,
     resize_patches,
     sample_regions,
     smooth_patches,
@@ -416,9 +415,9 @@ class ITACLIPVisionModel(CLIPVisionModel):
                 maps = torch.zeros(len(features), *encoded.grid, dtype=torch.int64, device=features.device)
             sampled = sample_regions(maps, grid)
             joined = join_regions(features, sampled, config.region_merge_distance)
-            allowed = limit_to_regions(cosines, relabel_regions(sampled, joined))
+            allowed = limit_to_regions(cosines, joined)
             # The class tokens of regions go through CLIP's blocks, on CLIP's grid, whatever grid the answer is on.
-            regions = relabel_regions(sample_regions(maps, encoded.grid), joined)
+            regions = sample_regions(joined.unflatten(1, grid), encoded.grid)
         attention = gate_similarity(cosines, config.similarity_sharpness, config.similarity_threshold, allowed)
         return PatchRelations(grid, is_outlier, attention, regions, smoothing)
 

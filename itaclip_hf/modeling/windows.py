@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import NamedTuple, cast
 
 import torch
+from torch import nn
 from transformers.models.clip.configuration_clip import CLIPTextConfig, CLIPVisionConfig
 
 __all__ = [
@@ -41,6 +42,7 @@ GPU_MEMORY_SHARE = 0.2  # of all there is, free or not: the same batches, and wi
 # intermediate ones, residuals and the float32 result.
 VECTORS_PER_TOKEN = 40
 MOST_WINDOW_VIEWS = 1024
+MARGIN_REGION = -1  # no image has it
 
 
 class WindowView(NamedTuple):
@@ -60,6 +62,7 @@ class WindowView(NamedTuple):
 
 
 Box = tuple[slice, slice]  # rows and columns of a window
+Margins = tuple[tuple[int, int], tuple[int, int]]  # above and below, left and right, in pixels
 
 PLAIN_VIEW = WindowView(color=None, kernel=None, flip_axes=(), weight=1.0)
 
@@ -72,17 +75,30 @@ class WindowLayout(NamedTuple):
         lefts: Left edges of the columns of windows.
         size: (height, width) of every window.
         is_whole_image: Whether windows are off and the one window is the image.
+        margins: What every window is padded by.
     """
 
     tops: tuple[int, ...]
     lefts: tuple[int, ...]
     size: tuple[int, int]
     is_whole_image: bool
+    margins: Margins = ((0, 0), (0, 0))
 
     @property
     def num_windows(self) -> int:
         """Number of windows."""
         return len(self.tops) * len(self.lefts)
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """(height, width) of every window with its margins, which is what the encoder gets."""
+        height, width = (length + sum(margin) for length, margin in zip(self.size, self.margins, strict=True))
+        return height, width
+
+    def cut(self, maps: torch.Tensor, box: Box, filling: int = 0) -> torch.Tensor:
+        """A window of maps (..., height, width) with its margins."""
+        (above, below), (left, right) = self.margins
+        return nn.functional.pad(maps[..., box[0], box[1]], (left, right, above, below), value=filling)
 
     def boxes(self) -> Iterator[Box]:
         """Row and column slices of every window, row by row."""
@@ -100,7 +116,7 @@ class WindowedImage(NamedTuple):
         layout: Where its windows lie.
         views: What is made of each window.
         output_size: (H₀, W₀) of the result.
-        regions: (height, width) region of each pixel, 0 for none, where there are any.
+        regions: (height, width) region of each pixel, 0 for none and none below, where there are any.
     """
 
     pixels: torch.Tensor
@@ -139,12 +155,23 @@ class WindowBatch(NamedTuple):
     Attributes:
         pixel_values: (windows * views, 3, height, width).
         counts: Which images they are from, in order: index of the image, and number of its windows.
-        regions: (windows * views, height, width) region of each pixel, where there are any.
+        windows: (windows, 3, height, width), what the views were made of.
+        flips: Axes by which each view is flipped, (windows * views).
+        regions: (windows * views, height, width) region of each pixel, where there are any; margins are a region, too.
     """
 
     pixel_values: torch.Tensor
     counts: tuple[tuple[int, int], ...]
+    windows: torch.Tensor
+    flips: tuple[tuple[int, ...], ...]
     regions: torch.Tensor | None = None
+
+    def repeat_for_views(self, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """What was made of the windows, (windows, grid_h * grid_w, dim), for each view, flipped as it is."""
+        maps = patches.unflatten(1, grid).repeat_interleave(len(self.flips) // len(self.windows), dim=0)
+        # The grid is (-3, -2) here where pixels were (-2, -1).
+        flipped = [of_view.flip([axis - 1 for axis in axes]) for of_view, axes in zip(maps, self.flips, strict=True)]
+        return torch.stack(flipped).flatten(1, 2)
 
 
 class WindowFeatures:
@@ -177,18 +204,26 @@ class WindowFeatures:
         return results
 
 
-def plan_windows(image_size: tuple[int, int], side: int, stride: int) -> WindowLayout:
+def plan_windows(image_size: tuple[int, int], side: int, stride: int, multiple: int = 1) -> WindowLayout:
     """Place windows over an image: one every `stride` pixels, the last one of an axis shifted back inside.
 
     Args:
         image_size: (height, width) in pixels.
         side: Side of a window in pixels; an image side below it gives a smaller window, 0 the whole image.
         stride: Step in pixels.
+        multiple: Windows are padded to multiples of so many pixels; the whole image is not.
     """
     height, width = (min(length, side or length) for length in image_size)
     tops = _window_starts(image_size[0], height, stride)
     lefts = _window_starts(image_size[1], width, stride)
-    return WindowLayout(tops, lefts, (height, width), is_whole_image=side == 0)
+    margins = ((0, 0), (0, 0)) if side == 0 else (_share_rest(height, multiple), _share_rest(width, multiple))
+    return WindowLayout(tops, lefts, (height, width), side == 0, margins)
+
+
+def _share_rest(length: int, multiple: int) -> tuple[int, int]:
+    """What is added before and after."""
+    rest = -length % multiple
+    return rest // 2, rest - rest // 2
 
 
 def _window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
@@ -221,19 +256,26 @@ def make_batches(images: Sequence[WindowedImage], batch_size: int) -> Iterator[W
     A batch is of `batch_size` windows, at most, with all their views.
     """
     for batch in share_windows([image.layout for image in images], batch_size):
-        parts, regions = [], []
+        cut_out, parts, flips, regions = [], [], [], []
         for index, boxes in batch:
             image = images[index]
-            windows = torch.stack([image.pixels[:, rows, columns] for rows, columns in boxes])
+            windows = torch.stack([image.layout.cut(image.pixels, box) for box in boxes])
+            cut_out.append(windows)
             parts.append(make_views(windows, image.views))
+            flips += [view.flip_axes for view in image.views] * len(boxes)
             if image.regions is not None:  # flipped like the pixels: views attend as they look
                 regions += [
-                    image.regions[rows, columns].flip(view.flip_axes)
-                    for rows, columns in boxes
+                    image.layout.cut(image.regions, box, MARGIN_REGION).flip(view.flip_axes)
+                    for box in boxes
                     for view in image.views
                 ]
-        counts = tuple((index, len(boxes)) for index, boxes in batch)
-        yield WindowBatch(torch.cat(parts).flatten(0, 1), counts, torch.stack(regions) if regions else None)
+        yield WindowBatch(
+            torch.cat(parts).flatten(0, 1),
+            tuple((index, len(boxes)) for index, boxes in batch),
+            torch.cat(cut_out),
+            tuple(flips),
+            torch.stack(regions) if regions else None,
+        )
 
 
 def share_windows(layouts: Sequence[WindowLayout], batch_size: int) -> Iterator[list[tuple[int, list[Box]]]]:

@@ -7,6 +7,7 @@ import torch
 from transformers import ViTConfig, ViTModel
 
 from itaclip_hf.modeling.patch_similarity import encode_proxy
+from itaclip_hf.modeling.windows import make_views, read_views
 
 SCCLIP = {
     "attention_maps": ("similarity", "kk"),
@@ -31,7 +32,7 @@ CORRCLIP = {
     "similarity_threshold": None,
     "proxy_features": "query_key",
     "region_scope": True,
-    "region_merge_distance": 0.6,
+    "region_merge_distance": 0.7,
     "region_token_weight": 0.5,
     "fused_layers": (1, 2),
     "fused_as": "branch",
@@ -112,20 +113,21 @@ def _write_out_corrclip(model, image, regions):
     states, block = _states(model, image), tower.encoder.layers[-1]
     features, wide = encode_proxy(model.proxy_model, image[None], "query_key")
     similarity, unit = _cosines(features[0]), _unit(features[0])
-    of_proxy, of_clip = _sample(regions, wide), _sample(regions, grid)
+    of_proxy = _sample(regions.clamp(min=0), wide)
 
-    joined = {region: region for region in {*of_proxy, *of_clip}}
+    joined = {region: region for region in of_proxy}
     ids = sorted({*of_proxy} - {0})
     means = _unit(torch.stack([unit[[one == region for one in of_proxy]].mean(0) for region in ids]))
     alike = means @ means.T
     for _ in ids:  # as often as the longest chain needs
         for first, one in enumerate(ids):
             for second, two in enumerate(ids):
-                if alike.max() - alike[first, second] <= 0.6:
+                if alike.max() - alike[first, second] <= 0.7:
                     joined[one] = joined[two] = min(joined[one], joined[two])
     assert 1 < len({joined[region] for region in ids}) < len(ids)
 
-    of_proxy, of_clip = [joined[one] for one in of_proxy], [joined[one] for one in of_clip]
+    of_proxy = [joined[one] for one in of_proxy]
+    of_clip = _sample(torch.tensor(of_proxy).view(wide), grid)
     scope = similarity > similarity.mean()
     for index, one in enumerate(of_proxy):
         for other, two in enumerate(of_proxy):
@@ -168,7 +170,7 @@ def test_scclip(tiny_model, shape):
     )
 
 
-@pytest.mark.parametrize("patch_size", [2, 6])  # finer than CLIP's patches and coarser, so that it misses some regions
+@pytest.mark.parametrize("patch_size", [2, 3, 6])  # finer than CLIP's patches, also by no whole number, and coarser
 @torch.inference_mode()
 def test_corrclip(tiny_model, patch_size):
     model = tiny_model(**CORRCLIP)
@@ -176,7 +178,7 @@ def test_corrclip(tiny_model, patch_size):
     torch.manual_seed(2)
     model.attach_proxy(ViTModel(ViTConfig(**sizes, image_size=24, patch_size=patch_size)))
     pixels = torch.randn(2, 3, 24, 40, generator=torch.Generator().manual_seed(7))
-    ids = torch.tensor([0, 7, -3, 7_000_000_000, 12, 1, 0, 5, 40])
+    ids = torch.tensor([0, 7, 3, 7_000_000_000, 12, 1, -3, 5, 40])
     regions = ids[torch.randint(9, (2, 8, 10), generator=torch.Generator().manual_seed(8))]
     regions = regions.repeat_interleave(3, 1).repeat_interleave(4, 2)
     found = model.encode_patches(pixels, regions).flatten(1, 2)
@@ -197,3 +199,67 @@ def test_region_maps_of_another_size_are_brought_to_that_of_the_pixels(tiny_mode
     assert torch.equal(model.encode_patches(pixels, full.repeat_interleave(3, 1)), expected)
     with pytest.raises(ValueError, match="Expected `region_maps` of shape"):
         model.encode_patches(pixels, small[0])
+
+
+PROXYCLIP = {
+    "attention_maps": ("similarity",),
+    "intermediate_layers": (),
+    "last_residual": False,
+    "last_class_token": False,
+    "similarity_threshold": 1.2,
+    "pamr_steps": 0,
+}
+
+
+def _attach_tiny_proxy(model):
+    torch.manual_seed(2)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model.attach_proxy(ViTModel(ViTConfig(**sizes, image_size=24, patch_size=2)))
+
+
+@pytest.mark.parametrize("changes", [PROXYCLIP, CORRCLIP | {"pamr_steps": 0}], ids=["proxyclip", "corrclip"])
+@torch.inference_mode()
+def test_windows_are_padded_and_cut_back(tiny_model, changes):
+    model = tiny_model(**changes, window_size=20, window_stride=10, window_multiple=8)
+    _attach_tiny_proxy(model)
+    generator = torch.Generator().manual_seed(10)
+    pixels = torch.randn(1, 3, 17, 33, generator=generator)
+    regions = torch.randint(4, (1, 5, 9), generator=generator).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    regions = regions[:, :17, :33]
+    queries = _unit(torch.randn(3, model.config.projection_dim, generator=generator))
+    found = model(pixel_values=pixels, query_embeddings=queries, region_maps=regions).logits[0]
+
+    total, cover = torch.zeros(3, 17, 33), torch.zeros(33)
+    for left in (0, 10, 13):  # 17 + 7 is 24 = 3 * 8: 3 above, 4 below; 20 + 4: 2 and 2
+        window = torch.nn.functional.pad(pixels[..., left : left + 20], (2, 2, 3, 4))
+        of_window = torch.nn.functional.pad(regions[..., left : left + 20], (2, 2, 3, 4), value=99)
+        maps = (model.encode_patches(window, of_window)[0] @ queries.T).permute(2, 0, 1)
+        maps = torch.nn.functional.interpolate(maps[None], (24, 24), mode="bilinear")[0]
+        total[..., left : left + 20] += maps[:, 3:20, 2:22]
+        cover[left : left + 20] += 1
+    expected = (total / cover * model.config.similarity_scale).log_softmax(0)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_the_proxy_sees_the_plain_view_and_is_flipped_with_the_others(tiny_model, engineering):
+    model = tiny_model(**PROXYCLIP, window_size=24)
+    _attach_tiny_proxy(model)
+    pixels = torch.randn(1, 3, 24, 24, generator=torch.Generator().manual_seed(11))
+    queries = torch.eye(3, model.config.projection_dim)
+    seen = []
+    hook = model.proxy_model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    found = model(pixel_values=pixels, query_embeddings=queries, **engineering).logits[0]
+    hook.remove()
+    assert seen == [(1, 3, 24, 24)]
+
+    plain, grid = encode_proxy(model.proxy_model, pixels, "hidden")
+    total = 0
+    for view in read_views(*(tensor[0] for tensor in engineering.values())):
+        axes = [axis - 1 for axis in view.flip_axes]
+        flipped = plain.unflatten(1, grid).flip(axes).flatten(1, 2)
+        last = model.vision_model(make_views(pixels, [view])[0], proxied={"hidden": (flipped, grid)}).last
+        total = total + view.weight * model.project_patches(last)[0].flip(axes)
+    maps = torch.nn.functional.interpolate((total @ queries.T).permute(2, 0, 1)[None], (24, 24), mode="bilinear")[0]
+    expected = (maps * model.config.similarity_scale).log_softmax(0)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

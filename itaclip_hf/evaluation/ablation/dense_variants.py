@@ -47,9 +47,8 @@ def encode_variants(
     configs = [variant.config for variant in variants]
     gathered = [WindowFeatures(images, variant.view_weights) for variant in variants]
     for batch in model.batch_windows(images):
-        blocks = tower.encode_blocks(
-            batch.pixel_values, configs, regions=batch.regions, proxied=model.encode_proxy(batch.pixel_values, configs)
-        )
+        proxied = model.encode_proxy_of_views(batch, configs)
+        blocks = tower.encode_blocks(batch.pixel_values, configs, regions=batch.regions, proxied=proxied)
         done: dict[tuple[Any, ...], torch.Tensor] = {}  # by what the last block reads
         for variant, features in zip(variants, gathered, strict=True):
             key = tuple(getattr(variant.config, name) for name in last_block)

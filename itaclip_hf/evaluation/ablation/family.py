@@ -228,7 +228,9 @@ def _move_inputs(inputs: Mapping[str, torch.Tensor], member: _Member) -> ImageIn
 def _count_variants_at_once(images: Sequence[WindowedImage], member: _Member) -> int:
     """How many variants' features may be held at once."""
     tower = member.model.vision_model
-    patches = sum(image.layout.num_windows * math.prod(tower.compute_grid(*image.layout.size)) for image in images)
+    patches = sum(
+        image.layout.num_windows * math.prod(tower.compute_grid(*image.layout.padded_size)) for image in images
+    )
     return max(1, _FEATURE_BYTES // (4 * patches * member.config.projection_dim))
 
 
