@@ -291,6 +291,8 @@ def _expand(inputs: Sequence[Path | str], out: Path) -> Iterator[tuple[Path | st
             continue
         path = Path(entry)
         if not os.path.isdir(path):  # unlike `Path.is_dir`, it leaves it to reading to say what is wrong
+            if path.stem in (".", ".."):  # results of that name would lie beside their folder
+                raise ValueError(f"Expected an image with a name, but got {path}. Rename it.")
             yield path, Path(path.stem)
             continue
         for found in sorted(_search(path)):

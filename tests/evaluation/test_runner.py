@@ -221,6 +221,8 @@ def test_launched_processes_that_do_not_know_each_other_are_refused(monkeypatch:
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`batch_size` >= 1, but got 0"):
         RunOptions(batch_size=0)
+    with pytest.raises(ValueError, match="at most 256 worker processes, but got 1000"):
+        RunOptions(num_workers=1000)
 
 
 def check_results(root: Path, num_processes: int) -> None:

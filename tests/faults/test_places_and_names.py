@@ -6,6 +6,7 @@ import pickle
 import shutil
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 from watched_programs import join, start, start_pair
 
@@ -170,3 +171,12 @@ def test_names_do_not_steer_the_terminal(world, tmp_path, capsys):
     assert "[red]cat[/]" in program.printed or "[bold]sky" in program.printed
     say(f"a{ESCAPE}\rb\nc\u202e")
     assert capsys.readouterr().out == "a\\x1b[31m\\x0db\nc\\x202e\n"
+
+
+@pytest.mark.parametrize("name", ["..png", "...png"])
+def test_a_name_of_dots_alone_takes_no_results_out_of_their_folder(itaclip, tmp_path, name):
+    Image.new("RGB", (40, 30)).save(tmp_path / name, "PNG")
+    before = snapshot(tmp_path)
+    result = itaclip("segment", tmp_path / name, "--model", "demo", "--classes", "sky", "--out", tmp_path / "a" / "b")
+    assert result.exit_code == 2 and "Expected an image with a name, but got" in result.output
+    assert snapshot(tmp_path) == before

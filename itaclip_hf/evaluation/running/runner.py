@@ -56,6 +56,7 @@ except ImportError:  # Windows has none
 
 logger = logging.getLogger(__name__)
 
+MOST_WORKERS = 256  # thousands of processes bring a machine down
 _SECONDS_BETWEEN_LOG_LINES = 60.0
 
 Found = TypeVar("Found")
@@ -91,6 +92,10 @@ class RunOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"Expected `{name}` >= {least}, but got {value}.")
+        if self.num_workers > MOST_WORKERS:
+            raise ValueError(
+                f"Expected at most {MOST_WORKERS} worker processes, but got {self.num_workers}. Use fewer."
+            )
 
 
 @dataclass(frozen=True)
