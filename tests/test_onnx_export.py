@@ -115,6 +115,13 @@ def test_an_image_in_one_piece_has_the_size_that_it_is_resized_to(short, tmp_pat
     assert description["outputs"]["features"][1:3] == [4, 5]
 
 
+def test_windows_that_would_be_padded_are_refused(short, tmp_path):
+    Settings.of(*short).replace(window_multiple=24).apply(*short)
+    with pytest.raises(ValueError, match=r"need no padding, but those of \(32, 32\) pixels are padded to \(48, 48\)"):
+        export_onnx(tmp_path, *short)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_difference_beyond_the_bound_is_refused_and_nothing_written(short, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "LARGEST_DIFFERENCE", 1e-12)
     with pytest.raises(ValueError, match="what torch gives, within 1e-12, but the largest difference is"):

@@ -227,3 +227,10 @@ def test_the_window_is_the_one_around_the_patch():
     assert found.window == (14, 30, 30, 46) and found.patch == (3, 3)
     found = attend(model, pixels, (17, 9))
     assert found.window == (0, 8, 16, 24) and found.patch == (2, 2)
+
+
+def test_margins_of_the_window_are_looked_at_as_the_model_does():
+    model = ITACLIPForSemanticSegmentation(make_tiny_config(window_multiple=8)).eval()
+    found = attend(model, torch.zeros(1, 3, 13, 46), (45, 12))  # 13 pixels become 16: one above, two below
+    assert found.window == (-1, 30, 15, 46)
+    assert found.patch == (3, 3) and found.maps.shape[1:] == (4, 4)

@@ -159,6 +159,12 @@ def _write_out_corrclip(model, image, regions):
     return _unit(model.visual_projection(total))
 
 
+def _attach_tiny_proxy(model, patch_size):
+    torch.manual_seed(2)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model.attach_proxy(ViTModel(ViTConfig(**sizes, image_size=24, patch_size=patch_size)))
+
+
 @pytest.mark.parametrize("shape", [(24, 40), (40, 16)])
 @torch.inference_mode()
 def test_scclip(tiny_model, shape):
@@ -174,9 +180,7 @@ def test_scclip(tiny_model, shape):
 @torch.inference_mode()
 def test_corrclip(tiny_model, patch_size):
     model = tiny_model(**CORRCLIP)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    torch.manual_seed(2)
-    model.attach_proxy(ViTModel(ViTConfig(**sizes, image_size=24, patch_size=patch_size)))
+    _attach_tiny_proxy(model, patch_size)
     pixels = torch.randn(2, 3, 24, 40, generator=torch.Generator().manual_seed(7))
     ids = torch.tensor([0, 7, 3, 7_000_000_000, 12, 1, -3, 5, 40])
     regions = ids[torch.randint(9, (2, 8, 10), generator=torch.Generator().manual_seed(8))]
@@ -189,8 +193,7 @@ def test_corrclip(tiny_model, patch_size):
 @torch.inference_mode()
 def test_region_maps_of_another_size_are_brought_to_that_of_the_pixels(tiny_model):
     model = tiny_model(**CORRCLIP)
-    torch.manual_seed(2)
-    model.attach_proxy(ViTModel(ViTConfig(hidden_size=32, num_hidden_layers=1, image_size=24, patch_size=4)))
+    _attach_tiny_proxy(model, patch_size=4)
     pixels = torch.randn(1, 3, 24, 36, generator=torch.Generator().manual_seed(9))
     small = torch.tensor([[[0, 3], [8, 3], [5, 0]]])
     full = small.repeat_interleave(8, 1).repeat_interleave(18, 2)
@@ -211,17 +214,11 @@ PROXYCLIP = {
 }
 
 
-def _attach_tiny_proxy(model):
-    torch.manual_seed(2)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    model.attach_proxy(ViTModel(ViTConfig(**sizes, image_size=24, patch_size=2)))
-
-
 @pytest.mark.parametrize("changes", [PROXYCLIP, CORRCLIP | {"pamr_steps": 0}], ids=["proxyclip", "corrclip"])
 @torch.inference_mode()
 def test_windows_are_padded_and_cut_back(tiny_model, changes):
     model = tiny_model(**changes, window_size=20, window_stride=10, window_multiple=8)
-    _attach_tiny_proxy(model)
+    _attach_tiny_proxy(model, patch_size=2)
     generator = torch.Generator().manual_seed(10)
     pixels = torch.randn(1, 3, 17, 33, generator=generator)
     regions = torch.randint(4, (1, 5, 9), generator=generator).repeat_interleave(4, 1).repeat_interleave(4, 2)
@@ -244,7 +241,7 @@ def test_windows_are_padded_and_cut_back(tiny_model, changes):
 @torch.inference_mode()
 def test_the_proxy_sees_the_plain_view_and_is_flipped_with_the_others(tiny_model, engineering):
     model = tiny_model(**PROXYCLIP, window_size=24)
-    _attach_tiny_proxy(model)
+    _attach_tiny_proxy(model, patch_size=2)
     pixels = torch.randn(1, 3, 24, 24, generator=torch.Generator().manual_seed(11))
     queries = torch.eye(3, model.config.projection_dim)
     seen = []

@@ -97,6 +97,11 @@ def test_gate_is_a_softmax_over_what_stands_out():
     torch.testing.assert_close(found, torch.tensor([[pair[0], pair[1], 0], [pair[1], pair[0], 0], [0, 0, 1]]))
 
 
+def test_without_sharpness_nothing_stands_out():
+    similarity = torch.tensor([[[1.0, 0.8, 0.0], [0.8, 1.0, 0.1], [0.0, 0.1, 1.0]]])
+    torch.testing.assert_close(gate_similarity(similarity, 0.0, 1.0), torch.full((1, 3, 3), 1 / 3))
+
+
 def test_smoothing_is_a_weighted_mean_of_like_patches():
     similarity = torch.tensor([[[1.0, 0.5, 0.3], [0.5, 1.0, 0.3], [0.3, 0.3, 1.0]]])
     found = smooth_patches(torch.tensor([[[3.0], [0.0], [5.0]]]), similarity, 0.4)
@@ -129,6 +134,15 @@ def test_class_row_flags_what_the_class_token_looks_at_more_than_the_patch_at_it
     expected = sorted(index for _, index in sorted(candidates, reverse=True)[:10])
     found = find_outliers("class_row", encoded.hidden_states[:, 1:], encoded.projections[2])
     assert expected and found[0].nonzero().flatten().tolist() == expected
+
+
+def test_cleaning_by_the_class_row_needs_a_block_before_the_last(tiny_model):
+    config = tiny_model().config
+    config.vision_config.num_hidden_layers, config.intermediate_layers = 1, ()
+    config.validate_settings()
+    config.token_cleaning = "class_row"
+    with pytest.raises(ValueError, match=r"Expected a block before the last one.*but got 1 block"):
+        config.validate_settings()
 
 
 def test_regions_are_joined_transitively_and_bound_what_patches_see():

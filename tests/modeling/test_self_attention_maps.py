@@ -95,6 +95,12 @@ def test_neighbourhood_prior_is_added_before_the_softmax_of_the_last_block(tiny_
     torch.testing.assert_close(compute_neighbourhood_prior((4, 4), 1.5, like=pixels)[0, 0], prior)
 
 
+@pytest.mark.parametrize("std", [1e-3, 1e-30, 5e-324])
+def test_the_narrowest_prior_is_that_of_the_patch_itself(std):
+    found = compute_neighbourhood_prior((2, 3), std, like=torch.zeros(1))[0, 0]
+    assert torch.equal(found, torch.diag(torch.tensor([0.0, 1, 1, 1, 1, 1, 1])))
+
+
 def test_ordinary_configuration_equals_clip_bit_for_bit(tiny_model):
     model = tiny_model(attention_maps=("qk",), intermediate_layers=(), last_feed_forward=True)
     clip = CLIPModel(model.config)
