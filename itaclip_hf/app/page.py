@@ -77,10 +77,19 @@ def build_page(loaded: Loaded, name: str) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
                 asked = _ask(is_demo=name == "demo")
-                button = gr.Button("Segment", variant="primary", size="lg", elem_id="segment")
+                button = gr.Button("Segment", variant="primary", size="lg", interactive=False, elem_id="segment")
             with gr.Column(scale=6, min_width=320):
                 answer, opacity, told = _tell()
         _connect(segmenter, button, asked, answer, opacity, told)
+        # Fields are seen before the page listens to them; what was asked then would be lost.
+        page.load(
+            lambda: gr.Button(interactive=True),
+            None,
+            button,
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
     return page.queue(max_size=64, default_concurrency_limit=8)
 
 

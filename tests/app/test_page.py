@@ -40,7 +40,7 @@ def page(browser, address):
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
-    page.wait_for_selector("#segment")
+    page.wait_for_selector("#segment:enabled")  # the page listens
     yield page
     page.close()
     assert asked and {url.split("/")[2].split(":")[0] for url in asked if not url.startswith(("data:", "blob:"))} == {
@@ -150,7 +150,7 @@ def test_pages_of_several_users_do_not_mix(browser, address):
     pages = [browser.new_context().new_page() for _ in range(2)]
     for page, words in zip(pages, ("grass; dog", "strawberry; house"), strict=True):
         page.goto(address)
-        page.wait_for_selector("#segment")
+        page.wait_for_selector("#segment:enabled")  # the page listens
         choose_preset(page, "live")
         page.fill("#classes textarea", words)
     for page in pages:
