@@ -1,13 +1,17 @@
 """The runner: counts against a plain loop, resuming, many processes, kills, and what is wrong with samples."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing import resource_sharer
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +29,7 @@ from scripted_evaluation import (
 from itaclip_hf.evaluation.data.segmentation_datasets import SampleError
 from itaclip_hf.evaluation.running import runner
 from itaclip_hf.evaluation.running.runner import RunOptions, check_process_count, run_evaluation
+from itaclip_hf.evaluation.running.sample_batches import be_quiet_when_left
 
 QUIET = RunOptions(num_workers=0, save_interval=0.0, show_progress=False)
 NAMES = [f"{index:03d}" for index in range(11)]
@@ -54,6 +59,28 @@ def test_worker_processes_and_batches_give_the_same_counts(root: Path) -> None:
     result = run_evaluation(load_folders(root), predictor, root / "progress", settings)
     assert predictor.batches == [4, 4, 3]
     assert np.array_equal(result.confusion, expected_confusion(root, NAMES))
+
+
+def test_a_worker_does_not_tell_that_it_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[BaseException] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: told.append(error))
+    be_quiet_when_left(0)
+    errors = iter([BrokenPipeError(), ConnectionResetError(), EOFError(), KeyError("a fault of its own")])
+
+    class Listener:
+        """One that fails, over and over, until something was told; then it asks the thread to end."""
+
+        def accept(self) -> contextlib.AbstractContextManager[object]:
+            if told:
+                return contextlib.nullcontext(SimpleNamespace(recv=lambda: None))
+            raise next(errors)
+
+    sharer = resource_sharer._ResourceSharer()  # what hands over the tensors
+    sharer._listener = Listener()
+    thread = threading.Thread(target=sharer._serve)
+    thread.start()
+    thread.join(10)
+    assert [type(error) for error in told] == [KeyError]
 
 
 def test_limit_takes_the_first_images(root: Path) -> None:

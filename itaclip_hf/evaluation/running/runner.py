@@ -34,7 +34,7 @@ from ..metrics.image_counts import ImageCounts
 from .predictor import Prediction, Predictor
 from .predictor_family import PredictorFamily, SinglePredictor
 from .progress_folder import ProgressFolder
-from .sample_batches import PreparedBatch, batch_source
+from .sample_batches import PreparedBatch, batch_source, be_quiet_when_left
 
 __all__ = [
     "EvaluationResult",
@@ -364,6 +364,7 @@ class _Share:
             source,
             batch_size=None,  # the source gives whole batches: their make-up must not depend on the loader
             num_workers=options.num_workers,
+            worker_init_fn=be_quiet_when_left,
             pin_memory=accelerator.device.type == "cuda",
         )
 

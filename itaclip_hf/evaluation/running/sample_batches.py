@@ -5,8 +5,10 @@ left out; samples that cannot be used become errors in the batch.
 """
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from ...image_errors import find_image_error
 from ..data.segmentation_datasets import Sample, SampleError, SegmentationDataset, StreamedDataset
 
-__all__ = ["PreparedBatch", "batch_source"]
+__all__ = ["PreparedBatch", "batch_source", "be_quiet_when_left"]
 
 PrepareImages = Callable[..., Mapping[str, Any]]  # a list of images, and `region_maps` where samples have regions
 
@@ -123,6 +125,17 @@ class _StreamedBatches(IterableDataset[PreparedBatch]):
                 batch.append((index, functools.partial(self.dataset.load_row, index, row)))
         if batch:
             yield _prepare_batch(batch, self.prepare_images)
+
+
+def be_quiet_when_left(worker: int) -> None:
+    """For the start of a `DataLoader`'s worker: who asked for its tensors may be gone, and has told why itself."""
+    report = sys.excepthook  # where the thread that hands tensors over tells its errors; others reach the main process
+
+    def report_others(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, ConnectionError | EOFError):
+            report(kind, error, trace)
+
+    sys.excepthook = report_others
 
 
 def _pin(value: Any) -> Any:
