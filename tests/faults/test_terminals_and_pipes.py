@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from watched_programs import join, read_results, start
+from watched_programs import join, read_results, replaced, start
 
 pytestmark = pytest.mark.slow
 COMMANDS = ("segment", "evaluate", "ablate", "texts", "tune", "compare", "demo-scenes")
@@ -137,7 +137,9 @@ def test_a_cache_that_is_no_folder_changes_nothing(world, tmp_path):
 def test_without_a_home_nothing_is_written_beside_the_results(world, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ITACLIP_TEXT_CACHE")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", "~/.cache/huggingface")  # what is left of it then
+    monkeypatch.setitem(
+        replaced, "huggingface_hub.constants.HF_HOME", "~/.cache/huggingface"
+    )  # what is left of it then
     program = start(tmp_path / "log", *world.arguments("segment", tmp_path / "out"))
     assert join([program]) == [0], program.printed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "out"]

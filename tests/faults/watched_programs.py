@@ -1,6 +1,7 @@
-"""Commands in processes of their own, to be killed, starved and watched; forked, so that nothing is imported anew."""
+"""Commands in processes of their own, to be killed, starved and watched; forked by a server that has imported all."""
 
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -8,46 +9,59 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import DupFd
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from PIL import Image
 from scripted_evaluation import find_free_port, save_tiny_checkpoint, write_folders, write_image
 from test_llm_texts import save_tiny_chat_model
 
 from itaclip_hf import Vocabulary
 from itaclip_hf.cli.main import main
-from itaclip_hf.evaluation.running import runner
 from itaclip_hf.files import write_json
 
 DISK_SIZE = 2**20
 VOLATILE = ("created", "command", "timing", "seconds", "date", "of_earlier_runs", "run", "work", "processes")
 
 
-@dataclass
+# Forking the test process itself would give each program the locks and half-ended threads of all tests before it.
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(["itaclip_hf.cli.main", "transformers.models.clip.modeling_clip", "accelerate"])
+
+
+def _is_slow_in_bfloat16(device: torch.device) -> bool:
+    return False
+
+
+# What programs find replaced, by name; the tests' own patches do not reach them.
+replaced: dict[str, object] = {"itaclip_hf.loading.computes_fast_in_bfloat16": _is_slow_in_bfloat16}
+
+
+@dataclass(frozen=True)
 class Program:
     """A running command; what it prints lies in a file."""
 
-    pid: int
+    process: BaseProcess
     log: Path
-    code: int | None = field(default=None)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
     def wait(self) -> int:
         """Its exit code, negative if a signal ended it."""
-        if self.code is None:
-            self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return self.code
+        self.process.join()
+        return self.process.exitcode
 
     def is_running(self) -> bool:
-        if self.code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.code = os.waitstatus_to_exitcode(status) if pid else None
-        return self.code is None
+        return self.process.is_alive()
 
     def send(self, number: int) -> None:
         if self.is_running():
@@ -70,7 +84,7 @@ def start(
     output: int | None = None,
     **environment: str,
 ) -> Program:
-    """Forks a process that runs `itaclip` with these arguments.
+    """Starts a process that runs `itaclip` with these arguments.
 
     Args:
         log: What it prints goes there.
@@ -80,21 +94,57 @@ def start(
         output: Where its output goes instead.
         environment: Variables to set.
     """
-    if pid := os.fork():
-        return Program(pid, log)
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", **environment}
+    log.touch(0o600)
+    process = _server.Process(
+        target=_run,
+        args=(log, [*map(str, arguments)], variables, replaced, largest_file, encoding),
+        kwargs={"output": None if output is None else _Descriptor(output)},
+    )
+    process.start()
+    return Program(process, log)
+
+
+class _Descriptor:
+    """An open file on its way to a process that is being started."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _open_descriptor, (DupFd(self.number),)
+
+
+def _open_descriptor(duplicate: object) -> int:
+    return duplicate.detach()
+
+
+def _run(
+    log: Path,
+    arguments: list[str],
+    variables: dict[str, str],
+    replacements: dict[str, object],
+    largest_file: int | None,
+    encoding: str,
+    output: int | None,
+) -> None:
     try:
         os.setsid()
         for descriptor in (1, 2):
             os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)
         if output is not None:
             os.dup2(output, 1)
+            os.close(output)
         sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w", 1, encoding) for number in (1, 2))
-        os.environ.update({"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", **environment})
-        torch.set_num_threads(1)  # pools of threads do not survive a fork
-        AcceleratorState._reset_state(reset_partial_state=True)
+        os.environ.clear()
+        os.environ.update(variables)
+        torch.set_num_threads(1)
+        patch = pytest.MonkeyPatch()
+        for name, value in replacements.items():
+            patch.setattr(name, value)
         if largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-        sys.argv = ["itaclip", *map(str, arguments)]
+        sys.argv = ["itaclip", *arguments]
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             main()
@@ -105,8 +155,6 @@ def start(
         sys.stderr.flush()
         os._exit(code)
     except BaseException:
-        import traceback
-
         os.write(2, traceback.format_exc().encode())
         os._exit(99)
 
@@ -167,13 +215,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture
 def save_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluations save every image, not every ten seconds; forked processes do so, too."""
+    """Evaluations save every image, not every ten seconds."""
+    monkeypatch.setitem(replaced, "itaclip_hf.evaluation.running.runner._UnsavedImages.add", _add_and_save)
 
-    def add(self, position, images):
-        self._images[position].extend(images)
-        self.save()
 
-    monkeypatch.setattr(runner._UnsavedImages, "add", add)
+def _add_and_save(self, position, images):
+    self._images[position].extend(images)
+    self.save()
 
 
 def check_files(folder: Path) -> None:
