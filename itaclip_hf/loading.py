@@ -404,18 +404,23 @@ def _load_model(
 
 @torch.no_grad()
 def _check_weights(model: ITACLIPForSemanticSegmentation, place: Checkpoint) -> None:
-    """Refuse weights that no training leaves behind: not finite, huge, or whole numbers alone (zeros, integers)."""
-    names, largest, is_whole = [], [], []  # looked at together at last: each look waits for the GPU
+    """Refuse weights that no training leaves behind, and baked queries that are no unit vectors."""
+    # Looked at together at last, as each look waits for the GPU. Written so that NaN fails.
+    flaws: list[tuple[str, str, torch.Tensor]] = []
     for name, weight in model.named_parameters():
-        names.append(name)
-        largest.append(torch.stack(torch.aminmax(weight)).abs().max().float())
-        sample = weight.flatten()[:: max(1, weight.numel() // SAMPLED_WEIGHTS)]
-        # Biases and scales may be zeros and ones.
-        is_whole.append((sample == sample.round()).all() & (weight.ndim > 1))
-    wrong = ~(torch.stack(largest) <= LARGEST_WEIGHT) | torch.stack(is_whole)  # written so that NaN is wrong
+        low, high = torch.aminmax(weight.float())
+        flaws.append((name, f"numbers beyond {LARGEST_WEIGHT:g}", ~(torch.maximum(-low, high) <= LARGEST_WEIGHT)))
+        if weight.ndim > 1 and weight.numel() > weight.shape[-1]:  # a mask token of zeros is a vector, however it lies
+            sample = weight.flatten()[:: max(1, weight.numel() // SAMPLED_WEIGHTS)]
+            flaws.append((name, "whole numbers", (sample == sample.round()).all()))
+            flaws.append((name, "one number alone", low == high))
+        elif weight.ndim == 1 and name.endswith(".weight"):  # the scale of a norm
+            flaws.append((name, "zeros", torch.maximum(-low, high) == 0))
+    lengths = model.query_embeddings.float().norm(dim=-1)
+    flaws.append(("query_embeddings", "no unit vectors", ~((lengths - 1).abs() < 0.1).all()))
+    wrong = torch.stack([flaw for _, _, flaw in flaws]).cpu()
     if wrong.any():
-        name, size = next((name, size) for name, size, bad in zip(names, largest, wrong, strict=True) if bad)
-        found = "whole numbers" if size <= LARGEST_WEIGHT else f"numbers up to {size:g}"
+        name, found, _ = flaws[int(wrong.int().argmax())]
         raise ValueError(
             f"Expected trained weights in {place}, but {name} holds {found}. Get the checkpoint anew, in a floating "
             "point format."

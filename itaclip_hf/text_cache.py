@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "ITACLIP_TEXT_CACHE"
 OFF = ("", "0", "off", "no", "false")
-FORMAT = 2  # to be raised when texts are embedded in another way
+FORMAT = 3  # to be raised when texts are embedded in another way
 UNRELATED_FIELDS = ("_name_or_path", "dtype", "transformers_version")
 UNUSABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError)
 
@@ -97,13 +97,14 @@ def _choose_folder() -> Path | None:
 
 def _read(path: Path, shape: tuple[int, int]) -> torch.Tensor | None:
     """The embeddings, or `None` if there are none that can be used."""
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():  # which fails, too, where a name is too long
+            return None
         with safe_open(path, framework="pt") as file:
             about, embeddings = file.metadata() or {}, file.get_tensor("embeddings")
-        is_whole = about["sha256"] == _hash_tensor(embeddings) and tuple(embeddings.shape) == shape
-        if not (is_whole and embeddings.dtype == torch.float32 and _are_unit_vectors(embeddings)):
+        is_own = about["name"] == path.stem and about["sha256"] == _hash_tensor(embeddings)
+        is_whole = tuple(embeddings.shape) == shape and embeddings.dtype == torch.float32
+        if not (is_own and is_whole and _are_unit_vectors(embeddings)):
             raise ValueError("it does not hold what its name says")
     except UNUSABLE as error:
         logger.warning("%s is damaged or foreign (%s). The texts are encoded anew.", path, error)
@@ -113,9 +114,10 @@ def _read(path: Path, shape: tuple[int, int]) -> torch.Tensor | None:
 
 def _write(path: Path, embeddings: torch.Tensor) -> None:
     embeddings = embeddings.detach().cpu().contiguous()  # as safetensors takes them
+    about = {"name": path.stem, "sha256": _hash_tensor(embeddings)}  # a copy under another name is told by it
     try:
         with write_atomically(path) as file:
-            file.write(save({"embeddings": embeddings}, metadata={"sha256": _hash_tensor(embeddings)}))
+            file.write(save({"embeddings": embeddings}, metadata=about))
     except OSError as error:
         logger.warning("Text embeddings cannot be kept in %s (%s); they will be encoded again.", path, error)
 

@@ -152,14 +152,26 @@ def rewrite_weights(folder, change):
         ("visual_projection.weight", torch.zeros_like, "visual_projection.weight holds whole numbers"),
         ("visual_projection.weight", lambda weight: (weight * 99).to(torch.int8), "holds whole numbers"),
         ("visual_projection.weight", lambda weight: weight > 0, "holds whole numbers"),
-        ("text_model.final_layer_norm.bias", lambda weight: weight * torch.nan, "bias holds numbers up to nan"),
-        ("logit_scale", lambda weight: weight + torch.inf, "logit_scale holds numbers up to inf"),
+        ("text_model.final_layer_norm.bias", lambda weight: weight * torch.nan, r"bias holds numbers beyond 1e\+06"),
+        ("logit_scale", lambda weight: weight + torch.inf, "logit_scale holds numbers beyond"),
+        ("text_projection.weight", lambda weight: torch.full_like(weight, 0.3), "holds one number alone"),
+        ("vision_model.post_layernorm.weight", torch.zeros_like, "post_layernorm.weight holds zeros"),
         ("visual_projection.weight", lambda weight: weight.repeat(2, 1), "has in other shapes 1 weights"),
     ],
 )
 def test_weights_that_cannot_be_right_are_refused(folder, name, change, message):
     rewrite_weights(folder, lambda tensors: {**tensors, name: change(tensors[name])})
     with pytest.raises(ValueError, match=rf"Expected .*{message}.* [Gg]et "):
+        load(folder)
+
+
+@pytest.mark.parametrize("change", [torch.zeros_like, torch.ones_like, lambda queries: queries * torch.nan])
+def test_baked_queries_that_are_no_embeddings_are_refused(folder, change):
+    model, processor = load(folder, Vocabulary(["sky", "dog"]))
+    model.save_pretrained(folder)
+    load(folder)
+    rewrite_weights(folder, lambda tensors: {**tensors, "query_embeddings": change(tensors["query_embeddings"])})
+    with pytest.raises(ValueError, match="query_embeddings holds no unit vectors"):
         load(folder)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import shutil
 
 import pytest
 import torch
@@ -50,10 +51,10 @@ def encoded(model, monkeypatch):
     return shapes
 
 
-def make_file(embeddings):
-    """A whole file with a right checksum."""
+def make_file(path, embeddings):
+    """What a whole file of that name with a right checksum holds."""
     digest = hashlib.sha256(embeddings.numpy().tobytes()).hexdigest()
-    return save({"embeddings": embeddings}, metadata={"sha256": digest})
+    return save({"embeddings": embeddings}, metadata={"name": path.stem, "sha256": digest})
 
 
 def bake(model, processor, vocabulary, cache):
@@ -117,8 +118,8 @@ def test_a_damaged_file_is_said_and_replaced(damage, model, processor, encoded, 
         "flipped": content[:-1] + bytes([content[-1] ^ 1]),
         "foreign": b"not a file of tensors",
         "empty": b"",
-        "other dimension": make_file(torch.eye(5, 7)),
-        "not finite": make_file(torch.full((5, model.config.projection_dim), torch.nan)),
+        "other dimension": make_file(path, torch.eye(5, 7)),
+        "not finite": make_file(path, torch.full((5, model.config.projection_dim), torch.nan)),
     }
     path.write_bytes(damaged[damage])
     with caplog.at_level(logging.WARNING, logger="itaclip_hf"):
@@ -128,6 +129,23 @@ def test_a_damaged_file_is_said_and_replaced(damage, model, processor, encoded, 
     assert len(encoded) == 2
     assert torch.equal(bake(model, processor, PETS, tmp_path), expected)
     assert len(encoded) == 2
+
+
+def test_a_file_of_other_texts_under_this_name_is_not_used(model, processor, encoded, tmp_path, caplog):
+    expected = bake(model, processor, PETS, tmp_path / "pets")
+    bake(model, processor, Vocabulary(["oak", "elm", "ash", "fir", "yew"]), tmp_path / "trees")
+    (path,), (other,) = (list((tmp_path / name).iterdir()) for name in ("pets", "trees"))
+    shutil.copy(other, path)
+    with caplog.at_level(logging.WARNING, logger="itaclip_hf"):
+        assert torch.equal(bake(model, processor, PETS, tmp_path / "pets"), expected)
+    assert "damaged or foreign" in caplog.text
+
+
+def test_a_folder_whose_name_is_too_long_is_useless_at_worst(model, processor, tmp_path, caplog):
+    expected = bake(model, processor, PETS, None)
+    with caplog.at_level(logging.WARNING, logger="itaclip_hf"):
+        assert torch.equal(bake(model, processor, PETS, tmp_path / ("long" * 100)), expected)
+    assert "cannot be kept" in caplog.messages[-1]
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_does_not_stop_the_work(model, processor, tmp_path, caplog):
