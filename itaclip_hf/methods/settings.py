@@ -33,6 +33,9 @@ Holder = Literal["config", "image_processor", "processor"]
 Stage = Literal["image", "views", "windows", "last_block", "texts", "maps", "labels"]
 
 
+LONGEST_LIST = 64  # far beyond any use, like the bounds of numbers
+
+
 @dataclass(frozen=True)
 class ValueRange:
     """The values that a setting takes.
@@ -41,7 +44,6 @@ class ValueRange:
         type: `bool`, `int`, `float` or `str`; of each entry, for a list.
         low: Lowest number.
         high: Highest number. A bound far beyond any use keeps a slip of the keyboard from running for days.
-        excludes_low: Whether a number must lie above `low`.
         is_list: Whether the value is a list of these.
         is_optional: Whether `None` is a value, too.
         choices: The names that there are; any, if left out.
@@ -50,7 +52,6 @@ class ValueRange:
     type: type
     low: float = -math.inf
     high: float = math.inf
-    excludes_low: bool = False
     is_list: bool = False
     is_optional: bool = False
     choices: tuple[str, ...] = ()
@@ -61,9 +62,8 @@ class ValueRange:
             return " or ".join(self.choices)
         kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}[self.type]
         if math.isfinite(self.low):
-            low = f"above {self.low:g}, at most" if self.excludes_low else f"from {self.low:g} to"
-            kind = f"{kind} {low} {self.high:g}"
-        kind = f"a list, each of it {kind}" if self.is_list else kind
+            kind = f"{kind} from {self.low:g} to {self.high:g}"
+        kind = f"a list of up to {LONGEST_LIST}, each of it {kind}" if self.is_list else kind
         return f"{kind}, or none" if self.is_optional else kind
 
     def read(self, value: Any) -> Any:
@@ -78,6 +78,8 @@ class ValueRange:
         if self.is_list:
             if not isinstance(value, list | tuple):
                 raise TypeError(value)
+            if len(value) > LONGEST_LIST:
+                raise ValueError(value)
             return tuple(self._read_entry(entry) for entry in value)
         return self._read_entry(value)
 
@@ -87,10 +89,8 @@ class ValueRange:
         if not isinstance(value, expected) or (isinstance(value, bool) and self.type is not bool):
             raise TypeError(value)
         value = self.type(value)
-        if self.type in (int, float):
-            is_inside = self.low < value <= self.high if self.excludes_low else self.low <= value <= self.high
-            if not is_inside:  # written so that NaN is refused
-                raise ValueError(value)
+        if self.type in (int, float) and not self.low <= value <= self.high:  # written so that NaN is refused
+            raise ValueError(value)
         if self.choices and value not in self.choices:
             raise ValueError(value)
         return value
@@ -304,7 +304,7 @@ class Settings:
     )
     similarity_scale: float = _setting(
         40.0,
-        ValueRange(float, 0, 1e6, excludes_low=True),
+        ValueRange(float, 1e-3, 1e6),
         "Factor on the cosines before the softmax over all queries.",
         "config",
         "maps",

@@ -3,8 +3,12 @@
 Defaults are those of the paper (ITACLIP, CVPR-W 2025). A stock CLIP `config.json` loads as it is and gets them.
 """
 
+import difflib
+import numbers
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from transformers import CONFIG_MAPPING, CLIPConfig, CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
 from transformers.utils import logging
 
@@ -173,9 +177,14 @@ class ITACLIPConfig(CLIPConfig):
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, list) and name in TUPLE_FIELDS:
             value = tuple(value)  # JSON knows lists only, and not every field is a setting that is checked below
+        if name in OTHER_FIELDS and value is not None:
+            expected, is_right = OTHER_FIELDS[name]
+            if not is_right(value):
+                raise TypeError(f"Expected `{name}` to be {expected}, but got {value!r:.200}. Correct it.")
         super().__setattr__(name, check_setting(name, value) if name in SETTING_NAMES else value)
 
     def __post_init__(self, **kwargs: Any) -> None:
+        _refuse_foreign_fields(kwargs)  # the rest become attributes, as with every configuration of Transformers
         super().__post_init__(**kwargs)
         if isinstance(self.proxy_config, dict):
             model_type: Any = self.proxy_config.get("model_type")
@@ -336,6 +345,7 @@ class ITACLIPConfig(CLIPConfig):
         """Make a configuration from a dictionary; this class's fields among `kwargs` go in before the check."""
         # Transformers would set them one by one afterwards, when the file's own values may have failed the check.
         overrides = {name: kwargs.pop(name) for name in cls.__annotations__ if name in kwargs}
+        _refuse_foreign_fields(kwargs)
         return super().from_dict({**config_dict, **overrides}, **kwargs)
 
     @classmethod
@@ -379,6 +389,43 @@ def fit_intermediate_layers(blocks: int) -> tuple[int, ...]:
 PAPERS_BLOCKS = 12  # of the tower that the default layers were chosen on
 CLOSING_REACH = 2  # pixels that label maps are closed by, there and back
 TUPLE_FIELDS = tuple(name for name, kind in ITACLIPConfig.__annotations__.items() if str(kind).startswith("tuple"))
+
+
+def _is_whole_number(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+# What is no setting and comes from files all the same: what it shall be, and how to tell.
+OTHER_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "query_classes": (
+        "a list of class ids",
+        lambda value: isinstance(value, tuple) and all(map(_is_whole_number, value)),
+    ),
+    "semantic_loss_ignore_index": ("a whole number", _is_whole_number),
+    "id2label": ("a dictionary of class names by id", lambda value: isinstance(value, Mapping)),
+    "label2id": ("a dictionary of ids by class name", lambda value: isinstance(value, Mapping)),
+    "proxy_config": (
+        "a configuration or its dictionary",
+        lambda value: isinstance(value, dict | PreTrainedConfig),
+    ),
+    "dtype": (
+        "a number format such as 'float32'",
+        lambda value: isinstance(getattr(torch, value, None) if isinstance(value, str) else value, torch.dtype),
+    ),
+}
+
+
+def _refuse_foreign_fields(names: Iterable[str]) -> None:
+    """Refuse the settings of a processor, and what is nearly the name of a field; neither would change anything."""
+    for name in names:
+        if name in SETTING_NAMES:
+            raise ValueError(
+                f"Expected fields of the model, but got `{name}`, a setting of its processor. Pass it there, or all "
+                f"settings together to `itaclip_hf.load(…, settings={{{name!r}: …}})`."
+            )
+        similar = difflib.get_close_matches(name, ITACLIPConfig.__annotations__, n=1, cutoff=0.85)
+        if similar:
+            raise ValueError(f"Expected the field {similar[0]!r}, but got {name!r}. Correct the spelling.")
 
 
 def _expect(condition: bool, expected: str, found: Any, advice: str = "") -> None:

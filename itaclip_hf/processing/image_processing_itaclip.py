@@ -5,7 +5,6 @@ engineering as data. Label maps come from class scores through the published met
 """
 
 import difflib
-import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,6 +58,8 @@ AUGMENTATION_INPUT_NAMES = ["augmentation_color", "augmentation_blur", "augmenta
 PUBLISHED_MEAN = [122.771 / 255, 116.746 / 255, 104.094 / 255]
 PUBLISHED_STD = [68.501 / 255, 66.632 / 255, 70.323 / 255]
 
+SMALLEST_FACTOR, LARGEST_FACTOR = 1e-6, 1e6  # of pixels of 32 bits, too
+
 PIPELINE_THRESHOLD = 0.9  # of Transformers' pipeline, where nobody asked for one
 
 # What a stock CLIP preprocessor_config.json has to say about pixels. The rest (a crop to 224 pixels, its size, bicubic
@@ -91,7 +92,21 @@ class ITACLIPImageProcessorKwargs(ImagesKwargs, total=False):
     closing: bool | None
 
 
-OWN_FIELDS = tuple(ITACLIPImageProcessorKwargs.__annotations__)
+# Which Transformers itself reads, in several forms.
+SIZE_FIELDS = ("size", "crop_size", "pad_size")
+NUMBER_FIELDS = ("rescale_factor", "image_mean", "image_std")
+LABEL_FIELDS = ("score_threshold", "area_threshold", "region_vote", "closing")  # no call with images reads them
+
+# What Transformers, its Auto classes and pipelines hand from one `from_pretrained` to the next, or write into files.
+LIBRARY_KEYWORDS = frozenset(
+    [
+        "attn_implementation", "auto_map", "backend", "cache_dir", "code_revision", "config", "device_map",
+        "dtype", "feature_extractor_type", "force_download", "image_processor_filename", "image_processor_type",
+        "local_files_only", "low_cpu_mem_usage", "processor_class", "proxies", "return_unused_kwargs", "revision",
+        "subfolder", "token", "torch_dtype", "trust_remote_code", "use_auth_token", "use_fast", "use_safetensors",
+        "user_agent", "variant",
+    ]
+)  # fmt: skip
 
 
 class ITACLIPImageProcessor(PilBackend):
@@ -141,7 +156,7 @@ class ITACLIPImageProcessor(PilBackend):
     closing = True
 
     def __init__(self, **kwargs: Any) -> None:
-        refuse_misspelled(kwargs, OWN_FIELDS)
+        check_keywords(kwargs, self.valid_kwargs.__annotations__)
         super().__init__(**kwargs)
         _refuse_crop(getattr(self, "do_center_crop", None))
 
@@ -159,7 +174,7 @@ class ITACLIPImageProcessor(PilBackend):
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read the fields of a saved image processor; of another model's (stock CLIP's), only those about pixels."""
-        refuse_misspelled(kwargs, OWN_FIELDS)
+        check_keywords(kwargs, cls.valid_kwargs.__annotations__)
         values, kwargs = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
         is_own = values.get("image_processor_type") == cls.__name__ or "photometric_weight" in values
         return values if is_own else _select_pixel_fields(values), kwargs
@@ -203,6 +218,13 @@ class ITACLIPImageProcessor(PilBackend):
             OSError: If a file cannot be read.
         """
         check_options(kwargs, self.valid_kwargs)
+        check_switch("do_reduce_labels", do_reduce_labels)
+        for name in LABEL_FIELDS:
+            if name in kwargs:
+                raise ValueError(
+                    f"Expected fields about pixels and views, but got {name!r}, which is about label maps. Pass it to "
+                    "`post_process_semantic_segmentation`, or set it on the processor."
+                )
         inputs = super().preprocess(images, **kwargs)
         if segmentation_maps is not None:
             labels = stack_label_maps(
@@ -320,7 +342,7 @@ class ITACLIPImageProcessor(PilBackend):
         if image_mean is None or image_std is None:
             return image if rescale_factor is None else self.rescale(image, rescale_factor)
         levels = 1.0 if rescale_factor is None else rescale_factor
-        _check_numbers("image_mean", image_mean, lowest=-math.inf, channels=len(image))
+        _check_numbers("image_mean", image_mean, lowest=-LARGEST_FACTOR, channels=len(image))
         _check_numbers("image_std", image_std, channels=len(image))
         mean, std = (np.asarray(values, dtype=np.float64) / levels for values in (image_mean, image_std))
         return self.normalize(image.astype(np.float32), mean.tolist(), std.tolist())
@@ -376,6 +398,8 @@ class ITACLIPImageProcessor(PilBackend):
         Raises:
             ValueError: If logits, target sizes, thresholds or regions are not as expected.
         """
+        check_switch("return_segmentation_scores", return_segmentation_scores)
+        check_switch("return_regions", return_regions)
         score_threshold = self._choose("score_threshold", score_threshold)
         area_threshold = self._choose("area_threshold", area_threshold)
         closing = self._choose("closing", closing)
@@ -469,6 +493,7 @@ class ITACLIPImageProcessor(PilBackend):
         Raises:
             ValueError: If a threshold is no share, or regions are not as expected.
         """
+        check_switch("return_regions", return_regions)
         score_threshold = self._choose("score_threshold", score_threshold)
         area_threshold = self._choose("area_threshold", area_threshold)
         closing = self._choose("closing", closing)
@@ -547,11 +572,15 @@ def _finish_map(labels: torch.Tensor, closing: bool, values: dict[str, Any]) -> 
 
 
 def check_value(name: str, value: Any) -> Any:
-    """The value of an attribute; that of a setting is checked, where the package is there."""
+    """The value of an attribute: settings are checked where the package is there, other fields of images by type."""
     if name == "size" and hasattr(value, "keys"):
         for side, length in dict(value).items():
             check_length(side, length)
-    return check_setting(name, value) if name in SETTING_NAMES else value
+    if name in SETTING_NAMES:
+        return check_setting(name, value)
+    if name in ITACLIPImageProcessorKwargs.__annotations__ and name not in SIZE_FIELDS and value is not None:
+        check_options({name: value}, ITACLIPImageProcessorKwargs)
+    return value
 
 
 def _refuse_crop(do_center_crop: bool | None) -> None:
@@ -559,8 +588,10 @@ def _refuse_crop(do_center_crop: bool | None) -> None:
         raise ValueError("Expected no `do_center_crop`, as a label map covers the whole image. Crop images before.")
 
 
-def _check_numbers(name: str, values: float | Sequence[float], lowest: float = 0.0, channels: int = 1) -> None:
-    """Zeros would become infinite pixels, which no later step would tell from others."""
+def _check_numbers(
+    name: str, values: float | Sequence[float], lowest: float = SMALLEST_FACTOR, channels: int = 1
+) -> None:
+    """Zeros and numbers near to them would become infinite pixels, which no later step would tell from others."""
     array = np.asarray(values)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"Expected `{name}` to be a number or a list of numbers, but got {values!r}. Use numbers.")
@@ -568,9 +599,8 @@ def _check_numbers(name: str, values: float | Sequence[float], lowest: float = 0
         raise ValueError(
             f"Expected `{name}` for {channels} channels, but got {array.size}. Give one number, or so many."
         )
-    if not (np.isfinite(array).all() and (array > lowest).all()):
-        above = "finite numbers" if lowest == -math.inf else f"finite numbers above {lowest:g}"
-        raise ValueError(f"Expected `{name}` of {above}, but got {values}. Correct it.")
+    if not ((array >= lowest).all() and (array <= LARGEST_FACTOR).all()):  # written so that NaN is refused
+        raise ValueError(f"Expected `{name}` from {lowest:g} to {LARGEST_FACTOR:g}, but got {values}. Correct it.")
 
 
 def _flatten_images(images: Any) -> list[Any]:
@@ -594,7 +624,7 @@ def check_options(options: Mapping[str, Any], known: Any) -> None:
                 f"Expected options out of {', '.join(sorted(known.__annotations__))}, but got {name!r}. Correct it."
             )
         try:
-            validate_typed_dict(known, {name: value})
+            validate_typed_dict(known, {name: _as_floats(value) if name in NUMBER_FIELDS else value})
         except Exception as error:  # of a kind of its own
             reason = " ".join(str(error).split())
             raise TypeError(
@@ -602,16 +632,46 @@ def check_options(options: Mapping[str, Any], known: Any) -> None:
             ) from error
 
 
-def refuse_misspelled(names: Iterable[str], known: Sequence[str]) -> None:
-    """Refuse what looks like an option of ours; of the rest, libraries hand over more than anybody knows.
+def _as_floats(value: Any) -> Any:
+    """Whole numbers as floats, which the types ask for and nobody writes out; anything else as it is."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_as_floats, value))
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def check_keywords(names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse or warn of keywords that nobody would heed, where libraries hand over some of their own, too.
 
     Raises:
-        ValueError: If a name is nearly a known one.
+        ValueError: If a name is nearly a known one, or a setting of another part.
     """
+    known = tuple(known)
     for name in names:
+        if name in known or name in LIBRARY_KEYWORDS or name.startswith("_"):
+            continue
+        if name in ("shortest_edge", "longest_edge"):
+            raise ValueError(f"Expected `size`, but got `{name}` alone. Pass `size={{{name!r}: 336}}`.")
+        if name in SETTING_NAMES:
+            raise ValueError(
+                f"Expected options of a processor, but got `{name}`, a setting of another part. Pass it to the model, "
+                f"or all settings together to `itaclip_hf.load(…, settings={{{name!r}: …}})`."
+            )
         similar = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-        if similar and name not in known:
+        if similar:
             raise ValueError(f"Expected the option {similar[0]!r}, but got {name!r}. Correct the spelling.")
+        warnings.warn(
+            f"Expected options of the processor, but got {name!r}, which changes nothing. Leave it out.", stacklevel=4
+        )
+
+
+def check_switch(name: str, value: Any) -> None:
+    """Make sure that an argument is true or false: strings such as "no" would count as true.
+
+    Raises:
+        TypeError: If it is neither.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"Expected `{name}` to be true or false, but got {value!r}. Pass True or False.")
 
 
 def _warn_of_rescaled_images(images: list[np.ndarray]) -> None:

@@ -18,7 +18,13 @@ from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 from transformers.utils.generic import PaddingStrategy, TensorType
 
-from .image_processing_itaclip import ITACLIPImageProcessor, check_options, check_value, refuse_misspelled
+from .image_processing_itaclip import (
+    LIBRARY_KEYWORDS,
+    ITACLIPImageProcessor,
+    check_keywords,
+    check_options,
+    check_value,
+)
 from .vocabulary import IMAGENET_TEMPLATES, Vocabulary, straighten_text
 
 __all__ = ["ITACLIPProcessor"]
@@ -29,6 +35,12 @@ CLIP_CONTEXT_LENGTH = 77
 LARGEST_CONTEXT_LENGTH = 100_000
 MOST_NAMES, MOST_LETTERS = 5, 40  # of each, in a message
 OWN_OPTIONS = ("auxiliary_weight", "templates", *ITACLIPImageProcessor.valid_kwargs.__annotations__)
+TOKENIZER_OPTIONS = (
+    "additional_special_tokens", "bos_token", "clean_up_tokenization_spaces", "eos_token", "errors",
+    "extra_special_tokens", "merges", "merges_file", "model_max_length", "pad_token", "padding_side",
+    "split_special_tokens", "tokenizer_file", "tokenizer_type", "truncation_side", "unk_token", "vocab",
+    "vocab_file",
+)  # fmt: skip
 CHOICES = {"padding": [each.value for each in PaddingStrategy], "return_tensors": [each.value for each in TensorType]}
 FIXED_TEXT_OPTIONS = {"truncation": True, "add_special_tokens": True, "return_attention_mask": True}
 
@@ -85,11 +97,11 @@ class ITACLIPProcessor(ProcessorMixin):
     ) -> None:
         self.auxiliary_weight = auxiliary_weight
         # The whole list, also if it is the default: a saved processor says what it did.
-        self.templates = _check_templates(IMAGENET_TEMPLATES if templates is None else templates)
+        self.templates = IMAGENET_TEMPLATES if templates is None else templates
         super().__init__(image_processor, tokenizer, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, check_value(name, value))
+        super().__setattr__(name, _check_templates(value) if name == "templates" else check_value(name, value))
 
     @property
     def model_input_names(self) -> list[str]:
@@ -100,11 +112,14 @@ class ITACLIPProcessor(ProcessorMixin):
     def _get_arguments_from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], processor_dict: Any = None, **kwargs: Any
     ) -> list[Any]:
-        refuse_misspelled(kwargs, OWN_OPTIONS)
-        # The Auto class would find CLIP's own image processor in a stock CLIP folder.
-        image_processor = ITACLIPImageProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        check_keywords(kwargs, (*OWN_OPTIONS, *TOKENIZER_OPTIONS))
         # A tokenizer would keep what it does not know and write it into its own file.
-        tokenizer_kwargs = {key: value for key, value in kwargs.items() if key not in OWN_OPTIONS}
+        image_kwargs, tokenizer_kwargs = (
+            {key: value for key, value in kwargs.items() if key in known or key in LIBRARY_KEYWORDS or key[0] == "_"}
+            for known in (ITACLIPImageProcessor.valid_kwargs.__annotations__, TOKENIZER_OPTIONS)
+        )
+        # The Auto class would find CLIP's own image processor in a stock CLIP folder.
+        image_processor = ITACLIPImageProcessor.from_pretrained(pretrained_model_name_or_path, **image_kwargs)
         tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **tokenizer_kwargs)
         return [image_processor, tokenizer]
 
@@ -304,8 +319,9 @@ class ITACLIPProcessor(ProcessorMixin):
 
 
 def _check_templates(templates: Sequence[str]) -> list[str]:
-    if isinstance(templates, str):
-        raise TypeError(f"Expected a list of templates, but got the string {templates!r}. Wrap it in a list.")
+    # A set has no order, and a generator would be empty at its second use.
+    if not isinstance(templates, list | tuple) or not all(isinstance(template, str) for template in templates):
+        raise TypeError(f"Expected a list of templates, but got {templates!r:.200}. Make it a list of texts.")
     for template in templates:
         if template.count("{}") != 1 or template.count("{") != 1 or template.count("}") != 1:
             raise ValueError(

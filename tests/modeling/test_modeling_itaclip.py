@@ -303,8 +303,12 @@ def test_other_model_types_are_refused(tmp_path):
         ({"attention_maps": ()}, "`attention_maps` to name one or more of"),
         ({"attention_prior_std": -1}, "`attention_prior_std` to be a number from 0"),
         ({"pamr_steps": -1}, "`pamr_steps` to be a whole number from 0"),
-        ({"pamr_dilations": (0,)}, "`pamr_dilations` to be a list, each of it a whole number from 1"),
-        ({"similarity_scale": 0}, "`similarity_scale` to be a number above 0"),
+        ({"pamr_dilations": (0,)}, "`pamr_dilations` to be a list of up to 64, each of it a whole number from 1"),
+        ({"similarity_scale": 0}, "`similarity_scale` to be a number from 0.001"),
+        ({"similarity_scale": 1e-300}, "`similarity_scale` to be a number from 0.001"),
+        ({"pamr_dilations": (8,) * 65}, "`pamr_dilations` to be a list of up to 64"),
+        ({"pamr_step": 5}, "Expected the field 'pamr_steps', but got 'pamr_step'"),
+        ({"score_threshold": 0.5}, "but got `score_threshold`, a setting of its processor. Pass it there"),
         ({"window_batch_size": 0}, "`window_batch_size` to be a whole number from 1"),
         ({"query_classes": (5,)}, r"`query_classes` to hold ids of `id2label` \(0 to 1\), but got \[5\]"),
     ],
@@ -314,9 +318,27 @@ def test_configuration_out_of_range_is_named(field, message):
         ITACLIPConfig(**field)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("query_classes", 5),
+        ("query_classes", (0.5,)),
+        ("id2label", "x"),
+        ("proxy_config", 5),
+        ("dtype", "nope"),
+        ("semantic_loss_ignore_index", "255"),
+    ],
+)
+def test_fields_that_are_no_settings_have_types_too(name, value):
+    with pytest.raises(TypeError, match=f"Expected `{name}` to be a"):
+        ITACLIPConfig(**{name: value})
+    with pytest.raises(TypeError, match=f"Expected `{name}` to be a"):
+        setattr(ITACLIPConfig(), name, value)
+
+
 @pytest.mark.parametrize("field", ["intermediate_layers", "pamr_dilations", "attention_maps"])
 def test_number_where_a_tuple_is_expected_is_named(field):
-    with pytest.raises(TypeError, match=f"`{field}` to be a list, each of it .*, but got 7"):
+    with pytest.raises(TypeError, match=f"`{field}` to be a list of up to 64, each of it .*, but got 7"):
         ITACLIPConfig(**{field: 7})
 
 

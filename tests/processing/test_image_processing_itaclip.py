@@ -212,12 +212,14 @@ class TestResize:
             ({"size": {"shortest_edge": "64"}}, TypeError, "whole pixels, but got '64' as 'shortest_edge'"),
             ({"size": {"shortest_edge": 64.5}}, TypeError, "whole pixels, but got 64.5"),
             ({"size": {"shortest_edge": True}}, TypeError, "whole pixels, but got True"),
-            ({"rescale_factor": 0}, ValueError, "`rescale_factor` of finite numbers above 0, but got 0"),
-            ({"rescale_factor": "x"}, TypeError, "`rescale_factor` to be a number or a list of numbers, but got 'x'"),
-            ({"image_std": 0.0}, ValueError, "`image_std` of finite numbers above 0, but got 0.0"),
-            ({"image_std": [1.0, 0.0, 1.0]}, ValueError, "`image_std` of finite numbers above 0"),
-            ({"image_std": "abc"}, TypeError, "`image_std` to be a number"),
-            ({"image_mean": float("nan")}, ValueError, "`image_mean` of finite numbers, but got nan"),
+            ({"rescale_factor": 0}, ValueError, r"`rescale_factor` from 1e-06 to 1e\+06, but got 0"),
+            ({"rescale_factor": 1e-310}, ValueError, r"`rescale_factor` from 1e-06 to 1e\+06, but got 1e-310"),
+            ({"rescale_factor": "x"}, TypeError, "Expected another `rescale_factor`, .* with value 'x'"),
+            ({"image_std": 0}, ValueError, r"`image_std` from 1e-06 to 1e\+06, but got 0"),
+            ({"image_std": [1, 1e-300, 1.0]}, ValueError, r"`image_std` from 1e-06 to 1e\+06"),
+            ({"image_std": "abc"}, TypeError, "Expected another `image_std`, .* with value 'abc'"),
+            ({"image_mean": float("nan")}, ValueError, r"`image_mean` from -1e\+06 to 1e\+06, but got nan"),
+            ({"image_mean": 1e300}, ValueError, r"`image_mean` from -1e\+06 to 1e\+06, but got 1e\+300"),
         ],
     )
     def test_sizes_and_scales_out_of_range_are_refused(self, fields, error, message):
@@ -307,8 +309,55 @@ class TestFields:
     def test_shares_are_between_0_and_1(self, small, name, value):
         with pytest.raises(ValueError, match=f"`{name}` to be a number from 0 to 1"):
             ITACLIPImageProcessor(**{name: value})
-        with pytest.raises(ValueError, match=f"`{name}` to be a number from 0 to 1"):
+        with pytest.raises(ValueError, match=f"`{name}`" if name == "photometric_weight" else "about label maps"):
             small(random_image(32, 32), **{name: value})
+
+    @pytest.mark.parametrize("name", ["do_resize", "do_rescale", "do_normalize", "do_pad", "do_convert_rgb"])
+    @pytest.mark.parametrize("value", ["false", 0, "no"])
+    def test_a_switch_is_true_or_false_when_made_set_or_given_to_a_call(self, small, name, value):
+        message = f"Expected another `{name}`"
+        with pytest.raises(TypeError, match=message):
+            ITACLIPImageProcessor(**{name: value})
+        with pytest.raises(TypeError, match=message):
+            setattr(small, name, value)
+        with pytest.raises(TypeError, match=message):
+            small(random_image(32, 32), **{name: value})
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("score_threshold", 0.5), ("area_threshold", 0.1), ("region_vote", True), ("closing", False)],
+    )
+    def test_a_call_with_images_refuses_what_is_about_label_maps(self, small, name, value):
+        with pytest.raises(ValueError, match=f"but got '{name}', which is about label maps. Pass it to `post_process"):
+            small(random_image(32, 32), **{name: value})
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("score_thresh", 0.5, "Expected the option 'score_threshold', but got 'score_thresh'"),
+            ("shortest_edge", 64, r"Expected `size`, but got `shortest_edge` alone. Pass `size=\{'shortest_edge'"),
+            ("window_stride", 56, "but got `window_stride`, a setting of another part. Pass it to the model"),
+        ],
+    )
+    def test_keywords_of_other_parts_are_refused(self, small, tmp_path, name, value, message):
+        small.save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=message):
+            ITACLIPImageProcessor(**{name: value})
+        with pytest.raises(ValueError, match=message):
+            ITACLIPImageProcessor.from_pretrained(tmp_path, **{name: value})
+
+    def test_keywords_that_nobody_knows_are_warned_of(self):
+        with pytest.warns(UserWarning, match="but got 'nonsense', which changes nothing"):
+            ITACLIPImageProcessor(nonsense=1)
+
+    @pytest.mark.parametrize("value", ["no", 1, None])
+    def test_switches_of_calls_are_true_or_false(self, small, value):
+        with pytest.raises(TypeError, match=f"Expected `do_reduce_labels` to be true or false, but got {value!r}"):
+            small(random_image(32, 32), do_reduce_labels=value)
+        outputs = SimpleNamespace(logits=torch.zeros(1, 2, 4, 4).log_softmax(1))
+        for name in ("return_segmentation_scores", "return_regions"):
+            with pytest.raises(TypeError, match=f"Expected `{name}` to be true or false"):
+                small.post_process_semantic_segmentation(outputs, **{name: value})
 
     def test_image_engineering_needs_a_weight(self, small):
         with pytest.raises(TypeError, match="Expected `photometric_weight` to be a number"):

@@ -215,6 +215,30 @@ class TestFields:
         assert loaded.templates == processor.templates
         assert "auxiliary_weight" not in loaded.tokenizer.init_kwargs
 
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("template", ["{}"], "Expected the option 'templates', but got 'template'"),
+            ("pamr_steps", 0, "but got `pamr_steps`, a setting of another part. Pass it to the model"),
+            ("longest_edge", 64, "Expected `size`, but got `longest_edge` alone"),
+        ],
+    )
+    def test_keywords_of_other_parts_are_refused_when_loading(self, processor, tmp_path, name, value, message):
+        processor.save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=message):
+            ITACLIPProcessor.from_pretrained(tmp_path, **{name: value})
+        with pytest.warns(UserWarning, match="but got 'nonsense', which changes nothing"):
+            ITACLIPProcessor.from_pretrained(tmp_path, nonsense=1)
+        loaded = ITACLIPProcessor.from_pretrained(tmp_path, model_max_length=20, local_files_only=True)
+        assert loaded.tokenizer.model_max_length == 20
+
+    @pytest.mark.parametrize("templates", [0, [0], {"{}", "a {}"}, iter(["{}"]), "a {}"])
+    def test_templates_are_a_list_of_texts_when_made_and_set(self, processor, tokenizer, templates):
+        with pytest.raises(TypeError, match="Expected a list of templates, but got"):
+            ITACLIPProcessor(processor.image_processor, tokenizer, templates=templates)
+        with pytest.raises(TypeError, match="Expected a list of templates, but got"):
+            processor.templates = templates
+
     @pytest.mark.parametrize("kind", ["original", "saved by CLIPProcessor"])
     def test_loads_from_a_stock_clip_folder(self, tokenizer, tokenizer_content, tmp_path, kind):
         if kind == "original":
