@@ -6,6 +6,7 @@ another file of such a name is never overwritten.
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import uuid
@@ -41,7 +42,7 @@ __all__ = [
 TEMPORARY_SUFFIX = ".itaclip-tmp"
 PNG_MARK = ("Software", "itaclip_hf")
 RECORD = Path("progress", "results.json")
-"""What a folder of results has in it; in the folder that runs keep their progress in."""
+"""What a folder of results has in it, with a hash of what is finished; in the folder that runs keep progress in."""
 
 
 @contextlib.contextmanager
@@ -165,16 +166,22 @@ def own_results(folder: str | os.PathLike[str], names: Iterable[str]) -> Iterato
         names: Files and folders below it, but for that of the progress.
 
     Raises:
-        FileExistsError: If one of them is there and is no earlier result.
+        FileExistsError: If one of them is there and is no earlier result, or was changed since.
         BlockingIOError: If another command is at work there.
     """
     place, wanted = Path(folder), set(names)
     with locked_folder(place):
         known = _read_record(place)
-        refuse_others([place / name for name in sorted(wanted)], lambda path: path.name in known)
-        if not wanted <= known:
-            write_json(place / RECORD, sorted(wanted | known))
+        refuse_others(
+            [place / name for name in sorted(wanted)],
+            lambda path: path.name in known and known[path.name] in (None, _hash_content(path)),
+        )
+        # Without a hash until the end: a run that is cut short leaves files of any content, and they are its own.
+        write_json(place / RECORD, {**known, **dict.fromkeys(sorted(wanted))})
         yield
+        hashes = {name: _hash_content(place / name) for name in sorted(wanted)}
+        others = {name: value for name, value in known.items() if name not in wanted}
+        write_json(place / RECORD, {**others, **{name: value for name, value in hashes.items() if value is not None}})
 
 
 def refuse_others(paths: Iterable[Path], is_own: Callable[[Path], bool] = lambda path: False) -> None:
@@ -190,7 +197,8 @@ def refuse_others(paths: Iterable[Path], is_own: Callable[[Path], bool] = lambda
     for path in paths:
         if os.path.lexists(path) and not is_own(path):
             raise FileExistsError(
-                f"Expected {path} to be an earlier result, but it is another file. Use another --out, or move it away."
+                f"Expected {path} to be an earlier result, but it is another file, or was changed since. Use another "
+                "--out, or move it away."
             )
 
 
@@ -210,14 +218,29 @@ def refuse_inputs(folder: str | os.PathLike[str], inputs: Iterable[Path | None])
             raise ValueError(f"Expected inputs that stay, but {path} is a result to be replaced. Use another --out.")
 
 
-def _read_record(folder: Path) -> set[str]:
-    """Names of the results in a folder."""
+def _read_record(folder: Path) -> dict[str, str | None]:
+    """The results in a folder by name, with the hash of each that is finished."""
     record = folder / RECORD
     if record.is_file():
-        return set(read_json(record))
+        known = read_json(record)
+        return known if isinstance(known, dict) else dict.fromkeys(known)
     if record.parent.is_dir():
         refuse_others(path for path in record.parent.iterdir() if path.suffix != TEMPORARY_SUFFIX)
-    return set()
+    return {}
+
+
+def _hash_content(path: Path) -> str | None:
+    """A hash of a file, or of all files in a folder with their names; none of what is not there."""
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for each in files:
+        if not each.is_file():
+            return None
+        digest.update(f"{each.relative_to(path).as_posix()}\n".encode("utf-8", "surrogateescape"))
+        with each.open("rb") as file:
+            for block in iter(lambda: file.read(2**20), b""):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

@@ -31,6 +31,42 @@ def test_results_are_known_again_and_others_are_refused(tmp_path):
     refuse_inputs(tmp_path, [tmp_path / "notes.md"])
 
 
+@pytest.mark.parametrize("name", ["table.csv", "masks"])
+def test_a_result_that_was_changed_since_is_refused(tmp_path, name):
+    def write(text):
+        place = tmp_path / name / "a.txt" if name == "masks" else tmp_path / name
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(text)
+
+    for text in ("ours", "ours again"):
+        with own_results(tmp_path, [name]):
+            write(text)
+    write("mine now")
+    with pytest.raises(FileExistsError, match="or was changed since"), own_results(tmp_path, [name]):
+        pass
+    with own_results(tmp_path, ["other.json"]):
+        pass
+    write("ours again")
+    with own_results(tmp_path, [name]):
+        pass
+
+
+def test_what_a_run_that_was_cut_short_has_left_is_its_own(tmp_path):
+    with pytest.raises(KeyboardInterrupt), own_results(tmp_path, ["table.csv"]):
+        (tmp_path / "table.csv").write_text("half")
+        raise KeyboardInterrupt
+    with own_results(tmp_path, ["table.csv"]):
+        pass
+
+
+def test_a_result_that_was_not_made_does_not_keep_its_name(tmp_path):
+    with own_results(tmp_path, ["curve.png"]):
+        pass
+    (tmp_path / "curve.png").write_text("mine")
+    with pytest.raises(FileExistsError, match="but it is another file"), own_results(tmp_path, ["curve.png"]):
+        pass
+
+
 def test_a_folder_of_progress_that_is_not_ours_is_refused(tmp_path):
     (tmp_path / "progress").mkdir()
     with own_results(tmp_path, ["report.json"]):

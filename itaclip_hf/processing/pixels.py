@@ -43,6 +43,7 @@ COLOR_CHANNELS = (3, 4)
 LONGEST_SIDE = 2**16
 LARGEST_FLOAT = 1e9  # far beyond any sensor; squares of what is larger leave single precision
 DARK_SHARE = 0.25  # of the range: 12 bits or reflectances in 16-bit integers are darker than any photograph
+MOST_HALF_TRANSPARENT = 0.95  # of the pixels of a picture: glass and shadows do not fill it
 
 INTERPOLATION_MODES = {
     PILImageResampling.NEAREST: "nearest-exact",
@@ -112,7 +113,9 @@ def open_image(source: str | os.PathLike[str] | IO[bytes], frame: int | None = N
         limit = (PIL.Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise OSError(f"Expected at most {limit} megapixels, but got more. Scale the image down.") from None
     except (PIL.UnidentifiedImageError, KeyError):
-        raise OSError(f"Expected an image in {', '.join(FORMATS)}, but its content is none. Convert it.") from None
+        raise OSError(
+            f"Expected an image in {', '.join(FORMATS)}, of 1, 3 or 4 channels, but its content is none. Convert it."
+        ) from None
     except Exception as error:  # decoders raise what they like
         what = "can be read" if getattr(error, "errno", None) else "is whole"
         reason = str(error) or type(error).__name__
@@ -262,7 +265,14 @@ def _read_pil_image(image: PIL.Image.Image, do_convert_rgb: bool) -> np.ndarray:
         if image.mode == "I" and pixels.min() >= 0 and pixels.max() < 2**16:
             return pixels.astype(np.uint16)  # 16-bit files come in this mode, too
         # The floats of a picture are either shares of white or grey values.
-        return pixels * 255 if image.mode == "F" and pixels.min() >= 0 and pixels.max() <= 1 else pixels
+        if image.mode == "F" and pixels.min() >= 0 and 0 < pixels.max() <= 1:
+            warnings.warn(
+                "Expected grey values between 0 and 255, but got floats that are all between 0 and 1, which are taken "
+                "for shares of white. Scale them if they are not.",
+                stacklevel=3,
+            )
+            return pixels * 255
+        return pixels
     if not do_convert_rgb:
         return np.asarray(image)
     if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
@@ -356,6 +366,12 @@ def _convert_channels_to_rgb(pixels: np.ndarray) -> np.ndarray:
     # Floats may be shares of white; opacity has the range of the colours.
     white = 1.0 if pixels.dtype.kind == "f" and 0 < pixels.max() <= 1 else 255.0
     opacity = pixels[3:].astype(np.float32) / white
+    if ((opacity > 0) & (opacity < 1)).mean() > MOST_HALF_TRANSPARENT:
+        warnings.warn(
+            "Expected a fourth channel that says how opaque pixels are, but got one that is in between nearly "
+            "everywhere, as infrared would be. Pass three channels if it is no opacity.",
+            stacklevel=3,
+        )
     opaque = opacity * pixels[:3] + (1 - opacity) * white
     return np.rint(opaque).astype(np.uint8) if pixels.dtype == np.uint8 else opaque.astype(np.float32)
 

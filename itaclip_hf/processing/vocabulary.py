@@ -30,6 +30,8 @@ __all__ = [
 BACKGROUND_LABEL = "background"
 AUXILIARY_TEXT_SEPARATOR = ">="
 COMMENT_SIGN = "#"
+AUXILIARY_TEXT = "auxiliary text"
+LINE_ENDS = "\n\r\u2028\u2029"
 SPECIAL_TOKENS = ("<|startoftext|>", "<|endoftext|>")
 
 _STRAIGHT_QUOTES = dict.fromkeys((0x02BC, *range(0x2018, 0x201C)), "'") | dict.fromkeys(range(0x201C, 0x2020), '"')
@@ -65,7 +67,7 @@ class VocabularyClass:
 
     def __init__(self, names: str | Iterable[str], auxiliary_texts: str | Iterable[str] = ()) -> None:
         object.__setattr__(self, "names", _to_texts(names, "class name"))
-        object.__setattr__(self, "auxiliary_texts", _to_texts(auxiliary_texts, "auxiliary text"))
+        object.__setattr__(self, "auxiliary_texts", _to_texts(auxiliary_texts, AUXILIARY_TEXT))
         if not self.names:
             raise ValueError("Expected at least one name per class, but got none. Give the class its label.")
 
@@ -343,7 +345,7 @@ class Vocabulary:
             >>> Vocabulary.from_text("cat; dog, puppy", background="wall, floor").labels
             ['background', 'cat', 'dog']
         """
-        lines = [line.rstrip("; \t\r") for line in classes.split("\n") if line.strip()]
+        lines = [line.rstrip("; \t") for line in _unify_line_ends(classes).split("\n") if line.strip()]
         entries = [entry for line in lines for entry in line.split(";")]
         names = [[name.strip() for name in entry.split(",")] for entry in entries]
         if not (names and all(name for of_class in names for name in of_class)):
@@ -353,7 +355,7 @@ class Vocabulary:
         vocabulary = cls(names, split_words(background) if background.strip() else ())
         if not definitions.strip():
             return vocabulary
-        return vocabulary.with_auxiliary_texts(_parse_auxiliary_texts("definitions", definitions))
+        return vocabulary.with_auxiliary_texts(_parse_auxiliary_texts("definitions", _unify_line_ends(definitions)))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], background_first_line: bool = False) -> "Vocabulary":
@@ -389,7 +391,7 @@ class Vocabulary:
 
 def split_words(text: str) -> list[str]:
     """Background words that a person types, between commas, semicolons or a line each."""
-    return [word.strip() for word in re.split(r"[,;]?\s*\n|[,;]", text.rstrip(",; \t\r\n"))]
+    return [word.strip() for word in re.split(r"[,;]?\s*\n|[,;]", _unify_line_ends(text).rstrip(",; \t\n"))]
 
 
 def load_auxiliary_texts(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -456,8 +458,8 @@ def _check_name_is_new(path: str | os.PathLike[str], number: int, name: str, fir
 def _numbered_lines(path: str | os.PathLike[str], text: str) -> list[tuple[int, str]]:
     """The lines with their numbers but for comments; blank ones at the end do not count, others shift class ids."""
     # Not `splitlines`, which also ends lines at form feeds and other signs inside a text.
-    lines = enumerate(text.rstrip("\n\r\t ").split("\n"), 1)
-    kept = [(number, line.rstrip("\r")) for number, line in lines if not line.lstrip().startswith(COMMENT_SIGN)]
+    lines = enumerate(text.rstrip("\n\t ").split("\n"), 1)
+    kept = [(number, line) for number, line in lines if not line.lstrip().startswith(COMMENT_SIGN)]
     if not any(line for _, line in kept):
         raise ValueError(f"{path}: Expected one class per line, but the file is empty. Name the classes.")
     return kept
@@ -468,9 +470,14 @@ def _read_text(path: str | os.PathLike[str]) -> str:
         raise OSError(f"Expected a file, but {path} is a folder, a pipe or a device. Name a file.")
     try:
         # "utf-8-sig" also drops the byte order mark that some editors write.
-        return Path(path).read_bytes().decode("utf-8-sig")
+        return _unify_line_ends(Path(path).read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: Expected UTF-8 text, but got other bytes ({error}). Convert the file.") from error
+
+
+def _unify_line_ends(text: str) -> str:
+    """Lines may also end as on Windows, or as on old Macs."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _to_texts(values: Any, what: str, allow_string: bool = True) -> tuple[str, ...]:
@@ -485,7 +492,7 @@ def _to_texts(values: Any, what: str, allow_string: bool = True) -> tuple[str, .
             raise TypeError(f"Expected every {what} to be a string, but got {type(value).__name__}. Write it as text.")
         if not straighten_text(value).strip():  # signs that nobody sees are no name
             raise ValueError(f"Expected no empty {what}, but got {value!r}. Remove it or fill it in.")
-        _check_signs(value, what)
+        _check_signs(value.strip(), what)
         texts.append(value.strip())
     return tuple(texts)
 
@@ -498,9 +505,13 @@ def _is_list(values: Any) -> bool:
 
 
 def _check_signs(text: str, what: str) -> None:
-    """Refuse signs that are no text: control characters, halves of a character, the tokenizer's own tokens."""
+    """Refuse signs that are no text: control characters, halves of a character, the tokenizer's own tokens.
+
+    Texts about classes may have several lines, names and words have one.
+    """
+    allowed = "\t" + LINE_ENDS * (what == AUXILIARY_TEXT)
     for sign in text:
-        if unicodedata.category(sign) in ("Cc", "Cs") and sign not in "\t\n\r":
+        if unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") and sign not in allowed:
             raise ValueError(
                 f"Expected {what}s of readable characters, but got {text!r} with U+{ord(sign):04X}. Remove it, or "
                 "save the file as UTF-8."

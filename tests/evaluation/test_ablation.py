@@ -444,7 +444,10 @@ def test_tables_of_the_documentation_can_be_read(tmp_path: Path) -> None:
             "base: {pamr_steps: 1.5}\nrows: [{name: a}, {name: b}]",
             "`pamr_steps` to be a whole number from 0 to 1000",
         ),
-        ("rows: [{name: a, settings: {attention_maps: qq}}, {name: b}]", "`attention_maps` to be a list of up to 64, each of it"),
+        (
+            "rows: [{name: a, settings: {attention_maps: qq}}, {name: b}]",
+            "`attention_maps` to be a list of up to 64, each of it",
+        ),
         ("rows: [{name: a, settings: {closing: 1}}, {name: b}]", "`closing` to be true or false, but got 1"),
         ("grid: {pamr_steps: 0}", "Expected a list of values for pamr_steps in `grid`"),
         ("name: a/b\ngrid: {pamr_steps: [0, 1]}", "`name` of letters, digits, - and _"),

@@ -50,7 +50,8 @@ def test_transparent_pixels_are_white(image):
 
 
 def test_half_transparent_red_is_pink():
-    image = PIL.Image.new("RGBA", (1, 1), (255, 0, 0, 128))
+    image = PIL.Image.new("RGBA", (2, 1), (255, 0, 0, 255))
+    image.putpixel((0, 0), (255, 0, 0, 128))
     assert first_pixel(image) == [255, 127, 127]
     assert first_pixel(np.asarray(image), input_data_format="channels_last") == [255, 127, 127]
 
@@ -94,11 +95,21 @@ def test_integers_become_eight_bits(pixels, expected):
     assert gray[0, 0].tolist() == expected
 
 
-@pytest.mark.parametrize(("values", "expected"), [([0.0, 1.0], [0, 255]), ([0.0, 200.0], [0, 200])])
-def test_float_pictures_are_shares_or_gray_values(values, expected):
-    image = PIL.Image.fromarray(np.array([values], dtype=np.float32))
+def test_float_pictures_are_gray_values_or_shares_which_is_said():
+    image = PIL.Image.fromarray(np.array([[0.0, 200.0]], dtype=np.float32))
     assert image.mode == "F"
-    assert read_image(image)[0, 0].tolist() == expected
+    assert read_image(image)[0, 0].tolist() == [0, 200]
+    image = PIL.Image.fromarray(np.array([[0.0, 1.0]], dtype=np.float32))
+    with pytest.warns(UserWarning, match="all between 0 and 1, which are taken for shares of white"):
+        assert read_image(image)[0, 0].tolist() == [0, 255]
+
+
+def test_a_fourth_channel_that_is_hardly_an_opacity_is_told():
+    pixels = np.random.default_rng(0).integers(1, 255, (8, 8, 4), dtype=np.uint8)
+    with pytest.warns(UserWarning, match="fourth channel that says how opaque"):
+        read_image(pixels)
+    pixels[:, 0, 3] = 255
+    read_image(pixels)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

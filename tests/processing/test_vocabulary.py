@@ -71,6 +71,9 @@ def test_unknown_class_without_similar_names_lists_known_ones(animals):
         (["c\0a"], (), r"readable characters, but got 'c\\x00a' with U\+0000"),
         (["c\ud800"], (), r"readable characters, .* with U\+D800"),
         (["one\x0ctwo"], (), r"readable characters, .* with U\+000C"),
+        (["one\rtwo"], (), r"readable characters, .* with U\+000D"),
+        (["one\ntwo"], (), r"readable characters, .* with U\+000A"),
+        (["cat"], ["one\u2028two"], r"readable characters, .* with U\+2028"),
     ],
 )
 def test_invalid_names_are_refused(classes, background, message):
@@ -283,8 +286,11 @@ def test_json_that_says_something_twice_is_refused(tmp_path, content):
 
 def test_lines_end_at_newlines_alone_and_comments_are_no_classes(tmp_path):
     path = tmp_path / "words.txt"
-    path.write_bytes("# animals\r\ncat, kitten\r\n  # more\ndog\u2028puppy\n".encode())
-    assert Vocabulary.from_file(path).query_names == ("cat", "kitten", "dog\u2028puppy")
+    path.write_bytes(b"# animals\r\ncat, kitten\r\n  # more\ndog, puppy\rsky\r")  # of Windows, Unix and old Macs
+    assert Vocabulary.from_file(path).query_names == ("cat", "kitten", "dog", "puppy", "sky")
+    path.write_text("cat\ndog\u2028puppy\n")
+    with pytest.raises(ValueError, match=r"words\.txt: Expected class names .* but got 'dog\\u2028puppy'"):
+        Vocabulary.from_file(path)
     path.write_text("# comment\ncat >=a pet\n")
     assert load_auxiliary_texts(path) == {"cat": "a pet"}
     path.write_text("# nothing but a comment\n")
