@@ -20,7 +20,7 @@ def wheel(tmp_path_factory):
     """A wheel that is built from a copy of the sources, without network."""
     copy = tmp_path_factory.mktemp("sources") / "itaclip_hf"
     copy.mkdir()
-    for name in ("LICENSE", "NOTICE", "README.md", "pyproject.toml", "setup.cfg"):
+    for name in ("LICENSE", "NOTICE", "DESCRIPTION.md", "pyproject.toml", "setup.cfg"):
         shutil.copy(ROOT / name, copy)
     shutil.copytree(ROOT / "itaclip_hf", copy / "itaclip_hf", ignore=shutil.ignore_patterns("__pycache__"))
     command = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"

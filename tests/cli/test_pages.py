@@ -25,8 +25,9 @@ from itaclip_hf.methods import PRESETS, Settings
 from itaclip_hf.methods.settings import SETTING_NAMES
 
 ROOT = Path(__file__).parents[2]
+DESCRIPTION = ROOT / "DESCRIPTION.md"
 README, START, SETTINGS = ROOT / "README.md", ROOT / "docs" / "index.md", ROOT / "docs" / "settings.md"
-PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [README, DESCRIPTION, *sorted((ROOT / "docs").rglob("*.md"))]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 OWN_TESTS = {
     "docs/adding_a_method.md": "tests/evaluation/test_adding_a_method.py",
@@ -160,6 +161,12 @@ def test_quickstarts_are_short():
     offline, quickstart = (block.code for block in read_blocks(README, "python"))
     assert "load_demo()" in offline and HUB_ID in quickstart
     assert max(len(code.splitlines()) for code in (offline, quickstart)) <= 15
+
+
+def test_what_an_index_of_packages_shows_is_readmes_and_has_no_links_to_neighbours():
+    of_readme, shown = ([block.code for block in read_blocks(page, "python")] for page in (README, DESCRIPTION))
+    assert shown == of_readme[:2]
+    assert "](" not in DESCRIPTION.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_page)
