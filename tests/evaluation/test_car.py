@@ -1,11 +1,13 @@
 """CaR against arrays of the published program, on deterministic weights."""
 
+import copy
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from golden_clip import build_golden_clip, encode_ids
 from PIL import Image
 from scripted_evaluation import write_folders
@@ -14,16 +16,20 @@ from typer.testing import CliRunner
 from itaclip_hf import Vocabulary
 from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation import get_benchmark
+from itaclip_hf.evaluation.running.baselines import car
 from itaclip_hf.evaluation.running.baselines.car import (
     CaR,
     CaRRules,
     ProposerTexts,
+    Stage,
     add_background,
     keep_names,
     mark_mask,
+    plan_searches,
     recur,
 )
 from itaclip_hf.evaluation.running.baselines.dense_crf import refine_with_crf, shift_colors
+from itaclip_hf.evaluation.running.baselines.system import load_clip
 from itaclip_hf.evaluation.running.baselines.visual_prompts import draw_ellipse, prompt_visually
 from itaclip_hf.evaluation.running.predictor import Predictor
 
@@ -52,9 +58,9 @@ def case(request):
         encode_ids(proposer, semantic[0]),
         encode_ids(proposer, wrap_words(arrays["background_ids"], arrays["class_ids"], semantic[0])),
     )
-    car = spec["car"]
-    thresholds = [car[f"{name}_threshold"] for name in ("confidence", "mask", "clipes")]
-    rules = CaRRules(*thresholds, tuple(car["visual_prompt_type"]), car["bg_factor"])
+    settings = spec["car"]
+    thresholds = [settings[f"{name}_threshold"] for name in ("confidence", "mask", "clipes")]
+    rules = CaRRules(*thresholds, tuple(settings["visual_prompt_type"]), settings["bg_factor"])
     with torch.inference_mode():
         stages = list(recur(proposer, judge, arrays["image"], texts, encode_ids(judge, semantic), rules))
     return arrays, spec, rules, stages
@@ -95,8 +101,6 @@ def test_labels_after_the_dense_crf_are_the_published_ones(case) -> None:
 
 
 def test_a_map_that_background_words_leave_empty_is_made_without_them(monkeypatch) -> None:
-    from itaclip_hf.evaluation.running.baselines import car
-
     def make_maps(model, tokens, features, count, epsilon):
         maps = torch.ones(count, 2, 2)
         if len(features) > count:
@@ -106,6 +110,128 @@ def test_a_map_that_background_words_leave_empty_is_made_without_them(monkeypatc
     monkeypatch.setattr(car, "compute_activation_maps", make_maps)
     maps = car.propose_maps(None, None, torch.zeros(2, 3), torch.zeros(4, 3))
     assert maps[:, 0, 0].tolist() == [2, 6]
+
+
+# Of four names, which enter each stage, which of these score high enough, and whether their masks are zero everywhere.
+EMPTY_STAGES = {
+    "last": [([0, 1, 2, 3], [1, 3], False), ([1, 3], [1, 3], True)],
+    "all but the first": [([0, 1, 2, 3], [1, 3], False), ([1, 3], [3], True), ([3], [3], True)],
+    "middle": [([0, 1, 2, 3], [0, 1, 3], False), ([0, 1, 3], [1, 3], True), ([1, 3], [1, 3], False)],
+    "first": [([0, 1, 2, 3], [0, 2], True), ([0, 2], [0, 2], False)],
+    "none": [([0, 1, 2, 3], [1, 2], False), ([1, 2], [1, 2], False)],
+}
+
+
+def run_scripted(monkeypatch, background, script):
+    """Labels, masks of the stages, and those that the judge is shown, where a script says what the stages find."""
+    generator, judged = torch.Generator().manual_seed(0), []
+    masks = [torch.rand(len(active), 20, 30, generator=generator) * (not empty) for active, _, empty in script]
+    given = iter(masks)
+
+    def judge(model, image, shown, texts, rules):
+        active, kept, _ = script[len(judged)]
+        judged.append(shown)
+        return torch.diag(torch.tensor([0.9 if name in kept else 0.1 for name in active]))
+
+    monkeypatch.setattr(car, "resize_maps", lambda maps, size, epsilon: next(given))
+    monkeypatch.setattr(car, "judge_masks", judge)
+    predictor = CaR("demo", Vocabulary(["dog", "cat", "bus", "cup"], background), settings={"pamr_steps": 0})
+    (prediction,) = predictor.predict(predictor.prepare_images([make_image(20, 30)]))
+    return prediction.labels.numpy(), masks, judged
+
+
+@pytest.mark.parametrize("script", EMPTY_STAGES.values(), ids=EMPTY_STAGES)
+def test_masks_that_are_zero_give_way_to_those_before_as_published(script, monkeypatch) -> None:
+    labels, masks, judged = run_scripted(monkeypatch, ["sky"], script)
+    active, used = script[-1][0], None
+    for found in masks:  # the published loop, without what it judges
+        used = used if found.max() == 0 else found.numpy()
+    best = np.concatenate([1 - used.max(0, keepdims=True), used]).argmax(0)
+    expected = np.zeros((20, 30), dtype=np.int64)
+    for name, row in zip(active, range(len(used)), strict=False):  # rows left over go to no name
+        expected[best == row + 1] = name + 1
+    np.testing.assert_array_equal(labels, expected)
+    assert all(torch.equal(shown, found) for shown, found in zip(judged, masks, strict=True))
+
+
+@pytest.mark.parametrize("script", EMPTY_STAGES.values(), ids=EMPTY_STAGES)
+def test_without_a_background_each_name_has_its_own_mask(script, monkeypatch) -> None:
+    labels, masks, _ = run_scripted(monkeypatch, [], script)
+    last = max(index for index, (_, _, empty) in enumerate(script) if not empty)
+    own = {name: masks[last][row] for row, name in enumerate(script[last][0])}
+    active = script[-1][0]
+    expected = torch.tensor(active)[torch.stack([own[name] for name in active]).argmax(0)]
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_things_of_pascal_context_are_written_over_its_stuff(monkeypatch) -> None:
+    found = {"gray": torch.rand(2, 20, 30), "circle": torch.rand(2, 20, 30)}  # the marks of stuff and of things
+
+    def recur_once(proposer, judge, image, texts, judge_texts, rules):
+        classes, masks = torch.arange(2), found[rules.visual_prompts[-1]]
+        yield Stage(classes, masks, torch.eye(2), classes, masks, classes)
+
+    monkeypatch.setattr(car, "recur", recur_once)
+    words = Vocabulary(["cat", "sky", ["dog", "puppy"], "grass"], background=["wall"])
+    predictor = CaR("demo", words, "context60", {"pamr_steps": 0})
+    (prediction,) = predictor.predict(predictor.prepare_images([make_image(20, 30)]))
+    labels, confidence = np.zeros((20, 30), dtype=np.int64), None
+    for marks, ids in (("gray", [2, 4]), ("circle", [1, 3])):
+        masks = found[marks].numpy()
+        maps = np.concatenate([1 - masks.max(0, keepdims=True), masks])
+        best = maps.argmax(0)
+        for row, label in enumerate(ids):
+            labels[best == row + 1] = label
+        confidence = maps.max(0) if confidence is None else np.where(best > 0, maps.max(0), confidence)
+    assert set(np.unique(labels)) == {0, 1, 2, 3, 4}
+    np.testing.assert_array_equal(prediction.labels, labels)
+    np.testing.assert_array_equal(prediction.confidence, confidence)
+    described = predictor.describe()
+    (stuff,) = described["searched_before"]
+    assert (stuff["class_texts"], stuff["background_words"]) == (["sky", "grass"], ["cat", "dog,puppy"])
+    assert (stuff["visual_prompts"], stuff["mask_threshold"], stuff["box_threshold"]) == (["blur", "gray"], 0.6, 0.4)
+    assert described["class_texts"] == ["cat", "dog,puppy"] and len(described["background_words"]) == 23
+
+
+def test_pascal_context_is_two_searches_and_all_else_is_one() -> None:
+    words = get_benchmark("context60").vocabulary("none")
+    stuff, things = plan_searches(words, words.labels[1:], "context60")
+    assert (len(stuff.classes), len(things.classes)) == (21, 38)
+    assert sorted(stuff.classes + things.classes) == list(range(59))
+    assert stuff.background_words == [words.labels[1:][place] for place in things.classes]
+    assert "tree" in stuff.background_words and "tree" in things.background_words
+    for benchmark in ("context59", None):
+        assert len(plan_searches(words, words.labels[1:], benchmark)) == 1
+    only_things = Vocabulary(["cat", "dog"], background=["wall"])
+    assert len(plan_searches(only_things, ["cat", "dog"], "context60")) == 1
+
+
+@torch.no_grad()
+def test_both_towers_round_the_table_of_their_own_grid_as_published() -> None:
+    model, _ = load_clip("demo", "float32", torch.device("cpu"))
+    table = model.vision_model.embeddings.position_embedding.weight
+    table += 1e-3 * torch.randn(table.shape, generator=torch.Generator().manual_seed(0))
+    rounded = copy.deepcopy(model)
+    rounded.vision_model.embeddings.position_embedding.weight.copy_(table.half().float())
+    image = np.asarray(make_image(*[model.config.vision_config.image_size] * 2))
+    features = F.normalize(torch.randn(5, model.config.projection_dim), dim=-1)
+    texts = ProposerTexts(features[:3], features[:3], features[3:])
+    for proposer, judge in ((model, rounded), (rounded, model)):
+        found, expected = (
+            list(recur(*towers, image, texts, features[None, :3], CaRRules()))
+            for towers in ((proposer, judge), (rounded, rounded))
+        )
+        for stage, other in zip(found, expected, strict=True):
+            assert torch.equal(stage.masks, other.masks) and torch.equal(stage.text_scores, other.text_scores)
+
+
+def test_marks_that_are_not_drawn_are_refused() -> None:
+    image, mask = np.ones((9, 9, 3), dtype=np.uint8), np.eye(9, dtype=bool)
+    message = (
+        "Expected visual prompts out of blur, gray, circle, but got black, rectangle, contour. Leave the others out"
+    )
+    with pytest.raises(ValueError, match=message):
+        prompt_visually(image, mask, ("blur", "black", "rectangle", "contour"))
 
 
 def test_the_best_name_stays_where_no_score_is_high_enough() -> None:
@@ -158,7 +284,7 @@ def test_background_words_are_the_vocabulary_s_or_the_published_ones_but_never_c
     assert CaR("demo", THINGS, settings={"pamr_steps": 0}).describe()["background_words"] == ["sky", "wall"]
     described = CaR("demo", THINGS, "coco_object", {"pamr_steps": 0, "second_checkpoint": "demo"}).describe()
     assert len(described["background_words"]) == 23 and described["confidence_threshold"] == 0.3
-    assert described["refinement"] == "none"
+    assert described["refinement"] == "none" and described["searched_before"] == []
     assert "sky" not in CaR("demo", STUFF, settings={"pamr_steps": 0}).describe()["background_words"]
 
 

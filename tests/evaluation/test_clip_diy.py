@@ -15,11 +15,15 @@ from typer.testing import CliRunner
 
 from itaclip_hf import Vocabulary
 from itaclip_hf.cli.main import app
+from itaclip_hf.evaluation import get_benchmark
 from itaclip_hf.evaluation.running.baselines.clip_diy import (
     WINDOWS,
     ClipDIY,
     average_grids,
+    choose_labels,
+    choose_words,
     compare_windows,
+    stretch_nearest,
     stretch_to_square,
     weigh_by_saliency,
 )
@@ -58,9 +62,9 @@ def test_labels_with_and_without_saliency_are_the_published_ones(case) -> None:
     assert (scores.argmax(0).numpy() == arrays["labels_without_saliency"]).mean() > 0.99
     weighed = weigh_by_saliency(scores, torch.from_numpy(arrays["saliency"].astype(np.float32)))
     np.testing.assert_allclose(weighed[:, ::8, ::8], arrays["scores"], atol=1e-5)
-    labels = weighed.softmax(0).argmax(0)
+    labels, _ = choose_labels(weighed, is_weighed=True)
     assert (labels.numpy() == arrays["labels_square"]).mean() >= 0.999
-    stretched = F.interpolate(labels[None, None].float(), arrays["labels"].shape, mode="nearest")[0, 0]
+    stretched = stretch_nearest(labels, arrays["labels"].shape)
     assert (stretched.numpy() == arrays["labels"]).mean() >= 0.999
 
 
@@ -126,6 +130,60 @@ def test_a_batch_of_odd_sizes_equals_one_by_one(found_folder) -> None:
         assert torch.equal(alone.labels, prediction.labels) and torch.equal(alone.confidence, prediction.confidence)
         assert prediction.labels.min() >= 0 and prediction.labels.max() < 4
         assert prediction.confidence.min() > 0 and prediction.confidence.max() <= 1
+
+
+def test_scores_that_the_softmax_makes_ties_are_told_apart_without_saliency() -> None:
+    scores = torch.tensor([[[0.25, 0.3]], [[np.nextafter(np.float32(0.25), np.float32(1)), 0.2]]])
+    labels, best = choose_labels(scores, is_weighed=False)
+    weighed, _ = choose_labels(scores, is_weighed=True)
+    assert labels.tolist() == [[1, 0]] and weighed.tolist() == [[0, 0]]
+    exact = scores.double().exp()
+    expected = exact.gather(0, labels[None])[0] / exact.sum(0)
+    torch.testing.assert_close(best.double(), expected, atol=1e-7, rtol=0)
+
+
+def test_the_predictor_takes_the_largest_score_where_there_is_no_saliency(monkeypatch) -> None:
+    # The last classes, 3e-8 ahead of the others, would lose the tie that the softmax makes.
+    score = np.nextafter(np.float32(0.25), np.float32(1)) - np.float32(0.25)
+
+    def compare(model, square, window, texts):
+        return 0.25 + torch.arange(len(texts)).view(-1, 1, 1) * torch.tensor(score) * torch.ones(1, 2, 2)
+
+    monkeypatch.setattr("itaclip_hf.evaluation.running.baselines.clip_diy.compare_windows", compare)
+    for words, last in ((Vocabulary(["dog", "cat"]), 1), (Vocabulary(["dog"], ["wall"]), 1)):
+        predictor = ClipDIY("demo", words)
+        prepared = predictor.prepare_images([make_image(20, 30)])
+        (prediction,) = predictor.predict(prepared)
+        assert (prediction.labels == last).all()
+
+
+@pytest.mark.parametrize("length", [1, 7, 100, 255, 256, 257, 488, 500, 683, 976, 1023])
+def test_labels_are_stretched_as_opencv_does_it(length) -> None:
+    places = [min(int(place * (1 / (length / 256))), 255) for place in range(length)]
+    square = torch.arange(256 * 256).view(256, 256)
+    expected = square[places][:, [0, 85, 170]]  # a width of 3
+    assert torch.equal(stretch_nearest(square, (length, 3)), expected)
+    assert torch.equal(stretch_nearest(square.T, (3, length)), expected.T)
+
+
+def test_benchmarks_of_published_names_have_one_for_each_class() -> None:
+    words = choose_words(get_benchmark("voc21").vocabulary("none"), "voc21")
+    assert len(words.query_names) == len(words.labels) - 1 + len(words.background) == 20 + len(words.background)
+    assert [words.labels[index] for index in (1, 11, 16, 20)] == [
+        "aeroplane",
+        "diningtable",
+        "potted plant",
+        "tv/monitor",
+    ]
+    objects = choose_words(get_benchmark("coco_object").vocabulary("none"), "coco_object")
+    assert len(objects.classes) == 80 and all(len(entry.names) == 1 for entry in objects.classes)
+    own = get_benchmark("context60").vocabulary("none")
+    for other, benchmark in ((own, "context60"), (own, None), (THINGS, "voc21")):
+        assert choose_words(other, benchmark) is other
+    predictor = ClipDIY("demo", get_benchmark("voc21").vocabulary(), "voc21")
+    assert predictor.describe()["words"]["background"] == ["background"]
+    (prediction,) = predictor.predict(predictor.prepare_images([make_image(20, 30)]))
+    assert prediction.labels.max() <= 20
 
 
 def test_saliency_takes_the_background_from_objects_and_the_classes_from_the_rest() -> None:

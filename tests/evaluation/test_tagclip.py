@@ -260,6 +260,17 @@ def test_published_words_stand_in_for_the_benchmarks_own():
         assert tagclip.choose_words(other, benchmark) is other
     words = Vocabulary(["car", ["dog", "puppy", "hound"]])
     assert tagclip.list_map_texts(words) == (["car", "puppy,hound"], ["background"])
+    objects = get_benchmark("coco_object").vocabulary("none")
+    words = tagclip.choose_words(objects, "coco_object")
+    assert words.classes == objects.classes and words.background[::22] == ("ground", "bridge")
+    assert len(words.background) == 23
+
+
+def test_the_word_background_stands_beside_a_class_of_that_name(tiny):
+    predictor = tagclip.TagCLIP(tiny, Vocabulary(["dog", "background"]))
+    assert tagclip.list_map_texts(predictor.vocabulary) == (["dog", "background"], ["background"])
+    _, of_class, of_word = predictor._map_features
+    torch.testing.assert_close(of_class, of_word)
 
 
 def test_the_description_tells_rules_words_and_settings(tiny):

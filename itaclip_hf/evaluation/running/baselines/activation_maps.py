@@ -51,20 +51,28 @@ def resize_to_patches(image: np.ndarray, patch_size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def embed_patches(vision: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+def embed_patches(vision: nn.Module, pixel_values: torch.Tensor, always_rounds: bool = False) -> torch.Tensor:
     """Input of the first block, (batch, 1 + patches, width), of (batch, 3, height, width) whole patches.
 
-    At another than the native grid, positions are stretched bilinearly and rounded to half precision as by the
-    published programs, which differs from what Transformers does.
+    At another than the native grid, positions are stretched bilinearly and the whole table is rounded to half
+    precision as by the published programs, which differs from what Transformers does.
+
+    Args:
+        vision: CLIP's vision tower.
+        pixel_values: (batch, 3, height, width).
+        always_rounds: Whether the native grid's table is rounded, too.
     """
     embeddings: Any = vision.embeddings
     patches = embeddings.patch_embedding(pixel_values)
     grid, table = patches.shape[-2:], embeddings.position_embedding.weight
     side = round((len(table) - 1) ** 0.5)
-    if grid != (side, side):
+    is_native = grid == (side, side)
+    if not is_native:
         square = table[1:].T.unflatten(1, (side, side))[None].float()
         stretched = F.interpolate(square, grid, mode="bilinear", align_corners=False)[0].flatten(1).T
-        table = torch.cat([table[:1], stretched.half().to(table.dtype)])
+        table = torch.cat([table[:1].float(), stretched])
+    if always_rounds or not is_native:
+        table = table.half().to(embeddings.position_embedding.weight.dtype)
     first = embeddings.class_embedding.expand(len(patches), 1, -1)
     tokens = torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1) + table
     embedded: torch.Tensor = vision.pre_layrnorm(tokens)  # type: ignore[operator]  # Transformers' spelling
@@ -80,20 +88,25 @@ def run_block(
     return hidden_states + block.mlp(block.layer_norm2(hidden_states)), attention.mean(1)
 
 
-def run_blocks(vision: Any, pixel_values: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def run_blocks(
+    vision: Any, pixel_values: torch.Tensor, always_rounds: bool = False
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Block by block for one image, its input (1, 1 + patches, width) and attention (patches, patches) in float32."""
-    hidden_states = embed_patches(vision, pixel_values)
+    hidden_states = embed_patches(vision, pixel_values, always_rounds)
     for block in vision.encoder.layers:
         block_input = hidden_states
         hidden_states, attention = run_block(block, block_input)
         yield block_input, attention[0, 1:, 1:].float()
 
 
-def encode_image(vision: Any, pixel_values: torch.Tensor, blocks: range) -> Tokens:
-    """Run all blocks on (1, 3, height, width) of whole patches, and average the attention of some, counted from 0."""
+def encode_image(vision: Any, pixel_values: torch.Tensor, blocks: range, always_rounds: bool = False) -> Tokens:
+    """Run all blocks on (1, 3, height, width) of whole patches, and average the attention of some, counted from 0.
+
+    Positions are those of [`embed_patches`].
+    """
     rows, columns = (length // vision.config.patch_size for length in pixel_values.shape[-2:])
     attention = torch.zeros(rows * columns, rows * columns, device=pixel_values.device)
-    for index, (block_input, of_patches) in enumerate(run_blocks(vision, pixel_values)):
+    for index, (block_input, of_patches) in enumerate(run_blocks(vision, pixel_values, always_rounds)):
         last_input = block_input
         if index in blocks:
             attention += of_patches / len(blocks)

@@ -33,7 +33,7 @@ from .activation_maps import (
 from .clip_images import embed_images, make_pixel_values, shrink_image
 from .refinement import REFINEMENT_SETTINGS, Refinement
 from .system import System, encode_names, load_clip, prepare_arrays, stretch_map
-from .tagclip import choose_words, list_map_texts
+from .tagclip import COCO_BACKGROUND_WORDS, find_voc_words, list_map_texts
 from .visual_prompts import blur_image, prompt_visually
 
 __all__ = ["CaR", "CaRRules", "ProposerTexts", "Stage"]
@@ -53,10 +53,12 @@ JUDGE_TEMPLATES = (
     ),
     *(f"There is a {size} {{}} in the scene." for size in ("small", "medium", "large")),
 )
-BACKGROUND_WORDS = (
-    "ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea", "railway",
-    "railroad", "helmet", "cloud", "house", "mountain", "ocean", "road", "rock", "street", "valley", "bridge",
+CONTEXT_STUFF = (
+    "bedclothes", "ceiling", "cloth", "curtain", "door", "fence", "floor", "grass", "ground", "light", "mountain",
+    "platform", "road", "rock", "sidewalk", "sky", "snow", "wall", "water", "window", "wood",
 )  # fmt: skip
+"""Labels of Pascal Context that the published program looks for by themselves; its other 38 are things."""
+
 EPSILON = 1e-15
 AVERAGED_BLOCKS = 8  # the last ones of the proposer
 LONGEST_SIDE = 1024  # affinity is quadratic in the number of patches; the benchmarks' images are smaller
@@ -87,6 +89,21 @@ RULES = {
     "coco_object": CaRRules(0.3, 0.5, 0.5, ("blur", "gray")),
     "context60": CaRRules(0.25, 0.6, 0.4, ("blur", "circle")),
 }
+STUFF_RULES = CaRRules(0.25, 0.6, 0.4, ("blur", "gray"))
+
+
+class Search(NamedTuple):
+    """Classes that are looked for together.
+
+    Attributes:
+        classes: Their places in the vocabulary, increasing.
+        background_words: What the proposer is asked beside them.
+        rules: By which they are kept.
+    """
+
+    classes: list[int]
+    background_words: list[str]
+    rules: CaRRules
 
 
 class ProposerTexts(NamedTuple):
@@ -111,12 +128,17 @@ class Stage(NamedTuple):
         masks: (names, height, width) from 0 to 1.
         text_scores: (names, names) the judge's scores of each mask, in rows, for each name.
         kept: (kept,) positions in `classes` of those that are kept, increasing.
+        used_masks: (rows, height, width), what counts if this stage is the last: its masks, or, where these are zero
+            everywhere, those that counted before. Then there may be more rows than names.
+        used_classes: (rows,) the classes that these masks were made for.
     """
 
     classes: torch.Tensor
     masks: torch.Tensor
     text_scores: torch.Tensor
     kept: torch.Tensor
+    used_masks: torch.Tensor
+    used_classes: torch.Tensor
 
 
 class CaR(System):
@@ -124,9 +146,10 @@ class CaR(System):
 
     Background words only draw activation off things: the published list for the published benchmarks, else the
     vocabulary's, without words that are names of its classes. A vocabulary without a background has no background
-    map, and every pixel goes to one of the names that were kept. The confidence is the refined map of the pixel's
-    class. Settings: the judge's checkpoint, as `second_checkpoint` (default: the proposer), and PAMR instead of the
-    dense CRF, as steps of PAMR. Thresholds and marks are those of Pascal VOC but on the benchmarks that have others.
+    map, and every pixel goes to one of the names that were kept. Pascal Context is two searches: stuff, then things,
+    which are written over it. The confidence is the refined map of the pixel's class. Settings: the judge's
+    checkpoint, as `second_checkpoint` (default: the proposer), and PAMR instead of the dense CRF, as steps of PAMR.
+    Thresholds and marks are those of Pascal VOC but on the benchmarks that have others.
     """
 
     title = "CaR"
@@ -135,7 +158,6 @@ class CaR(System):
 
     def _load(self, settings: Mapping[str, Any], dtype: torch.dtype | str, device: torch.device) -> None:
         self._refinement, judge = Refinement.choose(settings, self.has_crf), settings.get("second_checkpoint")
-        self.rules = RULES.get(self._benchmark or "", CaRRules())
         self.prepare_images = prepare_arrays
         self._judge_name = self.name if judge is None else os.fspath(judge)
         self._model, self._processor = load_clip(self.name, dtype, device)
@@ -145,55 +167,114 @@ class CaR(System):
         self._judge_sha256 = hash_weights(self._judge)
 
     def _encode_vocabulary(self, vocabulary: Vocabulary) -> None:
-        is_own = vocabulary.background and self._benchmark not in RULES
-        classes = {name for entry in vocabulary.classes for name in entry.names}
-        words = vocabulary.background if is_own else BACKGROUND_WORDS
-        self._background_words = [word for word in words if word not in classes]
-        published = choose_words(vocabulary, self._benchmark)
+        published = find_voc_words(vocabulary, self._benchmark)
         self._texts_of_classes = [",".join(entry.names) for entry in vocabulary.classes]
-        if published is not vocabulary:
+        if published is not None:
             self._texts_of_classes, _ = list_map_texts(published)
-        self._texts = ProposerTexts(
-            self._ask_proposer(self._texts_of_classes, "{}"),
-            self._ask_proposer(self._texts_of_classes, CAM_TEMPLATE),
-            self._ask_proposer(self._background_words, CAM_TEMPLATE),
+        self._searches = plan_searches(vocabulary, self._texts_of_classes, self._benchmark)
+        self._texts = [self._encode_search(search) for search in self._searches]
+
+    def _encode_search(self, search: Search) -> tuple[ProposerTexts, torch.Tensor]:
+        """Texts for the proposer, and those for the judge, (templates, classes, dim)."""
+        texts = [self._texts_of_classes[place] for place in search.classes]
+        proposed = ProposerTexts(
+            self._ask_proposer(texts, "{}"),
+            self._ask_proposer(texts, CAM_TEMPLATE),
+            self._ask_proposer(search.background_words, CAM_TEMPLATE),
         )
-        judged = [
-            encode_names(self._judge, self._judge_processor, self._texts_of_classes, [template])
-            for template in JUDGE_TEMPLATES
-        ]
-        self._judge_texts = torch.stack(judged)
+        judged = [encode_names(self._judge, self._judge_processor, texts, [template]) for template in JUDGE_TEMPLATES]
+        return proposed, torch.stack(judged)
 
     def _ask_proposer(self, names: Sequence[str], template: str) -> torch.Tensor:
         return encode_names(self._model, self._processor, names, [template])
 
     def _describe(self) -> dict[str, Any]:
+        *before, last = [self._describe_search(search) for search in self._searches]
         return {
             "judge": self._judge_name,
             "judge_weights_sha256": self._judge_sha256,
             "cam_template": CAM_TEMPLATE,
             "judge_templates": list(JUDGE_TEMPLATES),
-            "class_texts": self._texts_of_classes,
-            "background_words": self._background_words,
-            **asdict(self.rules),
-            "visual_prompts": list(self.rules.visual_prompts),
+            **last,
+            "searched_before": before,
             "longest_side": LONGEST_SIDE,
             "refinement": self._refinement.describe(),
         }
 
+    def _describe_search(self, search: Search) -> dict[str, Any]:
+        return {
+            "class_texts": [self._texts_of_classes[place] for place in search.classes],
+            "background_words": search.background_words,
+            **asdict(search.rules),
+            "visual_prompts": list(search.rules.visual_prompts),
+        }
+
     def _predict_one(self, vocabulary: Vocabulary, image: np.ndarray) -> Prediction:
         shrunk = shrink_image(image, LONGEST_SIDE)
-        stages = recur(self._model, self._judge, shrunk, self._texts, self._judge_texts, self.rules)
-        last = deque(stages, maxlen=1).pop()  # masks of the others are let go
-        maps, ids = last.masks, last.classes
-        if vocabulary.background:
-            maps, ids = add_background(maps, self.rules.background_exponent), F.pad(ids + 1, (1, 0))
-        best, position = self._refinement.apply(maps, torch.tensor(shrunk)).max(0)
-        labels = ids.to(position.device)[position]
+        found = [
+            self._search_image(shrunk, search, *texts, has_background=bool(vocabulary.background))
+            for search, texts in zip(self._searches, self._texts, strict=True)
+        ]
+        labels, best = found[0]
+        for more_labels, more_best in found[1:]:
+            is_found = more_labels > 0
+            labels, best = torch.where(is_found, more_labels, labels), torch.where(is_found, more_best, best)
         if shrunk.shape != image.shape:
             labels = stretch_map(labels, image.shape[:2], "nearest-exact").long()
             best = stretch_map(best, image.shape[:2], "bilinear")
         return Prediction(labels, best.clamp(0, 1))
+
+    def _search_image(
+        self, image: np.ndarray, search: Search, texts: ProposerTexts, judge_texts: torch.Tensor, has_background: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels and confidence (height, width) of one search."""
+        stages = recur(self._model, self._judge, image, texts, judge_texts, search.rules)
+        maps, classes = choose_maps(deque(stages, maxlen=1).pop(), has_background, search.rules)
+        best, position = self._refinement.apply(maps, torch.tensor(image)).max(0)
+        # Class -1 is the background, where there is one.
+        ids = torch.tensor([*search.classes, -1])[classes] + has_background
+        return ids.to(position.device)[position], best
+
+
+def plan_searches(vocabulary: Vocabulary, texts: Sequence[str], benchmark: str | None) -> list[Search]:
+    """What to look for, one search after the other; what a later one finds is written over the earlier ones'.
+
+    Args:
+        vocabulary: The classes.
+        texts: What each class is asked for by.
+        benchmark: Name of the benchmark.
+
+    Returns:
+        Two searches for Pascal Context with its background: stuff, which things are the background words of, and
+        things. Else one.
+    """
+    rules, places = RULES.get(benchmark or "", CaRRules()), range(len(vocabulary.classes))
+    stuff = [place for place in places if vocabulary.classes[place].label in CONTEXT_STUFF]
+    things = [place for place in places if place not in stuff]
+    if benchmark == "context60" and vocabulary.background and stuff and things:
+        return [
+            Search(stuff, [texts[place] for place in things], STUFF_RULES),
+            # All of them as published, though "tree" and "building" are things, too.
+            Search(things, list(COCO_BACKGROUND_WORDS), rules),
+        ]
+    is_own = vocabulary.background and benchmark not in RULES
+    words = vocabulary.background if is_own else COCO_BACKGROUND_WORDS
+    names = {name for entry in vocabulary.classes for name in entry.names}
+    return [Search(list(places), [word for word in words if word not in names], rules)]
+
+
+def choose_maps(last: Stage, has_background: bool, rules: CaRRules) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the last stage leaves, (rows, height, width), and the class of each row, -1 for the background.
+
+    The masks of an earlier stage may count, which has masks of dropped names, too. As published, masks go to the
+    names that are left in order, whomever they were made for, and those left over are background. Without a
+    background, which the published program does not know, each name that is left has the mask that was made for it.
+    """
+    if not has_background:
+        is_left = torch.isin(last.used_classes, last.classes)
+        return last.used_masks[is_left.to(last.used_masks.device)], last.used_classes[is_left]
+    left_over = len(last.used_masks) - len(last.classes)
+    return add_background(last.used_masks, rules.background_exponent), F.pad(last.classes, (1, left_over), value=-1)
 
 
 def recur(
@@ -213,21 +294,22 @@ def recur(
     depth = len(vision.encoder.layers)
     with torch.no_grad():
         pixel_values = make_pixel_values(proposer, [resized])
-        tokens = encode_image(vision, pixel_values, range(max(0, depth - AVERAGED_BLOCKS), depth))
+        tokens = encode_image(vision, pixel_values, range(max(0, depth - AVERAGED_BLOCKS), depth), always_rounds=True)
         affinity = compute_affinity(tokens.attention)
-    classes, names, before, masks_before = torch.arange(judge_texts.shape[1]), texts.bare, 0, None
+    classes, names, before = torch.arange(judge_texts.shape[1]), texts.bare, 0
+    used: tuple[torch.Tensor, torch.Tensor] | None = None
     while True:
         maps = propose_maps(proposer, tokens, names[classes], texts.background)
         maps = refine_maps(maps, affinity, rules.box_threshold)
         masks = resize_maps(maps, image.shape[:2], EPSILON)
-        if masks_before is not None and not masks.any():
-            masks = masks_before
+        if used is None or masks.any():
+            used = masks, classes
         scores = judge_masks(judge, image, masks, judge_texts[:, classes], rules)
         kept = keep_names(scores.diagonal(), rules.confidence_threshold).cpu()
-        yield Stage(classes, masks, scores, kept)
+        yield Stage(classes, masks, scores, kept, *used)
         if len(kept) == before:
             return
-        classes, names, before, masks_before = classes[kept], texts.templated, len(kept), masks[kept]
+        classes, names, before = classes[kept], texts.templated, len(kept)
 
 
 def propose_maps(
@@ -260,7 +342,7 @@ def judge_masks(
     for some in masks.split(IMAGES_PER_BATCH):
         marked = [mark_mask(image, mask, rules, blurred) for mask in some.cpu()]
         pixel_values = make_pixel_values(judge, _crop_for_judge(judge, marked))
-        features.append(embed_images(judge, pixel_values, blocks_left_out=1))
+        features.append(embed_images(judge, pixel_values, blocks_left_out=1, always_rounds=True))
     cosine = torch.cat(features) @ text_features.transpose(1, 2)  # (templates, masks, names)
     scores: torch.Tensor = (judge.logit_scale.float().exp() * cosine).softmax(-1).sum(0).softmax(-1)
     return scores

@@ -17,10 +17,11 @@ from PIL import Image
 
 from ....processing import Vocabulary
 from ....processing.pixels import resize_image
+from ...data.benchmarks import get_benchmark
 from ..predictor import Prediction, hash_weights
 from .clip_images import embed_images, make_pixel_values
 from .saliency import Found
-from .system import System, encode_names, load_clip, prepare_arrays, stretch_map
+from .system import System, encode_names, load_clip, prepare_arrays
 
 __all__ = ["ClipDIY", "average_grids", "compare_windows", "cut_windows", "weigh_by_saliency"]
 
@@ -28,17 +29,20 @@ TEMPLATE = "a photo of a {}"
 SIDE = 256  # pixels of the square
 WINDOWS = (256, 128, 64)  # half of a window is the stride
 WINDOWS_PER_BATCH = 64
+VOC_NAMES = {"dining table": "diningtable", "tv monitor": "tv/monitor"}
+"""What the published program calls those classes of Pascal VOC that the benchmark calls otherwise."""
 
 
 class ClipDIY(System):
     """CLIP-DIY; see [`System`].
 
     The background, where the vocabulary has one, is the very word; lists of background words are not used. A class
-    with synonyms counts as its best name. Without a background there is nothing to weigh, and saliency is not used.
+    with synonyms counts as its best name; on Pascal VOC and COCO-Object with the benchmark's own words, each class has
+    the published one alone. Without a background there is nothing to weigh, and saliency is not used.
     Without saliency at all it is not the published system. Maps of one's own, (height, width) from 0 to 1 for each
     image, may be added to what `prepare_images` returns as `saliency_maps`. The confidence is the softmax over
     classes, at temperature 1. Settings: where FOUND is, as `second_checkpoint`: its published file, or a folder with
-    that and a DINO; it runs in float32. Nothing differs between benchmarks.
+    that and a DINO; it runs in float32.
     """
 
     title = "CLIP-DIY"
@@ -52,7 +56,8 @@ class ClipDIY(System):
         self._found = None if place is None else Found(place, device)
 
     def _encode_vocabulary(self, vocabulary: Vocabulary) -> None:
-        self._texts = encode_names(self._model, self._processor, vocabulary.query_names, [TEMPLATE])
+        self._words = choose_words(vocabulary, self._benchmark)
+        self._texts = encode_names(self._model, self._processor, self._words.query_names, [TEMPLATE])
 
     def _describe(self) -> dict[str, Any]:
         saliency: Any = "none, which is not the published system"
@@ -62,6 +67,7 @@ class ClipDIY(System):
             "method": self.title if self._found is not None else f"{self.title} without saliency",
             "template": TEMPLATE,
             "synonyms": "best name",
+            "words": "the vocabulary's" if self._words is self.vocabulary else self._words.to_dict(),
             "side": SIDE,
             "windows": list(WINDOWS),
             "saliency": saliency,
@@ -74,16 +80,25 @@ class ClipDIY(System):
     def _predict_one(self, vocabulary: Vocabulary, image: np.ndarray, saliency: Any) -> Prediction:
         square = stretch_to_square(image)
         grids = [compare_windows(self._model, square, window, self._texts) for window in WINDOWS]
-        scores = average_grids([pick_best_names(grid, vocabulary) for grid in grids])
+        scores = average_grids([pick_best_names(grid, self._words) for grid in grids])
         if vocabulary.background:
             if saliency is None and self._found is not None:
                 saliency = self._found(image)
             if saliency is not None:
                 scores = weigh_by_saliency(scores, torch.as_tensor(saliency).to(scores))
-        best, labels = scores.softmax(0).max(0)
-        # The published evaluation takes the nearest value with its place rounded down, which is this mode.
-        labels, best = (stretch_map(values, image.shape[:2], "nearest") for values in (labels, best))
-        return Prediction(labels.long(), best)
+        labels, best = choose_labels(scores, is_weighed=bool(vocabulary.background) and saliency is not None)
+        return Prediction(*(stretch_nearest(values, image.shape[:2]) for values in (labels, best)))
+
+
+def choose_words(vocabulary: Vocabulary, benchmark: str | None) -> Vocabulary:
+    """One published name for each class if these are Pascal VOC's or COCO-Object's own, else the vocabulary itself."""
+    if benchmark not in ("voc21", "voc20", "coco_object"):
+        return vocabulary
+    if vocabulary.classes != get_benchmark(benchmark).vocabulary("none").classes:
+        return vocabulary
+    # The labels of both are the published names but for these.
+    names = [VOC_NAMES.get(entry.label, entry.label) for entry in vocabulary.classes]
+    return Vocabulary(names, vocabulary.background, vocabulary.metadata)
 
 
 def pick_best_names(grid: torch.Tensor, vocabulary: Vocabulary) -> torch.Tensor:
@@ -124,6 +139,26 @@ def average_grids(grids: Sequence[torch.Tensor]) -> torch.Tensor:
     """Mean of grids of windows, (classes, rows, columns) each, all stretched bilinearly: (classes, 256, 256)."""
     stretched = [F.interpolate(grid[None], (SIDE, SIDE), mode="bilinear", align_corners=False)[0] for grid in grids]
     return torch.stack(stretched).mean(0)
+
+
+def choose_labels(scores: torch.Tensor, is_weighed: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Best class and its probability, (rows, columns) each, of scores (classes, rows, columns).
+
+    The published program takes the softmax of scores that saliency has weighed alone. In single precision it makes
+    ties of scores that differ by less than 6e-8, which go to the first class.
+    """
+    probabilities = scores.softmax(0)
+    labels = (probabilities if is_weighed else scores).argmax(0)
+    return labels, probabilities.gather(0, labels[None])[0]
+
+
+def stretch_nearest(values: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """A map of the square, (256, 256), at (height, width): the nearest value, its place rounded down, as in OpenCV."""
+    # Torch's "nearest" multiplies in single precision, and takes the value beside at some sizes.
+    rows, columns = (
+        np.minimum(np.floor(np.arange(length) * (1 / (length / SIDE))), SIDE - 1).astype(np.int64) for length in size
+    )
+    return values[torch.from_numpy(rows)[:, None], torch.from_numpy(columns)]
 
 
 def weigh_by_saliency(scores: torch.Tensor, saliency: torch.Tensor) -> torch.Tensor:

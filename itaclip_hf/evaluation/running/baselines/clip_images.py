@@ -44,10 +44,15 @@ def make_pixel_values(
     return normalize_colors(images, mean, std, model.device).to(model.dtype)
 
 
-def embed_images(model: Any, pixel_values: torch.Tensor, blocks_left_out: int = 0) -> torch.Tensor:
-    """The class token of each image, (images, projection_dim) unit vectors of (images, 3, side, side)."""
+def embed_images(
+    model: Any, pixel_values: torch.Tensor, blocks_left_out: int = 0, always_rounds: bool = False
+) -> torch.Tensor:
+    """The class token of each image, (images, projection_dim) unit vectors of (images, 3, side, side).
+
+    Positions are those of [`embed_patches`].
+    """
     vision = model.vision_model
-    hidden_states = embed_patches(vision, pixel_values)
+    hidden_states = embed_patches(vision, pixel_values, always_rounds)
     for block in vision.encoder.layers[: len(vision.encoder.layers) - blocks_left_out]:
         hidden_states, _ = run_block(block, hidden_states)
     features = model.visual_projection(vision.post_layernorm(hidden_states[:, 0]))

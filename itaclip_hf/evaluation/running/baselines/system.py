@@ -186,16 +186,13 @@ def load_clip(checkpoint: str | os.PathLike[str], dtype: torch.dtype | str, devi
     return model, processor
 
 
-def encode_names(
-    model: Any, processor: Any, names: Sequence[str], templates: Sequence[str], background: Sequence[str] = ()
-) -> torch.Tensor:
-    """(names + background, dim) unit vectors, each the mean over templates; those of the background come last."""
-    if not (names or background):
+def encode_names(model: Any, processor: Any, names: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+    """(names, dim) unit vectors, each the mean over templates."""
+    if not names:
         return torch.zeros(0, model.config.projection_dim, device=model.device)
     processor.templates = list(templates)
-    inputs = processor(text=list(names), background=list(background)).to(model.device)
-    features = TextCache().encode_texts(model, inputs["input_ids"], inputs["attention_mask"])
-    return features.roll(-len(background), 0)  # the processor has them the other way round
+    inputs = processor(text=list(names)).to(model.device)
+    return TextCache().encode_texts(model, inputs["input_ids"], inputs["attention_mask"])
 
 
 def prepare_arrays(images: list[Image.Image]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ....processing import IMAGENET_TEMPLATES, Vocabulary, read_rgb_image
+from ....processing import BACKGROUND_LABEL, IMAGENET_TEMPLATES, Vocabulary, read_rgb_image
 from ...data.benchmarks import get_benchmark
 from ..predictor import Prediction
 from .activation_maps import (
@@ -58,6 +58,10 @@ ACTIVE_SHARE = 0.5  # of a class's range of scores: what its crop holds
 EPSILON = 1e-7
 CROPS_AT_ONCE = 16
 LONGEST_SIDE = 1024  # the published figures are of smaller images; attention needs the fourth power of this
+COCO_BACKGROUND_WORDS = (
+    "ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea", "railway",
+    "railroad", "helmet", "cloud", "house", "mountain", "ocean", "road", "rock", "street", "valley", "bridge",
+)  # fmt: skip
 VOC_WORDS = Path(__file__).parents[2] / "data" / "vocabularies" / "tagclip_voc.json"
 
 
@@ -255,7 +259,9 @@ class TagCLIP(System):
 
     def _encode_texts(self, names: list[str], background: list[str], templates: Sequence[str]) -> torch.Tensor:
         """(texts, projection_dim) unit features: classes, then background words."""
-        return encode_names(self._model, self._processor, names, templates, background)
+        # One after the other, as a class may be called like a background word.
+        encoded = [encode_names(self._model, self._processor, words, templates) for words in (names, background)]
+        return torch.cat(encoded)
 
     def _describe(self) -> dict[str, Any]:
         rules = asdict(self._rules)
@@ -321,11 +327,26 @@ def choose_rules(vocabulary: Vocabulary, benchmark: str | None) -> Rules:
 
 
 def choose_words(vocabulary: Vocabulary, benchmark: str | None) -> Vocabulary:
-    """The published words if it is Pascal VOC in the benchmark's own words, else the vocabulary itself."""
-    if benchmark not in ("voc21", "voc20") or vocabulary != get_benchmark(benchmark).vocabulary("none"):
-        return vocabulary
+    """The published words in place of a benchmark's own, else the vocabulary itself.
+
+    Pascal VOC has all words, COCO-Object those of the background.
+    """
+    if benchmark == "coco_object" and is_own_vocabulary(vocabulary, benchmark):
+        return replace(vocabulary, background=COCO_BACKGROUND_WORDS)
+    return find_voc_words(vocabulary, benchmark) or vocabulary
+
+
+def find_voc_words(vocabulary: Vocabulary, benchmark: str | None) -> Vocabulary | None:
+    """The published words of Pascal VOC, if the vocabulary is that benchmark's own."""
+    if benchmark not in ("voc21", "voc20") or not is_own_vocabulary(vocabulary, benchmark):
+        return None
     published = Vocabulary.from_json_file(VOC_WORDS)
     return published if vocabulary.background else replace(published, background=())
+
+
+def is_own_vocabulary(vocabulary: Vocabulary, benchmark: str) -> bool:
+    """Whether these are the words that the benchmark has by itself."""
+    return vocabulary == get_benchmark(benchmark).vocabulary("none")
 
 
 def list_tag_texts(words: Vocabulary) -> tuple[list[str], list[str]]:
@@ -334,11 +355,12 @@ def list_tag_texts(words: Vocabulary) -> tuple[list[str], list[str]]:
 
 
 def list_map_texts(words: Vocabulary) -> tuple[list[str], list[str]]:
-    """What each class and each background word is segmented by; without a background, that very word stands for it."""
+    """What each class and each background word is segmented by; without a background, that very word stands for it.
+
+    As published it does so beside a class of that name, too.
+    """
     names = [",".join(entry.names[1:] or entry.names) for entry in words.classes]
-    if words.background:
-        return names, list(words.background)
-    return names, [] if any(name.strip().lower() == "background" for name in names) else ["background"]
+    return names, list(words.background) or [BACKGROUND_LABEL]
 
 
 def _stretch(columns: torch.Tensor) -> torch.Tensor:

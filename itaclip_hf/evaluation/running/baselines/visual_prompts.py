@@ -14,6 +14,7 @@ __all__ = ["blur_image", "draw_ellipse", "prompt_visually"]
 BLUR_LENGTH, BLUR_SIGMA = 15, 2.6
 GRAY_WEIGHTS = np.array([3735, 19235, 9798])  # of 2**15; the published code takes red for blue
 RED = (255, 0, 0)
+PROMPTS = ("blur", "gray", "circle")
 FRACTION_BITS = 16
 ONE, HALF = 1 << FRACTION_BITS, 1 << (FRACTION_BITS - 1)
 
@@ -33,7 +34,16 @@ def prompt_visually(
 
     Returns:
         (height, width, 3) uint8.
+
+    Raises:
+        ValueError: If a prompt is another one.
     """
+    unknown = [prompt for prompt in prompts if prompt not in PROMPTS]
+    if unknown:
+        raise ValueError(
+            f"Expected visual prompts out of {', '.join(PROMPTS)}, but got {', '.join(unknown)}. Leave the "
+            "others out: how they are drawn is not known here."
+        )
     if "blur" in prompts:
         image = np.where(mask[..., None], image, blur_image(image) if blurred is None else blurred)
     if "gray" in prompts:
