@@ -49,6 +49,7 @@ Checkpoint = str | os.PathLike[str]
 POINTER_START = b"version https://git-lfs"
 LARGEST_WEIGHT = 1e6  # those of CLIP stay below 100
 SAMPLED_WEIGHTS = 4096
+SHORTEST_QUERY, LONGEST_QUERY = 0.01, 1.1
 
 
 class Loaded(NamedTuple):
@@ -404,7 +405,7 @@ def _load_model(
 
 @torch.no_grad()
 def _check_weights(model: ITACLIPForSemanticSegmentation, place: Checkpoint) -> None:
-    """Refuse weights that no training leaves behind, and baked queries that are no unit vectors."""
+    """Refuse weights that no training leaves behind, and baked queries that no texts have."""
     # Looked at together at last, as each look waits for the GPU. Written so that NaN fails.
     flaws: list[tuple[str, str, torch.Tensor]] = []
     for name, weight in model.named_parameters():
@@ -416,8 +417,12 @@ def _check_weights(model: ITACLIPForSemanticSegmentation, place: Checkpoint) -> 
             flaws.append((name, "one number alone", low == high))
         elif weight.ndim == 1 and name.endswith(".weight"):  # the scale of a norm
             flaws.append((name, "zeros", torch.maximum(-low, high) == 0))
-    lengths = model.query_embeddings.float().norm(dim=-1)
-    flaws.append(("query_embeddings", "no unit vectors", ~((lengths - 1).abs() < 0.1).all()))
+    if len(model.query_embeddings) > 0:
+        queries = model.query_embeddings.float()
+        lengths = queries.norm(dim=-1)  # of means of unit vectors: shorter, but not nothing
+        is_whole = ((lengths > SHORTEST_QUERY) & (lengths < LONGEST_QUERY)).all()
+        is_one = (queries == queries[0]).all() & (len(queries) > 1)
+        flaws.append(("query_embeddings", "no embeddings of texts", ~is_whole | is_one))
     wrong = torch.stack([flaw for _, _, flaw in flaws]).cpu()
     if wrong.any():
         name, found, _ = flaws[int(wrong.int().argmax())]
@@ -435,6 +440,7 @@ def _fit_tokenizer(model: ITACLIPForSemanticSegmentation, processor: ITACLIPProc
     config, tokenizer = model.config.text_config, processor.tokenizer
     positions = config.max_position_embeddings
     tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    _check_merges(tokenizer, checkpoint)
     first, second = tokenizer(["sky", "a dog"]).input_ids
     # OpenAI's configurations say 2 and mean the largest id; see CLIPTextModel.
     end = config.vocab_size - 1 if config.eos_token_id == 2 else config.eos_token_id
@@ -443,4 +449,19 @@ def _fit_tokenizer(model: ITACLIPForSemanticSegmentation, processor: ITACLIPProc
             f"Expected the tokenizer that goes with the text tower in {checkpoint} ({config.vocab_size} tokens, the "
             f"end token {end}), but got one of {len(tokenizer)} tokens that ends texts with {first[-1]}. Put its "
             "tokenizer.json (or vocab.json and merges.txt) into the folder."
+        )
+
+
+def _check_merges(tokenizer: Any, checkpoint: Checkpoint) -> None:
+    """Make sure that every entry of the vocabulary is reached: where merges are cut, words fall apart in silence."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    if rules["type"] != "BPE":
+        return
+    merged = {"".join(pair) for pair in rules["merges"]}.union(tokenizer.all_special_tokens)
+    suffix = rules["end_of_word_suffix"] or ""
+    missing = [entry for entry in rules["vocab"] if len(entry.removesuffix(suffix)) > 1 and entry not in merged]
+    if missing:
+        raise ValueError(
+            f"Expected a tokenizer whose merges make all of its {len(rules['vocab'])} entries, but {checkpoint} lacks "
+            f"{len(missing)}, such as {missing[0]!r}. Get its tokenizer.json, or vocab.json and merges.txt, anew."
         )

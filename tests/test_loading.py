@@ -133,6 +133,21 @@ def test_the_tokenizer_of_another_model_is_refused(folder):
         load(folder)
 
 
+def test_merges_that_are_cut_are_refused(folder):
+    """Every name would still have tokens, but other ones."""
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    merges = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(tokenizer["model"]["vocab"]))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    load(folder)
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges[: len(merges) // 2]]))
+    with pytest.raises(
+        ValueError, match=r"tokenizer whose merges make all of its 2048 entries, but .* lacks 767, such"
+    ):
+        load(folder)
+
+
 def test_missing_weights_are_refused(folder):
     tensors = load_file(folder / "model.safetensors")
     tensors.pop("visual_projection.weight")
@@ -165,13 +180,22 @@ def test_weights_that_cannot_be_right_are_refused(folder, name, change, message)
         load(folder)
 
 
-@pytest.mark.parametrize("change", [torch.zeros_like, torch.ones_like, lambda queries: queries * torch.nan])
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.zeros_like,
+        torch.ones_like,
+        lambda queries: queries * torch.nan,
+        lambda queries: queries[:1].expand_as(queries).contiguous(),
+    ],
+)
 def test_baked_queries_that_are_no_embeddings_are_refused(folder, change):
     model = load(folder, Vocabulary(["sky", "dog"])).model
     model.save_pretrained(folder)
-    load(folder)
+    rewrite_weights(folder, lambda tensors: {**tensors, "query_embeddings": tensors["query_embeddings"] * 0.3})
+    load(folder)  # as of a text that is a mean of many
     rewrite_weights(folder, lambda tensors: {**tensors, "query_embeddings": change(tensors["query_embeddings"])})
-    with pytest.raises(ValueError, match="query_embeddings holds no unit vectors"):
+    with pytest.raises(ValueError, match="query_embeddings holds no embeddings of texts"):
         load(folder)
 
 

@@ -205,8 +205,14 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             labels: Name of each class.
 
         Raises:
-            ValueError: If the three do not fit each other.
+            TypeError: If the embeddings are no floating point numbers.
+            ValueError: If the three do not fit each other, or an embedding is not finite or nothing but zeros.
         """
+        check_tensors(TextInputs(query_embeddings=query_embeddings))
+        if not query_embeddings.any(dim=-1).all():
+            raise ValueError("Expected `query_embeddings` without rows of zeros, but got some. Embed the texts anew.")
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"Expected `labels` that differ, but got {list(labels)!r:.200}. Rename or join classes.")
         expect_shape("query_embeddings", query_embeddings, (len(query_classes), self.config.projection_dim))
         if not (len(query_classes) > 0 and min(query_classes) >= 0 and max(query_classes) < len(labels)):
             raise ValueError(

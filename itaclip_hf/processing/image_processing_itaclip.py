@@ -8,6 +8,7 @@ import difflib
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any, cast
 
 import numpy as np
@@ -450,6 +451,8 @@ class ITACLIPImageProcessor(PilBackend):
                 "Expected no `mask_threshold` and no `overlap_mask_area_threshold`, as every pixel has one class, but "
                 f"got {mask_threshold} and {overlap_mask_area_threshold}. Leave them out."
             )
+        if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= threshold <= 1:
+            raise ValueError(f"Expected `threshold` to be a number from 0 to 1, but got {threshold!r}. Correct it.")
         lowest = 0.0 if threshold == PIPELINE_THRESHOLD else threshold
         results = []
         mapped: Any = self.post_process_semantic_segmentation(outputs, target_sizes, return_segmentation_scores=True)

@@ -25,7 +25,7 @@ from .image_processing_itaclip import (
     check_options,
     check_value,
 )
-from .vocabulary import IMAGENET_TEMPLATES, Vocabulary, straighten_text
+from .vocabulary import IMAGENET_TEMPLATES, Vocabulary, check_signs, straighten_text
 
 __all__ = ["ITACLIPProcessor"]
 
@@ -328,6 +328,7 @@ def _check_templates(templates: Sequence[str]) -> list[str]:
                 f"Expected a template with one pair of braces for the text, but got {template!r}. "
                 "Write it like 'a photo of a {}.'."
             )
+        check_signs(template, "template")
     if not templates:
         raise ValueError("Expected at least one template, but got none. Use ['{}'] for the text as it is.")
     return list(templates)

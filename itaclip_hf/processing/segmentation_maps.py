@@ -43,6 +43,7 @@ def pair_with_target_sizes(
     """Put each image's logits and the size of its map together; by default they have one size.
 
     Raises:
+        TypeError: If logits are no tensors of floating point numbers.
         ValueError: If there is not one target size an image, a target size is not two whole numbers above 0, or an
             image's logits have not three dimensions.
     """
@@ -54,6 +55,10 @@ def pair_with_target_sizes(
             raise ValueError(
                 "Expected logits (batch, classes, height, width) or a list of (classes, height, width), but got "
                 f"{found} for an image. Pass the model's outputs as they are."
+            )
+        if not image_logits.is_floating_point():
+            raise TypeError(
+                f"Expected logits as floating point numbers, but got {image_logits.dtype}. Pass the model's outputs."
             )
     if target_sizes is None:
         return [(image_logits, tuple(image_logits.shape[-2:])) for image_logits in logits]

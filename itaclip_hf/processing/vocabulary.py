@@ -22,6 +22,7 @@ __all__ = [
     "IMAGENET_TEMPLATES",
     "Vocabulary",
     "VocabularyClass",
+    "check_signs",
     "load_auxiliary_texts",
     "split_words",
     "straighten_text",
@@ -492,7 +493,7 @@ def _to_texts(values: Any, what: str, allow_string: bool = True) -> tuple[str, .
             raise TypeError(f"Expected every {what} to be a string, but got {type(value).__name__}. Write it as text.")
         if not straighten_text(value).strip():  # signs that nobody sees are no name
             raise ValueError(f"Expected no empty {what}, but got {value!r}. Remove it or fill it in.")
-        _check_signs(value.strip(), what)
+        check_signs(value.strip(), what)
         texts.append(value.strip())
     return tuple(texts)
 
@@ -504,7 +505,7 @@ def _is_list(values: Any) -> bool:
     return isinstance(values, Iterable) and getattr(values, "ndim", 1) > 0  # numbers of NumPy and torch are no list
 
 
-def _check_signs(text: str, what: str) -> None:
+def check_signs(text: str, what: str) -> None:
     """Refuse signs that are no text: control characters, halves of a character, the tokenizer's own tokens.
 
     Texts about classes may have several lines, names and words have one.

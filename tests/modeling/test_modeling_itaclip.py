@@ -444,3 +444,20 @@ def test_the_default_dtype_of_the_process_changes_nothing(tiny_model, texts, eng
         torch.set_default_dtype(before)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (torch.zeros_like, ValueError, "Expected `query_embeddings` without rows of zeros"),
+        (lambda queries: queries * torch.nan, ValueError, "Expected finite `query_embeddings`"),
+        (lambda queries: queries.to(torch.int64), TypeError, "`query_embeddings`"),
+    ],
+)
+def test_queries_that_are_no_embeddings_are_not_baked(tiny_model, change, error, message):
+    model = tiny_model()
+    queries = torch.ones(2, model.config.projection_dim)
+    with pytest.raises(error, match=message):
+        model.set_queries(change(queries), [0, 1], ["sky", "dog"])
+    with pytest.raises(ValueError, match="Expected `labels` that differ"):
+        model.set_queries(queries, [0, 1], ["sky", "sky"])

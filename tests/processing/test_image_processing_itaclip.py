@@ -350,6 +350,18 @@ class TestFields:
         with pytest.warns(UserWarning, match="but got 'nonsense', which changes nothing"):
             ITACLIPImageProcessor(nonsense=1)
 
+    @pytest.mark.parametrize("threshold", [True, -3, 7, float("nan"), "0.5"])
+    def test_scores_of_segments_have_a_threshold_from_0_to_1(self, small, threshold):
+        outputs = SimpleNamespace(logits=torch.zeros(1, 2, 4, 4).log_softmax(1))
+        with pytest.raises(ValueError, match="Expected `threshold` to be a number from 0 to 1, but got"):
+            small.post_process_panoptic_segmentation(outputs, threshold=threshold)
+
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+    def test_logits_are_floating_point_numbers(self, small, dtype):
+        outputs = SimpleNamespace(logits=torch.zeros(1, 2, 4, 4).to(dtype))
+        with pytest.raises(TypeError, match=f"logits as floating point numbers, but got {dtype}"):
+            small.post_process_semantic_segmentation(outputs)
+
     @pytest.mark.parametrize("value", ["no", 1, None])
     def test_switches_of_calls_are_true_or_false(self, small, value):
         with pytest.raises(TypeError, match=f"Expected `do_reduce_labels` to be true or false, but got {value!r}"):

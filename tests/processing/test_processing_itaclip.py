@@ -232,6 +232,11 @@ class TestFields:
         loaded = ITACLIPProcessor.from_pretrained(tmp_path, model_max_length=20, local_files_only=True)
         assert loaded.tokenizer.model_max_length == 20
 
+    @pytest.mark.parametrize("template", ["<|endoftext|>{}", "{}\0", "\ud800{}", "a\n{}"])
+    def test_templates_have_readable_signs(self, processor, template):
+        with pytest.raises(ValueError, match=r"Expected templates (of readable characters|without special tokens)"):
+            processor.templates = [template]
+
     @pytest.mark.parametrize("templates", [0, [0], {"{}", "a {}"}, iter(["{}"]), "a {}"])
     def test_templates_are_a_list_of_texts_when_made_and_set(self, processor, tokenizer, templates):
         with pytest.raises(TypeError, match="Expected a list of templates, but got"):
