@@ -205,7 +205,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
             labels: Name of each class.
 
         Raises:
-            TypeError: If the embeddings are no floating point numbers.
+            TypeError: If the embeddings are no tensor.
             ValueError: If the three do not fit each other, or an embedding is not finite or nothing but zeros.
         """
         check_tensors(TextInputs(query_embeddings=query_embeddings))

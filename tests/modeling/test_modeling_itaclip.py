@@ -451,7 +451,7 @@ def test_the_default_dtype_of_the_process_changes_nothing(tiny_model, texts, eng
     [
         (torch.zeros_like, ValueError, "Expected `query_embeddings` without rows of zeros"),
         (lambda queries: queries * torch.nan, ValueError, "Expected finite `query_embeddings`"),
-        (lambda queries: queries.to(torch.int64), TypeError, "`query_embeddings`"),
+        (lambda queries: queries.tolist(), TypeError, "`query_embeddings` to be a tensor"),
     ],
 )
 def test_queries_that_are_no_embeddings_are_not_baked(tiny_model, change, error, message):
