@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import socket
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.state import AcceleratorState, PartialState
+from accelerate.state import PartialState
 from PIL import Image
 from transformers import AutoTokenizer
 
@@ -166,12 +165,16 @@ def find_free_port() -> int:
         return port
 
 
-def fork_processes(
+# Forking the test process itself would give each new one the locks and half-ended threads of all tests before it.
+FORK_SERVER = multiprocessing.get_context("forkserver")
+FORK_SERVER.set_forkserver_preload(["itaclip_hf.cli.main", "transformers.models.clip.modeling_clip", "accelerate"])
+
+
+def start_processes(
     root: Path, num_processes: int, seconds_per_image: float = 0.0, family_size: int = 1
 ) -> list[BaseProcess]:
     """Processes that evaluate together, like torchrun's, but without importing everything anew."""
     port = find_free_port()
-    context = multiprocessing.get_context("fork")
     processes = []
     for rank in range(num_processes):
         environment = {
@@ -187,20 +190,15 @@ def fork_processes(
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
         }
-        process = context.Process(target=run_forked, args=(environment,))
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # newer Pythons warn of threads, which the child does not use
-            process.start()
+        process = FORK_SERVER.Process(target=_run, args=({**os.environ, **environment},))
+        process.start()
         processes.append(process)
     return processes
 
 
-def run_forked(environment: dict[str, str]) -> None:
-    torch.set_num_threads(1)  # thread pools do not survive a fork
+def _run(environment: dict[str, str]) -> None:
+    torch.set_num_threads(1)
     os.environ.update(environment)
-    AcceleratorState._reset_state(reset_partial_state=True)  # the parent was one process
     main()
 
 

@@ -13,8 +13,8 @@ from scripted_evaluation import (
     PixelPredictor,
     expected_confusion,
     family_folders,
-    fork_processes,
     load_folders,
+    start_processes,
     write_folders,
 )
 
@@ -89,7 +89,7 @@ def test_vocabularies_with_other_numbers_of_classes_are_refused(root: Path) -> N
 def test_killed_and_started_again_on_other_numbers_of_processes_gives_the_same_matrices(root: Path) -> None:
     names = [f"{index:03d}" for index in range(21)]
     write_folders(root, num_images=len(names))
-    processes = fork_processes(root, num_processes=2, seconds_per_image=0.05, family_size=3)
+    processes = start_processes(root, num_processes=2, seconds_per_image=0.05, family_size=3)
     deadline = time.monotonic() + 60
     while len(list(root.glob("family/*/part-*.npz"))) < 4:
         assert processes[0].is_alive() and time.monotonic() < deadline
@@ -97,7 +97,7 @@ def test_killed_and_started_again_on_other_numbers_of_processes_gives_the_same_m
     for process in processes:
         os.kill(process.pid or 0, signal.SIGKILL)
         process.join()
-    processes = fork_processes(root, num_processes=3, family_size=3)
+    processes = start_processes(root, num_processes=3, family_size=3)
     for process in processes:
         process.join(timeout=60)
     assert [process.exitcode for process in processes] == [0, 0, 0]

@@ -19,8 +19,8 @@ from PIL import Image
 from scripted_evaluation import (
     PixelPredictor,
     expected_confusion,
-    fork_processes,
     load_folders,
+    start_processes,
     write_folders,
     write_image,
     write_labels,
@@ -277,7 +277,7 @@ def test_torchrun_with_two_processes_gives_the_matrix_of_one(root: Path) -> None
 
 
 def test_three_processes_with_uneven_shares_count_every_image_once(root: Path) -> None:
-    processes = fork_processes(root, num_processes=3)
+    processes = start_processes(root, num_processes=3)
     for process in processes:
         process.join(timeout=60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
@@ -288,7 +288,7 @@ def test_killed_again_and_again_and_started_again_gives_the_same_matrix(root: Pa
     write_folders(root, num_images=41)  # enough work that no run between two kills comes to its end
     for wait in (0.0, 0.15, 0.3):
         parts_before = count_parts(root)
-        processes = fork_processes(root, num_processes=2, seconds_per_image=0.1)
+        processes = start_processes(root, num_processes=2, seconds_per_image=0.1)
         wait_for_new_part(root, parts_before, processes[0])
         time.sleep(wait)
         for process in processes:

@@ -1,7 +1,6 @@
 """Commands in processes of their own, to be killed, starved and watched; forked by a server that has imported all."""
 
 import json
-import multiprocessing
 import os
 import resource
 import signal
@@ -20,7 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from scripted_evaluation import find_free_port, save_tiny_checkpoint, write_folders, write_image
+from scripted_evaluation import FORK_SERVER, find_free_port, save_tiny_checkpoint, write_folders, write_image
 from test_llm_texts import save_tiny_chat_model
 
 from itaclip_hf import Vocabulary
@@ -29,11 +28,6 @@ from itaclip_hf.files import write_json
 
 DISK_SIZE = 2**20
 VOLATILE = ("created", "command", "timing", "seconds", "date", "of_earlier_runs", "run", "work", "processes")
-
-
-# Forking the test process itself would give each program the locks and half-ended threads of all tests before it.
-_server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["itaclip_hf.cli.main", "transformers.models.clip.modeling_clip", "accelerate"])
 
 
 def _is_slow_in_bfloat16(device: torch.device) -> bool:
@@ -96,7 +90,7 @@ def start(
     """
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", **environment}
     log.touch(0o600)
-    process = _server.Process(
+    process = FORK_SERVER.Process(
         target=_run,
         args=(log, [*map(str, arguments)], variables, replaced, largest_file, encoding),
         kwargs={"output": None if output is None else _Descriptor(output)},
