@@ -167,6 +167,7 @@ def find_free_port() -> int:
 
 # Forking the test process itself would give each new one the locks and half-ended threads of all tests before it.
 FORK_SERVER = multiprocessing.get_context("forkserver")
+START_METHOD = multiprocessing.get_start_method()
 FORK_SERVER.set_forkserver_preload(["itaclip_hf.cli.main", "transformers.models.clip.modeling_clip", "accelerate"])
 
 
@@ -190,16 +191,23 @@ def start_processes(
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
         }
-        process = FORK_SERVER.Process(target=_run, args=({**os.environ, **environment},))
+        process = FORK_SERVER.Process(target=_run, args=({**os.environ, **environment}, START_METHOD))
         process.start()
         processes.append(process)
     return processes
 
 
-def _run(environment: dict[str, str]) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(environment)
+def _run(environment: dict[str, str], start_method: str) -> None:
+    begin_program(environment, start_method)
     main()
+
+
+def begin_program(environment: Mapping[str, str], start_method: str) -> None:
+    """Makes a process of the server what one would be that the user starts."""
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method(start_method, force=True)  # else it would start workers by a server, too
 
 
 def main() -> None:

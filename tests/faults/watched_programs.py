@@ -19,7 +19,15 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from scripted_evaluation import FORK_SERVER, find_free_port, save_tiny_checkpoint, write_folders, write_image
+from scripted_evaluation import (
+    FORK_SERVER,
+    START_METHOD,
+    begin_program,
+    find_free_port,
+    save_tiny_checkpoint,
+    write_folders,
+    write_image,
+)
 from test_llm_texts import save_tiny_chat_model
 
 from itaclip_hf import Vocabulary
@@ -92,7 +100,7 @@ def start(
     log.touch(0o600)
     process = FORK_SERVER.Process(
         target=_run,
-        args=(log, [*map(str, arguments)], variables, replaced, largest_file, encoding),
+        args=(log, [*map(str, arguments)], variables, START_METHOD, replaced, largest_file, encoding),
         kwargs={"output": None if output is None else _Descriptor(output)},
     )
     process.start()
@@ -117,6 +125,7 @@ def _run(
     log: Path,
     arguments: list[str],
     variables: dict[str, str],
+    start_method: str,
     replacements: dict[str, object],
     largest_file: int | None,
     encoding: str,
@@ -130,9 +139,7 @@ def _run(
             os.dup2(output, 1)
             os.close(output)
         sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w", 1, encoding) for number in (1, 2))
-        os.environ.clear()
-        os.environ.update(variables)
-        torch.set_num_threads(1)
+        begin_program(variables, start_method)
         patch = pytest.MonkeyPatch()
         for name, value in replacements.items():
             patch.setattr(name, value)
