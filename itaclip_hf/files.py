@@ -22,6 +22,7 @@ except ImportError:  # Windows has none
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "LONGEST_NAME",
     "TEMPORARY_SUFFIX",
     "is_own_png",
     "locked_folder",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 TEMPORARY_SUFFIX = ".itaclip-tmp"
+LONGEST_NAME = 255  # bytes, of a file in a folder, on nearly every file system
 PNG_MARK = ("Software", "itaclip_hf")
 RECORD = Path("progress", "results.json")
 """What a folder of results has in it; in the folder that runs keep their progress in."""
