@@ -78,6 +78,7 @@ def ablate(
     vocabulary = words.read(chosen)
     found, left_out = _choose_tables(tables, models, vocabulary)
     samples = data.open_dataset(chosen, len(vocabulary.labels))
+    running = run.for_runner()
     accelerator = processes.join("ablate")
     folder = out or Path("itaclip_ablation") / Path(benchmark or samples.title).name
     refuse_inputs(folder, (*words.files, *(Path(name) for name in tables)))
@@ -87,7 +88,7 @@ def ablate(
         samples,
         folder,
         choose_dtype(model.dtype.value, accelerator.device),
-        run.for_runner(),
+        running,
         accelerator,
         left_out,
         run.plots,

@@ -34,7 +34,9 @@ class EncodedTexts:
         texts, _, mixing = self._processor.mix_texts(vocabulary)
         columns = torch.tensor([self._rows[text] for text in texts])
         # Added up, as a text may come twice: as a name and as a definition.
-        weights = torch.zeros(len(mixing), len(self.embeddings), dtype=torch.float32).index_add_(1, columns, torch.from_numpy(mixing))
+        weights = torch.zeros(len(mixing), len(self.embeddings), dtype=torch.float32).index_add_(
+            1, columns, torch.from_numpy(mixing)
+        )
         return Queries(weights.to(self.embeddings.device), list(vocabulary.query_classes), len(vocabulary.labels))
 
 
