@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..plain_text import show_name
 from .options.data import StreamedDataOptions
 from .options.model import ModelOptions, quiet_libraries
 from .options.processes import ProcessOptions
@@ -104,7 +105,7 @@ def ablate(
         say(f"Tables: {folder}")
         if problems:
             first = problems[0]
-            warn(f"{len(problems)} images could not be scored; the first is {first.path}: {first.message}")
+            warn(f"{len(problems)} images could not be scored; the first is {show_name(first.path)}: {first.message}")
     if accelerator.num_processes > 1:
         accelerator.end_training()
     if problems:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..plain_text import show_name
 from .options.classes import ClassOptions
 from .options.model import ModelOptions
 from .options.processes import DeviceOption
@@ -75,7 +76,7 @@ def explain(
             tell_failure(file, error)
             failed += 1
             continue
-        say(f"{file.path} -> {picture}\n\n{found.to_markdown()}")
+        say(f"{show_name(file)} -> {show_name(picture)}\n\n{found.to_markdown()}")
     if failed:
         warn(f"{failed} of {len(files)} images failed; see the lines above.")
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..files import LONGEST_NAME, TEMPORARY_SUFFIX, is_own_png, read_json, refuse_others, write_json
 from ..media import TIFF_MARK, Finished, Found, ImageFile, ResultFiles
+from ..plain_text import show_name
 from .terminal import say, warn
 
 __all__ = [
@@ -78,7 +79,7 @@ def tell_failure(file: ImageFile, error: Exception) -> None:
     reason = find_image_error(error)
     if reason is None:
         raise error
-    warn(f"{file}: {' '.join(reason.split())}")
+    warn(f"{show_name(file)}: {' '.join(reason.split())}")
 
 
 def leave_out_finished(tasks: Tasks, request: dict[str, Any]) -> Tasks:
@@ -133,8 +134,8 @@ def note_what_to_know(file: ImageFile, found: Found, is_reduction_noted: bool) -
         return is_reduction_noted
     size, seen = (" x ".join(map(str, each)) for each in (found.size, found.seen))
     warn(
-        f"Note: {file} has {size} pixels, and the model saw {seen}. To find small things, too, add --tile 1024 "
-        "(its own resolution; many times the work).",
+        f"Note: {show_name(file)} has {size} pixels, and the model saw {seen}. To find small things, too, add "
+        "--tile 1024 (its own resolution; many times the work).",
         "yellow",
     )
     return True

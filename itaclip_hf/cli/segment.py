@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..media import FORMATS, KINDS, Format, ImageFile, Kind, Plan, ResultFiles, Track
+from ..plain_text import show_name
 from .options.classes import ClassOptions
 from .options.media import MediaOptions
 from .options.model import ModelOptions
@@ -164,7 +165,7 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
                 seconds = round(time.perf_counter() - start, 3)
                 write_description(results, found, {"image": str(file), "settings": request, "seconds": seconds})
                 done += 1
-                say(f"{file} -> {results.overlay}: {summarize_classes(found.classes)}")
+                say(f"{show_name(file)} -> {show_name(results.overlay)}: {summarize_classes(found.classes)}")
                 is_noted = note_what_to_know(file, found, is_noted)
         except KeyboardInterrupt as stop:
             current, _ = tasks[min(done + failed, len(tasks) - 1)]

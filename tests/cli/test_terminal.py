@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from itaclip_hf.cli.main import ErrorReportingGroup
+from itaclip_hf.plain_text import show_name
 
 
 def start(*arguments, **environment):
@@ -60,6 +61,10 @@ def test_messages_are_one_line():
 def test_lists_in_messages_stay_lists():
     result = fail_with(OSError("Expected one of\n  a/b\n  c/d\nbut found\nnone."))
     assert result.stderr == "Error: Expected one of\n  a/b\n  c/d\nbut found none.\n"
+
+
+def test_a_name_of_a_file_is_one_line():
+    assert show_name("a\nb\x1b[31m\ufeff\u2028.png") == r"a\x0ab\x1b[31m\xfeff\x2028.png"
 
 
 def test_ctrl_c_is_told_in_one_line():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...auto_registration import DEFAULT_CHECKPOINT
+from ..terminal import warn
 from .settings import SettingOptions, name_option
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class ModelOptions:
         quiet_libraries()
         place = choose_device(device)
         dtype = name_dtype(choose_dtype(self.dtype.value, place))
-        typer.echo(f"Loading {self.model} in {dtype} on {place} ...", err=True)
+        warn(f"Loading {self.model} in {dtype} on {place} ...", None)
         loaded = load(
             self.model,
             vocabulary,
