@@ -1,6 +1,7 @@
 """What the program does with terminals that show little, readers that leave, signals, messages and devices."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -51,6 +52,16 @@ def test_a_reader_that_leaves_is_no_error():
     )
     os.close(write)
     assert process.communicate()[1] == b""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="other systems have no such device")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["compare", "--help"]])
+def test_an_output_without_room_is_told_in_one_line(arguments):
+    with open("/dev/full", "wb") as full:
+        program = [sys.executable, "-m", "itaclip_hf.cli", *arguments]
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"Error: .*No space left on device.*\n", done.stderr)
 
 
 def test_messages_are_one_line():
