@@ -32,7 +32,7 @@ __all__ = [
     "TextTower",
     "VisionTower",
     "export_onnx",
-    "find_input_size",
+    "refuse_idle_size",
     "trace_tower",
 ]
 
@@ -178,11 +178,21 @@ def export_onnx(
     return description
 
 
-def find_input_size(
+def refuse_idle_size(
     model: ITACLIPForSemanticSegmentation, processor: ITACLIPProcessor, image_size: tuple[int, int]
-) -> tuple[int, int]:
-    """(height, width) of what the encoder gets of an image of that size: a window, or the whole as it is resized."""
-    return _lay_out(model, processor, image_size).size
+) -> None:
+    """Refuse a size of images that gives the windows that there are without one.
+
+    Raises:
+        ValueError: If the model has windows, which images of that size fill as those of the default do.
+    """
+    given, default = (_lay_out(model, processor, size).size for size in (image_size, DEFAULT_SIZE))
+    window = model.config.window_size
+    if window and given == default:
+        raise ValueError(
+            f"Expected no --image-size, as it changes nothing where `window_size` is {window}, but got "
+            f"{'x'.join(map(str, image_size))}. Leave it out, or change --window-size."
+        )
 
 
 def _lay_out(

@@ -10,7 +10,7 @@ from .options.classes import ClassOptions
 from .options.model import ModelOptions
 from .options.processes import DeviceOption
 from .options.settings import SettingOptions
-from .results import check_names, tell_failure
+from .results import tell_failure
 from .terminal import say, warn
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def explain(
     NAME_explained.json (all figures) and, with --at, NAME_attention.png: the attention of a patch over the blocks.
     An image that cannot be explained is reported, the others are done, and the exit code is 1.
     """
-    from ..files import own_results, write_json, write_png
+    from ..files import own_results, refuse_long_names, write_json, write_png
     from ..media.pictures import find_images
 
     place = None if at is None else _read_place(at)
@@ -64,7 +64,7 @@ def explain(
         kinds = ("explained.png", "explained.json", *(["attention.png"] if place else []))
         picture, figures, *attention = paths = [base.with_name(f"{base.name}_{kind}") for kind in kinds]
         try:
-            check_names(paths)
+            refuse_long_names(paths)
             image = _read(file)
             with own_results(base.parent, [path.name for path in paths]):
                 found = explain_image(image, *loaded, vocabulary, place)

@@ -44,18 +44,14 @@ def export(
     vision.json says the rest. They are written only if ONNX Runtime gave what torch gives. docs/export.md segments
     with them in NumPy.
     """
-    from ..onnx_export import DEFAULT_SIZE, LARGEST_DIFFERENCE, export_onnx, find_input_size
+    from ..onnx_export import DEFAULT_SIZE, LARGEST_DIFFERENCE, export_onnx, refuse_idle_size
 
-    size = DEFAULT_SIZE if image_size is None else _read_size(image_size)
+    size = None if image_size is None else _read_size(image_size)
     model = ModelOptions(model=checkpoint, dtype=NumberFormat.float32)
     loaded = model.load(settings, "cpu", words.read() or model.own_vocabulary())
-    window = loaded.model.config.window_size
-    if image_size is not None and window and find_input_size(*loaded, size) == find_input_size(*loaded, DEFAULT_SIZE):
-        raise ValueError(
-            f"Expected no --image-size, as it changes nothing where `window_size` is {window}, but got {image_size}. "
-            "Leave it out, or change --window-size."
-        )
-    description = export_onnx(out, *loaded, image_size=size)
+    if size is not None:
+        refuse_idle_size(*loaded, size)
+    description = export_onnx(out, *loaded, image_size=size or DEFAULT_SIZE)
     height, width = description["input"]["shape"][2:]
     difference = description["largest_difference_from_torch"]
     say(

@@ -1,18 +1,17 @@
 """Results of images in their folder: what may be replaced, what is finished, what failed, what is said of them."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import LONGEST_NAME, TEMPORARY_SUFFIX, is_own_png, read_json, refuse_others, write_json
+from ..files import TEMPORARY_SUFFIX, is_own_png, read_json, refuse_others, write_json
 from ..media import TIFF_MARK, Finished, Found, ImageFile, ResultFiles
 from ..plain_text import show_name
 from .terminal import say, warn
 
 __all__ = [
     "Tasks",
-    "check_names",
     "leave_out_finished",
     "note_what_to_know",
     "protect_files",
@@ -54,21 +53,6 @@ def protect_files(tasks: Tasks, may_replace: bool) -> None:
         raise ValueError(
             f"Expected no results in {results.description.parent} yet, but those of {file}{others} are there. "
             "Use --existing overwrite, --existing skip or another --out."
-        )
-
-
-def check_names(paths: Iterable[Path]) -> None:
-    """Make sure that the file system takes the names of an image's results.
-
-    Raises:
-        ValueError: If one is too long.
-    """
-    # In bytes, as file systems count; which end is the longest depends on the kind of input.
-    longest = max((path.name for path in paths), key=lambda name: len(os.fsencode(name)))
-    if len(os.fsencode(longest)) > LONGEST_NAME:
-        raise ValueError(
-            f"Expected a name that leaves room for its results' names, but {longest} has more than {LONGEST_NAME} "
-            "bytes. Rename the image."
         )
 
 

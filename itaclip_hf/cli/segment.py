@@ -19,7 +19,6 @@ from .options.processes import DeviceOption
 from .options.settings import SettingOptions
 from .results import (
     Tasks,
-    check_names,
     leave_out_finished,
     note_what_to_know,
     protect_files,
@@ -146,6 +145,7 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
+    from ..files import refuse_long_names
     from ..media.pictures import summarize_classes
 
     done, failed, is_noted = 0, 0, False
@@ -155,7 +155,7 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
             for file, results in progress.track(tasks, description="Segmenting"):
                 start = time.perf_counter()
                 try:
-                    check_names(vars(results).values())
+                    refuse_long_names(vars(results).values())
                     opened = _open_file(kinds[file.kind], file, plan)
                     found = opened.segment(results, loaded, plan, _make_track(progress))
                 except Exception as error:

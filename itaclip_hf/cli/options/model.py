@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...auto_registration import DEFAULT_CHECKPOINT
-from ..terminal import warn
 from .settings import SettingOptions, name_option
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class ModelOptions:
         quiet_libraries()
         place = choose_device(device)
         dtype = name_dtype(choose_dtype(self.dtype.value, place))
-        warn(f"Loading {self.model} in {dtype} on {place} ...", None)
+        typer.echo(f"Loading {self.model} in {dtype} on {place} ...", err=True)
         loaded = load(
             self.model,
             vocabulary,
