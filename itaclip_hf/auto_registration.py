@@ -65,7 +65,7 @@ class _OwnTask(dict[str, Any]):
         if key == "impl":
             return getattr(own, PIPELINE)
         if key == "pt":  # also for stock CLIP checkpoints
-            return (getattr(own, MODEL),)
+            return (import_module(getattr(own, PIPELINE).__module__).CheckedModel,)
         raise KeyError(key)
 
 

@@ -23,6 +23,7 @@ except ImportError:  # Windows has none
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "LONGEST_NAME",
     "TEMPORARY_SUFFIX",
     "is_own_png",
     "locked_folder",
@@ -30,6 +31,7 @@ __all__ = [
     "read_json",
     "read_text",
     "refuse_inputs",
+    "refuse_long_names",
     "refuse_others",
     "remove_leftovers",
     "remove_unfinished",
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 TEMPORARY_SUFFIX = ".itaclip-tmp"
+LONGEST_NAME = 255  # bytes, of a file in a folder, on nearly every file system
 PNG_MARK = ("Software", "itaclip_hf")
 RECORD = Path("progress", "results.json")
 """What a folder of results has in it, with a hash of what is finished; in the folder that runs keep progress in."""
@@ -200,6 +203,24 @@ def refuse_others(paths: Iterable[Path], is_own: Callable[[Path], bool] = lambda
                 f"Expected {path} to be an earlier result, but it is another file, or was changed since. Use another "
                 "--out, or move it away."
             )
+
+
+def refuse_long_names(paths: Iterable[Path]) -> None:
+    """Makes sure that the file system takes the names of an image's results.
+
+    Args:
+        paths: Files that will be written.
+
+    Raises:
+        ValueError: If one is too long.
+    """
+    # In bytes, as file systems count; which end is the longest depends on the kind of input.
+    longest = max((path.name for path in paths), key=lambda name: len(os.fsencode(name)))
+    if len(os.fsencode(longest)) > LONGEST_NAME:
+        raise ValueError(
+            f"Expected a name that leaves room for its results' names, but {longest} has more than {LONGEST_NAME} "
+            "bytes. Rename the image."
+        )
 
 
 def refuse_inputs(folder: str | os.PathLike[str], inputs: Iterable[Path | None]) -> None:

@@ -81,7 +81,11 @@ def format_facts(facts: Mapping[str, object]) -> str:
 
 
 def format_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table for spreadsheets; texts that one would run as a formula begin with an apostrophe, as it shows texts."""
+    """A table for spreadsheets, a line for each row.
+
+    Texts that one would run as a formula begin with an apostrophe, as it shows texts; control characters are as in
+    `escape`.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([[_disarm(cell) for cell in row] for row in (header, *rows)])
@@ -108,7 +112,10 @@ def _to_line(text: object) -> str:
 
 
 def _disarm(cell: object) -> object:
-    if not isinstance(cell, str) or not cell.lstrip().startswith(("=", "+", "-", "@")):
+    if not isinstance(cell, str):
+        return cell
+    cell = _to_line(cell)
+    if not cell.lstrip().startswith(("=", "+", "-", "@")):
         return cell
     try:
         float(cell)  # figures are written with the digits that they were given

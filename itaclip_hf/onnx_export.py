@@ -22,11 +22,21 @@ from .files import own_results, write_atomically, write_json
 from .methods import Settings
 from .modeling import ITACLIPForSemanticSegmentation
 from .modeling.data_contract import pack_inputs, read_images
+from .modeling.windows import WindowLayout
 from .processing import ITACLIPProcessor
 from .version import __version__
 
-__all__ = ["LARGEST_DIFFERENCE", "TextTower", "VisionTower", "export_onnx", "trace_tower"]
+__all__ = [
+    "DEFAULT_SIZE",
+    "LARGEST_DIFFERENCE",
+    "TextTower",
+    "VisionTower",
+    "export_onnx",
+    "refuse_idle_size",
+    "trace_tower",
+]
 
+DEFAULT_SIZE = (224, 224)
 LARGEST_DIFFERENCE = 1e-4  # of cosines and of unit features from torch's; rounding makes less than 1e-5 of it
 LARGEST_FILE = 2**31 - 2**27  # bytes; protobuf ends at 2 GiB, larger weights go into a file of their own
 MODEL_FILE, WEIGHTS_FILE, DESCRIPTION_FILE = "vision.onnx", "vision.onnx.data", "vision.json"
@@ -107,7 +117,7 @@ def export_onnx(
     folder: str | os.PathLike[str],
     model: ITACLIPForSemanticSegmentation,
     processor: ITACLIPProcessor,
-    image_size: tuple[int, int] = (224, 224),
+    image_size: tuple[int, int] = DEFAULT_SIZE,
 ) -> dict[str, Any]:
     """Write `vision.onnx` and `vision.json`, checked against torch.
 
@@ -146,7 +156,13 @@ def export_onnx(
             f"Expected a model in float32 on the CPU, but it is in {model.dtype} on {model.device}. Convert the ONNX "
             "file afterwards, if you need another format."
         )
-    height, width = _find_input_size(model, processor, image_size)
+    layout = _lay_out(model, processor, image_size)
+    if layout.padded_size != layout.size:
+        raise ValueError(
+            f"Expected windows that need no padding, but those of {layout.size} pixels are padded to "
+            f"{layout.padded_size}. Export for larger images, or set `window_multiple=1`."
+        )
+    height, width = layout.size
     tower = VisionTower(model)
     program = trace_tower(tower, torch.zeros(2, 3, height, width))  # torch takes a batch of one for a fixed size
     with own_results(folder, (MODEL_FILE, WEIGHTS_FILE, DESCRIPTION_FILE)):
@@ -162,6 +178,31 @@ def export_onnx(
     return description
 
 
+def refuse_idle_size(
+    model: ITACLIPForSemanticSegmentation, processor: ITACLIPProcessor, image_size: tuple[int, int]
+) -> None:
+    """Refuse a size of images that gives the windows that there are without one.
+
+    Raises:
+        ValueError: If the model has windows, which images of that size fill as those of the default do.
+    """
+    given, default = (_lay_out(model, processor, size).size for size in (image_size, DEFAULT_SIZE))
+    window = model.config.window_size
+    if window and given == default:
+        raise ValueError(
+            f"Expected no --image-size, as it changes nothing where `window_size` is {window}, but got "
+            f"{'x'.join(map(str, image_size))}. Leave it out, or change --window-size."
+        )
+
+
+def _lay_out(
+    model: ITACLIPForSemanticSegmentation, processor: ITACLIPProcessor, image_size: tuple[int, int]
+) -> WindowLayout:
+    image = Image.new("RGB", image_size[::-1])
+    images, _ = pack_inputs(dict(processor.image_processor(images=image, return_tensors="pt")))
+    return read_images(images, model.config)[0].layout
+
+
 def _expect_packages() -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         try:
@@ -170,21 +211,6 @@ def _expect_packages() -> None:
             raise ImportError(
                 f"Expected {name} for the export, but it is not installed. Run `pip install 'itaclip_hf[onnx]'`."
             ) from error
-
-
-def _find_input_size(
-    model: ITACLIPForSemanticSegmentation, processor: ITACLIPProcessor, image_size: tuple[int, int]
-) -> tuple[int, int]:
-    """(height, width) of what the encoder gets of an image of that size."""
-    image = Image.new("RGB", image_size[::-1])
-    images, _ = pack_inputs(dict(processor.image_processor(images=image, return_tensors="pt")))
-    layout = read_images(images, model.config)[0].layout
-    if layout.padded_size != layout.size:
-        raise ValueError(
-            f"Expected windows that need no padding, but those of {layout.size} pixels are padded to "
-            f"{layout.padded_size}. Export for larger images, or set `window_multiple=1`."
-        )
-    return layout.size
 
 
 def _count_bytes(model: ITACLIPForSemanticSegmentation) -> int:

@@ -70,6 +70,17 @@ def _read_regions(folder: Path, name: str | os.PathLike[str], image: Image.Image
     if path is None:
         raise ValueError(f"Expected regions in {places[0]} or {places[1].name}, but there are none. Put them there.")
     try:
-        return make_region_map(np.load(path) if path.suffix == ".npy" else open_image(path))
-    except (OSError, EOFError, TypeError, ValueError) as error:
+        return make_region_map(_read_array(path) if path.suffix == ".npy" else open_image(path))
+    except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _read_array(path: Path) -> np.ndarray:
+    # Not `numpy.load`, which also takes archives and pickles, and leaves broken ones of these open.
+    with path.open("rb") as file:
+        try:
+            return np.lib.format.read_array(file, allow_pickle=False)
+        except Exception as error:  # a broken header is parsed as Python, and fails in all its ways
+            raise ValueError(
+                f"Expected an array as `numpy.save` writes it, but it cannot be read ({error}). Save it anew."
+            ) from error

@@ -75,6 +75,11 @@ def test_a_spreadsheet_runs_no_name() -> None:
     text = format_csv(("row", "miou"), [(name, "-0.191") for name in names])
     rows = list(csv.DictReader(text.splitlines(keepends=True)))
     assert [row["row"] for row in rows] == [
-        "'=1+1", "'+ image engineering", "'-x", "'@cmd", "'\t=1", "q-q + k-k", "one, two",
+        "'=1+1", "'+ image engineering", "'-x", "'@cmd", "' =1", "q-q + k-k", "one, two",
     ]  # fmt: skip
     assert {row["miou"] for row in rows} == {"-0.191"}
+
+
+def test_a_spreadsheet_gets_no_control_characters() -> None:
+    text = format_csv(("row",), [("a\x1b[31mb",), ("nul\x00",), ("\ufeff=1",), ("two\nlines",)])
+    assert text.splitlines() == ["row", r"a\x1b[31mb", r"nul\x00", r"\xfeff=1", "two lines"]

@@ -1,5 +1,6 @@
 """Where region maps of files come from, and that the commands use them."""
 
+import pickle
 import sys
 
 import numpy as np
@@ -17,6 +18,7 @@ from itaclip_hf.regions import compute_superpixels, open_regions
 from itaclip_hf.samples import load_demo_scene
 
 SMALL = {"window_size": 0, "image_engineering": False, "shortest_edge": 64, "pamr_steps": 0}
+NUMPY_START = b"\x93NUMPY\x01\x00\x76\x00"  # version 1.0, a header of 118 bytes
 OPTIONS = ("--window-size", "0", "--no-image-engineering", "--shortest-edge", "64", "--pamr-steps", "0")
 
 
@@ -52,15 +54,40 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
         open_regions("nowhere")
     with pytest.raises(ValueError, match=r"Expected regions in .*cat\.png or cat\.npy, but there are none"):
         open_regions(str(tmp_path))("cat", image)
-    (tmp_path / "cat.npy").write_bytes(b"no array")
-    with pytest.raises(ValueError, match=r"cat\.npy: "):
-        open_regions(str(tmp_path))("cat", image)
     np.save(tmp_path / "dog.npy", np.ones((4, 4)))
     with pytest.raises(ValueError, match=r"dog\.npy: Expected regions as whole numbers"):
         open_regions(str(tmp_path))("dog", image)
     monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
     with pytest.raises(ImportError, match=r"pip install 'itaclip_hf\[regions\]'"):
         compute_superpixels(image)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no array",
+        b"PK\x03\x04 no archive",
+        pickle.dumps([1]),
+        NUMPY_START + b"{'descr': '<i8', 'fortran_order': False, 'shape': (4, 4".ljust(118),  # no end
+        NUMPY_START + b"{'descr': '<i8', 'fortran_order': False, 'shape': (4, 999999999999)}".ljust(118),
+        NUMPY_START + b"{'descr': '|O', 'fortran_order': False, 'shape': (4, 4)}".ljust(118),
+    ],
+)
+def test_whatever_is_wrong_with_an_array_is_said_with_its_file(tmp_path, content):
+    (tmp_path / "cat.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=r"cat\.npy: Expected an array as `numpy\.save` writes it, but it cannot be"):
+        open_regions(str(tmp_path))("cat", Image.new("RGB", (4, 4)))
+
+
+def test_broken_regions_are_their_images_error_and_the_rest_goes_on(folder):
+    (folder / "regions" / "1.npy").write_bytes(NUMPY_START + b"(((".ljust(118))
+    result = run(
+        "segment", folder / "images", "--model", "demo", *OPTIONS, "--regions", folder / "regions", "--out",
+        folder / "out",
+    )  # fmt: skip
+    assert result.exit_code == 1 and "1.npy: Expected an array" in result.stderr
+    assert "1 of 2 images failed" in result.stderr and (folder / "out" / "0_labels.png").exists()
 
 
 def test_segment_lets_regions_vote_and_says_what_they_are(folder):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..plain_text import show_name
 from .options.data import StreamedDataOptions
 from .options.model import ModelOptions, quiet_libraries
 from .options.processes import ProcessOptions
@@ -78,6 +79,7 @@ def ablate(
     vocabulary = words.read(chosen)
     found, left_out = _choose_tables(tables, models, vocabulary)
     samples = data.open_dataset(chosen, len(vocabulary.labels))
+    running = run.for_runner()
     accelerator = processes.join("ablate")
     folder = out or Path("itaclip_ablation") / Path(benchmark or samples.title).name
     refuse_inputs(folder, (*words.files, *(Path(name) for name in tables)))
@@ -87,7 +89,7 @@ def ablate(
         samples,
         folder,
         choose_dtype(model.dtype.value, accelerator.device),
-        run.for_runner(),
+        running,
         accelerator,
         left_out,
         run.plots,
@@ -103,7 +105,7 @@ def ablate(
         say(f"Tables: {folder}")
         if problems:
             first = problems[0]
-            warn(f"{len(problems)} images could not be scored; the first is {first.path}: {first.message}")
+            warn(f"{len(problems)} images could not be scored; the first is {show_name(first.path)}: {first.message}")
     if accelerator.num_processes > 1:
         accelerator.end_training()
     if problems:

@@ -1,6 +1,6 @@
 """`itaclip env`: what a bug report needs to say about the machine."""
 
-import typer
+from .terminal import say
 
 __all__ = ["env"]
 
@@ -32,7 +32,7 @@ def env() -> None:
         CACHE_VARIABLE: os.environ.get(CACHE_VARIABLE, "not set"),
     }
     for fact, value in facts.items():
-        typer.echo(f"{fact}: {value}")
+        say(f"{fact}: {value}")
 
 
 def _find_version(package: str) -> str:

@@ -53,6 +53,7 @@ def evaluate(
     from ..evaluation.running.predictor import ITACLIPPredictor, Predictor, describe_backbone
     from ..methods import Settings, find_published
 
+    running = run.for_runner()
     accelerator = processes.join("evaluate")
     predictor: Predictor
     baseline = model.find_baseline(method)
@@ -82,7 +83,7 @@ def evaluate(
         folder,
         title,
         chosen,
-        run.for_runner(),
+        running,
         accelerator,
         run.plots,
         ["itaclip", *sys.argv[1:]],

@@ -1,15 +1,22 @@
 """`itaclip explain`: why images are segmented as they are, for classes named on the command line."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..plain_text import show_name
 from .options.classes import ClassOptions
 from .options.model import ModelOptions
 from .options.processes import DeviceOption
 from .options.settings import SettingOptions
+from .results import tell_failure
 from .terminal import say, warn
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..media import ImageFile
 
 __all__ = ["explain"]
 
@@ -32,10 +39,10 @@ def explain(
 
     Prints two tables for each image and writes NAME_explained.png (classes, words that won, leads, runners-up),
     NAME_explained.json (all figures) and, with --at, NAME_attention.png: the attention of a patch over the blocks.
-    An image that cannot be read is reported, the others are done, and the exit code is 1.
+    An image that cannot be explained is reported, the others are done, and the exit code is 1.
     """
-    from ..files import own_results, write_json, write_png
-    from ..media.pictures import find_images, read_picture
+    from ..files import own_results, refuse_long_names, write_json, write_png
+    from ..media.pictures import find_images
 
     place = None if at is None else _read_place(at)
     vocabulary = words.read() or model.own_vocabulary()
@@ -53,25 +60,36 @@ def explain(
     loaded = model.load(settings, device)
     failed = 0
     for file in files:
-        try:
-            image = read_picture(file.path, file.frame)
-        except (OSError, ValueError) as error:
-            warn(f"{file}: {' '.join(str(error).split())}")
-            failed += 1
-            continue
         base = out / file.result_name
         kinds = ("explained.png", "explained.json", *(["attention.png"] if place else []))
-        picture, figures, *attention = (base.with_name(f"{base.name}_{kind}") for kind in kinds)
-        with own_results(base.parent, [path.name for path in (picture, figures, *attention)]):
-            found = explain_image(image, *loaded, vocabulary, place)
-            write_png(picture, found.draw())
-            for path in attention:
-                write_png(path, found.draw_attention())
-            write_json(figures, {"image": str(file.path), "model": model.model, **found.to_json()})
-        say(f"{file.path} -> {picture}\n\n{found.to_markdown()}")
+        picture, figures, *attention = paths = [base.with_name(f"{base.name}_{kind}") for kind in kinds]
+        try:
+            refuse_long_names(paths)
+            image = _read(file)
+            with own_results(base.parent, [path.name for path in paths]):
+                found = explain_image(image, *loaded, vocabulary, place)
+                write_png(picture, found.draw())
+                for path in attention:
+                    write_png(path, found.draw_attention())
+                write_json(figures, {"image": str(file.path), "model": model.model, **found.to_json()})
+        except Exception as error:
+            tell_failure(file, error)
+            failed += 1
+            continue
+        say(f"{show_name(file)} -> {show_name(picture)}\n\n{found.to_markdown()}")
     if failed:
         warn(f"{failed} of {len(files)} images failed; see the lines above.")
         raise typer.Exit(1)
+
+
+def _read(file: "ImageFile") -> "Image.Image":
+    """The image; what the system says against it is no fault of writing."""
+    from ..media.pictures import read_picture
+
+    try:
+        return read_picture(file.path, file.frame)
+    except OSError as error:
+        raise ValueError(str(error)) from error
 
 
 def _read_place(text: str) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """`itaclip export`: a checkpoint with its vocabulary for other runtimes."""
 
+import re
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -29,13 +30,13 @@ def export(
     export_format: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = ExportFormat.onnx,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("itaclip_export"),
     image_size: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="HEIGHTxWIDTH",
-            help="Size of the images to come. It matters where the model looks at them in one piece: the file takes "
-            "one size alone.",
+            help="Size of the images to come; default: 224x224. It matters where the model looks at them in one "
+            "piece: the file takes one size alone.",
         ),
-    ] = "224x224",
+    ] = None,
 ) -> None:
     """Write the vision tower, with classes baked in, for other runtimes; needs the extra `[onnx]`.
 
@@ -43,12 +44,14 @@ def export(
     vision.json says the rest. They are written only if ONNX Runtime gave what torch gives. docs/export.md segments
     with them in NumPy.
     """
-    from ..onnx_export import LARGEST_DIFFERENCE, export_onnx
+    from ..onnx_export import DEFAULT_SIZE, LARGEST_DIFFERENCE, export_onnx, refuse_idle_size
 
-    size = _read_size(image_size)
+    size = None if image_size is None else _read_size(image_size)
     model = ModelOptions(model=checkpoint, dtype=NumberFormat.float32)
     loaded = model.load(settings, "cpu", words.read() or model.own_vocabulary())
-    description = export_onnx(out, *loaded, image_size=size)
+    if size is not None:
+        refuse_idle_size(*loaded, size)
+    description = export_onnx(out, *loaded, image_size=size or DEFAULT_SIZE)
     height, width = description["input"]["shape"][2:]
     difference = description["largest_difference_from_torch"]
     say(
@@ -59,7 +62,9 @@ def export(
 
 
 def _read_size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
-        raise ValueError(f"Expected `--image-size` like 480x640, height first, but got {text!r}. Write it so.")
-    return int(height), int(width)
+    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text, re.ASCII)
+    if found is None:
+        raise ValueError(
+            f"Expected `--image-size` like 480x640, height first, each up to 9999, but got {text!r}. Write it so."
+        )
+    return int(found[1]), int(found[2])

@@ -53,6 +53,16 @@ BAD_USE, INTERRUPTED, TERMINATED = 2, 130, 143
 class ErrorReportingGroup(TyperGroup):
     """Commands whose errors of use (wrong values, missing files or extras) are reported without traceback."""
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read the general options; help and version are printed meanwhile."""
+        try:
+            return super().make_context(*arguments, **options)
+        except BrokenPipeError:
+            raise  # as below
+        except OSError as error:
+            warn(f"Error: Expected an output that can be written to, but got: {error}. Make room, or name another.")
+            sys.exit(BAD_USE)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:

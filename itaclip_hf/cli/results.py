@@ -1,4 +1,4 @@
-"""Results of `itaclip segment` in their folder: what may be replaced, what is finished, what is said of them."""
+"""Results of images in their folder: what may be replaced, what is finished, what failed, what is said of them."""
 
 import os
 from collections.abc import Sequence
@@ -7,9 +7,18 @@ from typing import Any
 
 from ..files import TEMPORARY_SUFFIX, is_own_png, read_json, refuse_others, write_json
 from ..media import TIFF_MARK, Finished, Found, ImageFile, ResultFiles
+from ..plain_text import show_name
 from .terminal import say, warn
 
-__all__ = ["Tasks", "leave_out_finished", "note_what_to_know", "protect_files", "read_finished", "write_description"]
+__all__ = [
+    "Tasks",
+    "leave_out_finished",
+    "note_what_to_know",
+    "protect_files",
+    "read_finished",
+    "tell_failure",
+    "write_description",
+]
 
 NOTED_REDUCTION = 2  # times a side; that the model does not see details is said from there on
 
@@ -45,6 +54,16 @@ def protect_files(tasks: Tasks, may_replace: bool) -> None:
             f"Expected no results in {results.description.parent} yet, but those of {file}{others} are there. "
             "Use --existing overwrite, --existing skip or another --out."
         )
+
+
+def tell_failure(file: ImageFile, error: Exception) -> None:
+    """Say what is wrong with an image, so that the others are done; errors that are no image's own are raised."""
+    from ..image_errors import find_image_error
+
+    reason = find_image_error(error)
+    if reason is None:
+        raise error
+    warn(f"{show_name(file)}: {' '.join(reason.split())}")
 
 
 def leave_out_finished(tasks: Tasks, request: dict[str, Any]) -> Tasks:
@@ -99,8 +118,8 @@ def note_what_to_know(file: ImageFile, found: Found, is_reduction_noted: bool) -
         return is_reduction_noted
     size, seen = (" x ".join(map(str, each)) for each in (found.size, found.seen))
     warn(
-        f"Note: {file} has {size} pixels, and the model saw {seen}. To find small things, too, add --tile 1024 "
-        "(its own resolution; many times the work).",
+        f"Note: {show_name(file)} has {size} pixels, and the model saw {seen}. To find small things, too, add "
+        "--tile 1024 (its own resolution; many times the work).",
         "yellow",
     )
     return True

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..media import FORMATS, KINDS, Format, ImageFile, Kind, Plan, ResultFiles, Track
+from ..plain_text import show_name
 from .options.classes import ClassOptions
 from .options.media import MediaOptions
 from .options.model import ModelOptions
@@ -22,6 +23,7 @@ from .results import (
     note_what_to_know,
     protect_files,
     read_finished,
+    tell_failure,
     write_description,
 )
 from .terminal import say, warn
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from ..loading import Loaded
 
 __all__ = ["segment"]
-
-LONGEST_NAME = 255  # bytes, of a file in a folder, on nearly every file system
 
 
 class Existing(str, Enum):
@@ -145,7 +145,7 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    from ..image_errors import find_image_error
+    from ..files import refuse_long_names
     from ..media.pictures import summarize_classes
 
     done, failed, is_noted = 0, 0, False
@@ -155,36 +155,23 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
             for file, results in progress.track(tasks, description="Segmenting"):
                 start = time.perf_counter()
                 try:
-                    _check_names(results)
+                    refuse_long_names(vars(results).values())
                     opened = _open_file(kinds[file.kind], file, plan)
                     found = opened.segment(results, loaded, plan, _make_track(progress))
                 except Exception as error:
-                    reason = find_image_error(error)
-                    if reason is None:
-                        raise
+                    tell_failure(file, error)
                     failed += 1
-                    warn(f"{file}: {' '.join(reason.split())}")
                     continue
                 seconds = round(time.perf_counter() - start, 3)
                 write_description(results, found, {"image": str(file), "settings": request, "seconds": seconds})
                 done += 1
-                say(f"{file} -> {results.overlay}: {summarize_classes(found.classes)}")
+                say(f"{show_name(file)} -> {show_name(results.overlay)}: {summarize_classes(found.classes)}")
                 is_noted = note_what_to_know(file, found, is_noted)
         except KeyboardInterrupt as stop:
             current, _ = tasks[min(done + failed, len(tasks) - 1)]
             advice = "To go on, run it again with --existing skip."
             raise type(stop)(f"{done} of {len(tasks)} images are done, not {current}. {advice}") from None
     return failed
-
-
-def _check_names(results: ResultFiles) -> None:
-    # In bytes, as file systems count; which end is the longest depends on the kind of input.
-    longest = max((path.name for path in vars(results).values()), key=lambda name: len(os.fsencode(name)))
-    if len(os.fsencode(longest)) > LONGEST_NAME:
-        raise ValueError(
-            f"Expected a name that leaves room for its results' names, but {longest} has more than {LONGEST_NAME} "
-            "bytes. Rename the image."
-        )
 
 
 def _open_file(kind: Any, file: ImageFile, plan: Plan) -> Any:

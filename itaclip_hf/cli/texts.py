@@ -1,15 +1,16 @@
 """`itaclip texts`: definitions or synonyms of classes by a chat model, as a vocabulary file."""
 
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..auto_registration import DEFAULT_CHECKPOINT
 from .options.model import quiet_libraries
 from .options.processes import DeviceOption
+from .options.run import SEEDS
+from .options.settings import name_option
 from .options.vocabulary import read_class_file
 from .terminal import say, warn
 
@@ -39,9 +40,9 @@ def texts(
     sample: Annotated[
         bool, typer.Option("--sample", help="Sample the answers; otherwise they are the same every time.")
     ] = False,
-    temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 0.6,
-    top_p: Annotated[float, typer.Option(help="Of the sampling.")] = 0.9,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    temperature: Annotated[float | None, typer.Option(help="Of the sampling; default: 0.6.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Of the sampling; default: 0.9.")] = None,
+    seed: Annotated[int | None, typer.Option(**SEEDS, help="Of the sampling; default: 0.")] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Let a language model write a definition or a one-word synonym of every class.
@@ -52,6 +53,13 @@ def texts(
     from ..files import refuse_others, write_json
     from ..processing import IMAGENET_TEMPLATES
 
+    asked = {"temperature": temperature, "top_p": top_p, "seed": seed}
+    sampling: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    if sampling and not sample:
+        raise ValueError(
+            f"Expected --sample with {', '.join(map(name_option, sampling))}, but got none: answers are the likeliest "
+            "then. Add it, or leave out what is of the sampling."
+        )
     refuse_others([out])
     words = read_class_file(classes, background_first_line)
 
@@ -61,11 +69,9 @@ def texts(
     from ..evaluation.texts.llm_texts import GenerationOptions, generate_texts, load_chat_model, make_length_check
     from ..loading import choose_device, resolve_checkpoint
 
+    settings = GenerationOptions(batch_size=batch_size, attempts=attempts, do_sample=sample, **sampling)
     quiet_libraries()
     place = choose_device(device)
-    settings = GenerationOptions(batch_size=batch_size, attempts=attempts)
-    if sample:
-        settings = replace(settings, do_sample=True, temperature=temperature, top_p=top_p, seed=seed)
     tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(model))
     fits = make_length_check(tokenizer, IMAGENET_TEMPLATES)
     progress_file = out.with_name(f"{out.name}.progress.json")

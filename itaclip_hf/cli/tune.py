@@ -54,7 +54,7 @@ def tune(
     from ..evaluation.running.runner import RunOptions
     from ..evaluation.tuning.report import tune_and_report
 
-    options = search.for_search()
+    options, running = search.for_search(), RunOptions(num_workers=workers, restart=restart)
     accelerator = ProcessOptions(cpu).join("tune")
     loaded = model.load(settings, accelerator.device, benchmark=benchmark)
     report = tune_and_report(
@@ -63,7 +63,7 @@ def tune(
         parts,
         out,
         options,
-        RunOptions(num_workers=workers, restart=restart),
+        running,
         accelerator,
         model.model,
         plots,

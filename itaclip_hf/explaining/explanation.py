@@ -4,6 +4,7 @@ The image is encoded, stitched and refined once; every question after that is a 
 """
 
 import math
+import numbers
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -190,7 +191,7 @@ def explain(
         at: (x, y) of a pixel whose patch's attention is shown, too.
 
     Raises:
-        TypeError: If the vocabulary is none.
+        TypeError: If the vocabulary is none, the image neither picture nor path, or the pixel no pair of numbers.
         OSError: If the image cannot be read.
         ValueError: If its pixels are not as expected, or there is no such pixel.
 
@@ -208,12 +209,14 @@ def explain(
     """
     if not isinstance(vocabulary, Vocabulary):
         raise TypeError(f"Expected a Vocabulary, but got {type(vocabulary).__name__}. Make one of the words.")
+    if not isinstance(image, Image.Image | str | os.PathLike):
+        raise TypeError(
+            f"Expected a PIL image or the path of a file, but got {type(image).__name__}. Make a picture of an array "
+            "(height, width, 3) of uint8 by `PIL.Image.fromarray`."
+        )
     model.config.validate_settings()
     picture = read_rgb_image(image)
-    if at is not None and not (0 <= at[0] < picture.width and 0 <= at[1] < picture.height):
-        raise ValueError(
-            f"Expected a pixel (x, y) of an image of {picture.width} x {picture.height}, counted from 0, but got {at}."
-        )
+    place = None if at is None else _read_place(at, picture)
     words = processor(vocabulary=vocabulary, return_tensors="pt").to(model.device)
     embeddings = TextCache().encode_texts(model, words["input_ids"], words["attention_mask"])
     texts = EncodedTexts(processor, vocabulary, embeddings)
@@ -226,11 +229,23 @@ def explain(
         maps = compute_text_maps(features, model.config, embeddings)
         evidence, omissions = _compare(maps, texts, processor, vocabulary, Settings.of(model, processor))
     attention = None
-    if at is not None:
+    if place is not None:
         attention = attend_from(
-            model, features.image, (at[0] * size[1] // picture.width, at[1] * size[0] // picture.height)
+            model, features.image, (place[0] * size[1] // picture.width, place[1] * size[0] // picture.height)
         )
     return Explanation(picture.resize(size[::-1]), vocabulary, evidence, omissions, attention)
+
+
+def _read_place(at: Any, picture: Image.Image) -> tuple[int, int]:
+    """The pixel, as plain numbers."""
+    is_pair = isinstance(at, list | tuple) and len(at) == 2
+    if not is_pair or not all(isinstance(each, numbers.Integral) and not isinstance(each, bool) for each in at):
+        raise TypeError(f"Expected `at` to be two whole numbers (x, y), but got {at!r:.200}. Pass those of a pixel.")
+    if not (0 <= at[0] < picture.width and 0 <= at[1] < picture.height):
+        raise ValueError(
+            f"Expected a pixel (x, y) of an image of {picture.width} x {picture.height}, counted from 0, but got {at}."
+        )
+    return int(at[0]), int(at[1])
 
 
 def _fit_memory(height: int, width: int, texts: int) -> tuple[int, int]:

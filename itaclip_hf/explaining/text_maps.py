@@ -34,14 +34,16 @@ class EncodedTexts:
         texts, _, mixing = self._processor.mix_texts(vocabulary)
         columns = torch.tensor([self._rows[text] for text in texts])
         # Added up, as a text may come twice: as a name and as a definition.
-        weights = torch.zeros(len(mixing), len(self.embeddings)).index_add_(1, columns, torch.from_numpy(mixing))
+        weights = torch.zeros(len(mixing), len(self.embeddings), dtype=torch.float32).index_add_(
+            1, columns, torch.from_numpy(mixing)
+        )
         return Queries(weights.to(self.embeddings.device), list(vocabulary.query_classes), len(vocabulary.labels))
 
 
 def compute_text_maps(features: DenseFeatures, config: ITACLIPConfig, embeddings: torch.Tensor) -> torch.Tensor:
     """(height, width, texts) float32 scaled maps of an encoded image, for (texts, dim) embeddings."""
     maps = QueryMaps(features, config)
-    of_texts = torch.empty(*maps.size, len(embeddings), device=maps.device)
+    of_texts = torch.empty(*maps.size, len(embeddings), dtype=torch.float32, device=maps.device)
     for tile in maps.tiles:
         of_texts[tile.core] = torch.cat([*maps.compute(tile, embeddings)], -1)
     return of_texts

@@ -12,6 +12,8 @@ from . import Finished
 
 __all__ = ["write"]
 
+LONGEST_CLASS = 100  # bytes, as file systems count
+
 
 def write(finished: Iterable[Finished], place: Path) -> None:
     """Write NAME/ID_CLASS.png, 255 where the class is and 0 elsewhere; the background is left out.
@@ -24,6 +26,7 @@ def write(finished: Iterable[Finished], place: Path) -> None:
         labels = result.read_labels()
         for label in np.unique(labels).tolist():
             if label or not result.has_background:
-                name = re.sub(r"[^\w-]+", "_", result.classes[label])[:100]
+                name = re.sub(r"[^\w-]+", "_", result.classes[label])
+                name = name.encode()[:LONGEST_CLASS].decode(errors="ignore")  # the id tells apart what is cut alike
                 mask = Image.fromarray((labels == label).astype(np.uint8) * 255)
                 write_png(place / result.file.result_name / f"{label:03}_{name}.png", mask)

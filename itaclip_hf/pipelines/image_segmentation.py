@@ -6,15 +6,17 @@
 from typing import Any
 
 import torch
+from transformers import CLIPModel
 from transformers.pipelines.image_segmentation import ImageSegmentationPipeline
 
 from ..auto_registration import TASK
 from ..modeling import ITACLIPForSemanticSegmentation
 from ..modeling.data_contract import ITACLIPSemanticSegmenterOutput
-from .zero_shot import stack_images
+from .zero_shot import expect_share, stack_images
 
 __all__ = ["ITACLIPImageSegmentationPipeline"]
 
+SHARES = {"threshold", "mask_threshold", "overlap_mask_area_threshold"}
 ARGUMENTS = ("subtask", "threshold", "mask_threshold", "overlap_mask_area_threshold", "timeout")
 
 
@@ -27,13 +29,20 @@ class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
         **kwargs: The same, by name.
 
     Raises:
-        TypeError: If there is no argument of a name; words are for the task "zero-shot-image-segmentation".
+        TypeError: If there is no argument of a name, a threshold is no number, or the model is a stock CLIP; words are
+            for the task "zero-shot-image-segmentation".
+        ValueError: If a threshold is not between 0 and 1.
     """
 
     def __new__(cls, model: Any, *args: Any, **kwargs: Any) -> Any:
         """A pipeline of this class for our models, of Transformers' for others."""
         if isinstance(model, ITACLIPForSemanticSegmentation):
             return super().__new__(cls)
+        if isinstance(model, CLIPModel):  # Transformers would warn, and fail in the first call
+            raise TypeError(
+                "Expected a model with classes of its own for the task 'image-segmentation', but got a CLIP, which "
+                f'has none. Take `pipeline("{TASK}", model=…)`, whose calls name `candidate_labels`.'
+            )
         return ImageSegmentationPipeline(model, *args, **kwargs)
 
     def _sanitize_parameters(self, **kwargs: Any) -> Any:
@@ -44,6 +53,8 @@ class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
                 f"the model's own classes, but got {', '.join(unknown)}. Take `pipeline({TASK!r})`, whose calls name "
                 "`candidate_labels`, method and settings."
             )
+        for name in SHARES & kwargs.keys():
+            expect_share(name, kwargs[name])
         return super()._sanitize_parameters(**kwargs)
 
     def preprocess(self, image: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]

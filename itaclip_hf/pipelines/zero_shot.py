@@ -18,15 +18,15 @@ from transformers import Pipeline, pipeline as make_pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from ..auto_registration import DEFAULT_CHECKPOINT, TASK
-from ..loading import collect_changes, load_processor, resolve_checkpoint
+from ..loading import _check_weights, collect_changes, load_processor, resolve_checkpoint
 from ..methods import Settings
-from ..methods.settings import SETTING_NAMES
+from ..methods.settings import SETTING_NAMES, ValueRange
 from ..modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from ..processing import BACKGROUND_LABEL, ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
 from ..processing.segmentation_maps import compute_segment_scores
 from ..text_cache import TextCache
 
-__all__ = ["ZeroShotImageSegmentationPipeline", "pipeline", "stack_images"]
+__all__ = ["CheckedModel", "ZeroShotImageSegmentationPipeline", "expect_share", "pipeline", "stack_images"]
 
 ARGUMENTS = (
     "candidate_labels",
@@ -40,6 +40,7 @@ ARGUMENTS = (
     "runner_up",
 )
 KEPT_VOCABULARIES = 32
+SHARE = ValueRange(float, 0, 1)
 NO_CLASS = -1
 SPATIAL = ("pixel_values", "region_maps", "original_region_maps")
 
@@ -74,7 +75,8 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
 
     Raises:
         TypeError: If the model is of another class, or there is no argument of a name.
-        ValueError: If there is nowhere to load the processor from, or it does not fit the model.
+        ValueError: If weights are missing or no trained ones, there is nowhere to load the processor from, or it does
+            not fit the model.
 
     Example:
     ```python
@@ -114,6 +116,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         names = {*ARGUMENTS, *SETTING_NAMES}
         self._given = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
         self._embedded: dict[Any, dict[str, torch.Tensor]] = {}
+        _expect_trained(model)
         if not isinstance(processor, ITACLIPProcessor):
             processor = _find_processor(model, processor, local_files_only)
         super().__init__(model, processor=processor, **kwargs)
@@ -192,8 +195,10 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         **settings: Any,
     ) -> _Plan:
         _expect_settings(settings)
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"Expected `threshold` to be a score, from 0 to 1, but got {threshold}.")
+        expect_share("threshold", threshold)
+        for name, value in (("return_regions", return_regions), ("runner_up", runner_up)):
+            if not isinstance(value, bool):
+                raise TypeError(f"Expected `{name}` to be true or false, but got {value!r:.200}. Pass one of them.")
         if output not in ("masks", "map"):
             raise ValueError(f"Expected `output` to be 'masks' or 'map', but got {output!r}.")
         if runner_up and output != "map":
@@ -314,6 +319,34 @@ def pipeline(task: str = TASK, model: Any = DEFAULT_CHECKPOINT, **kwargs: Any) -
     return make_pipeline(task, model=model, **kwargs)  # type: ignore[call-overload]
 
 
+class CheckedModel(ITACLIPForSemanticSegmentation):
+    """What Transformers loads models of this task by, which would only warn of missing weights."""
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
+        """The model, with the names of the weights that were missing noted.
+
+        They are refused when the pipeline is made: for an error in here Transformers would try another class.
+        """
+        loaded: Any = ITACLIPForSemanticSegmentation.from_pretrained(*arguments, **options, output_loading_info=True)
+        model, report = loaded
+        model.missing_weights = sorted(report["missing_keys"])
+        return model
+
+
+def _expect_trained(model: ITACLIPForSemanticSegmentation) -> None:
+    """The checks of the loader, for a model that Transformers or the user loaded."""
+    place = model.name_or_path or type(model).__name__
+    missing = vars(model).pop("missing_weights", [])
+    if missing:
+        raise ValueError(
+            f"Expected a CLIP ViT checkpoint, but {place} lacks {len(missing)} weights, among them {missing[0]}. Name "
+            "another checkpoint, or get its weights and config.json anew."
+        )
+    if all(weight.device.type != "meta" for weight in model.parameters()):  # those that are offloaded lie elsewhere
+        _check_weights(model, place)
+
+
 def _find_processor(
     model: ITACLIPForSemanticSegmentation, place: str | os.PathLike[str] | None, local_files_only: bool
 ) -> ITACLIPProcessor:
@@ -326,6 +359,21 @@ def _find_processor(
             "ITACLIPProcessor that goes with it."
         )
     return load_processor(model, place, revision=revision or "main", local_files_only=local_files_only)
+
+
+def expect_share(name: str, value: Any) -> None:
+    """Make sure that a threshold is one.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is not between 0 and 1.
+    """
+    try:
+        SHARE.read(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(
+            f"Expected `{name}` to be {SHARE.describe()}, but got {value!r:.200}. Pass such a number."
+        ) from None
 
 
 def _expect_settings(given: Mapping[str, Any]) -> None:

@@ -67,9 +67,19 @@ def test_a_place_is_two_numbers(explain, place):
     assert f'Expected a pixel as "X,Y", such as 120,80, but got {place!r}.' in result.output
 
 
-def test_a_place_outside_is_an_error_of_use(explain):
-    result = explain("--at", "60,0")
-    assert result.exit_code == 2 and "of an image of 60 x 40" in result.output
+def test_a_place_outside_one_image_is_that_images_error(explain, tmp_path):
+    Image.new("RGB", (80, 40)).save(tmp_path / "wide.png")
+    result = explain(tmp_path / "wide.png", "--at", "60,0")
+    assert result.exit_code == 1 and "photo.png: Expected a pixel (x, y) of an image of 60 x 40" in result.stderr
+    assert (tmp_path / "out" / "wide_attention.png").exists()
+
+
+def test_a_name_without_room_for_those_of_the_results_is_that_images_error(explain, tmp_path):
+    long = tmp_path / f"{'x' * 245}.png"
+    Image.new("RGB", (60, 40)).save(long)
+    result = explain(long)
+    assert result.exit_code == 1 and "Expected a name that leaves room for its results' names" in result.stderr
+    assert (tmp_path / "out" / "photo_explained.png").exists()
 
 
 def test_words_are_needed(itaclip, checkpoint, photo):

@@ -52,6 +52,21 @@ def test_defaults_are_those_of_the_commands_own_instance():
     assert "[default: 9]" in run(show, "--help").stdout
 
 
+@pytest.mark.parametrize("number", ["nan", "-inf", "1e999"])
+def test_numbers_are_finite(number):
+    def show(
+        share: Annotated[float, typer.Option(min=0, max=1)] = 0.5,
+        other: Annotated[float | None, typer.Option()] = None,
+    ) -> None:
+        typer.echo(repr((share, other)))
+
+    assert run(show).stdout.strip() == "(0.5, None)"
+    assert run(show, "--share", "0.25", "--other", "7").stdout.strip() == "(0.25, 7.0)"
+    assert run(show, "--share", number).exit_code == 2
+    result = run(show, "--other", number)
+    assert result.exit_code == 2 and f"Expected a number, but got {float(number)}. Write one." in result.output
+
+
 def test_a_group_may_extend_another():
     def show(size: DeepSize) -> None:
         typer.echo(repr(size))

@@ -162,6 +162,15 @@ def test_masks_are_one_of_each_class_that_is_there(finished, tmp_path):
             assert np.array_equal(np.array(image), 255 * (labels == label))
 
 
+def test_masks_of_long_names_of_any_script_have_files(finished, tmp_path):
+    result = finished("rings", LABELS["rings"])
+    for entry in result.description["classes"]:
+        entry["name"] = 120 * "猫"  # of three bytes each
+    masks.write([result], tmp_path)
+    names = sorted(file.name for file in (tmp_path / "rings").iterdir())
+    assert names == [f"{label:03}_{33 * '猫'}.png" for label in np.unique(LABELS["rings"])]
+
+
 def test_the_command_writes_all_formats_of_all_images(itaclip, checkpoint, photo, tmp_path):
     frames = [Image.new("RGB", (60, 40), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "many.gif", save_all=True, append_images=frames[1:])

@@ -1,6 +1,7 @@
 """What the program does with terminals that show little, readers that leave, signals, messages and devices."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from itaclip_hf.cli.main import ErrorReportingGroup
+from itaclip_hf.plain_text import show_name
 
 
 def start(*arguments, **environment):
@@ -52,6 +54,16 @@ def test_a_reader_that_leaves_is_no_error():
     assert process.communicate()[1] == b""
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="other systems have no such device")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["compare", "--help"]])
+def test_an_output_without_room_is_told_in_one_line(arguments):
+    with open("/dev/full", "wb") as full:
+        program = [sys.executable, "-m", "itaclip_hf.cli", *arguments]
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"Error: .*No space left on device.*\n", done.stderr)
+
+
 def test_messages_are_one_line():
     result = fail_with(ValueError("Expected a  file,\nbut got\n\nnone."))
     assert (result.exit_code, result.stderr) == (2, "Error: Expected a file, but got none.\n")
@@ -60,6 +72,10 @@ def test_messages_are_one_line():
 def test_lists_in_messages_stay_lists():
     result = fail_with(OSError("Expected one of\n  a/b\n  c/d\nbut found\nnone."))
     assert result.stderr == "Error: Expected one of\n  a/b\n  c/d\nbut found none.\n"
+
+
+def test_a_name_of_a_file_is_one_line():
+    assert show_name("a\nb\x1b[31m\ufeff\u2028.png") == r"a\x0ab\x1b[31m\xfeff\x2028.png"
 
 
 def test_ctrl_c_is_told_in_one_line():

@@ -451,6 +451,10 @@ def test_tables_of_the_documentation_can_be_read(tmp_path: Path) -> None:
         ("rows: [{name: a, settings: {closing: 1}}, {name: b}]", "`closing` to be true or false, but got 1"),
         ("grid: {pamr_steps: 0}", "Expected a list of values for pamr_steps in `grid`"),
         ("name: a/b\ngrid: {pamr_steps: [0, 1]}", "`name` of letters, digits, - and _"),
+        (
+            "grid:\n  pamr_steps: [0, 1]\n  pamr_steps: [5, 10]",
+            "own.yaml: Expected every key once, but got 'pamr_steps' on line 3 as on line 2. Remove one",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_yaml_file_is_said(tmp_path: Path, text: str, message: str) -> None:

@@ -338,6 +338,9 @@ def test_annotations_of_context_that_are_not_converted_name_the_command(tmp_path
     ("line", "message"),
     [
         ("2007_000001", r"val\.txt:3: Expected every name once, but got '2007_000001' as on line 1"),
+        ("./2007_000001", r"val\.txt:3: Expected every name once, but got '2007_000001' as on line 1"),
+        ("a/../2007_000001", r"val\.txt:3: Expected the name of an image in its folder"),
+        (".", r"val\.txt:3: Expected the name of an image in its folder"),
         ("../../secret", r"val\.txt:3: Expected the name of an image in its folder, but got '\.\./\.\./secret'"),
         ("/etc/secret", r"val\.txt:3: Expected the name of an image in its folder"),
         ("\udcff", r"val\.txt: Expected UTF-8 text"),

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -201,11 +202,49 @@ def test_options_that_name_no_dataset_or_two_are_refused(arguments: tuple[str, .
     assert message in result.output
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--workers", -1), "Expected `num_workers` >= 0, but got -1"),
+        (("--workers", 257), "Expected at most 256 worker processes, but got 257"),
+        (("--batch-size", 0), "Expected `batch_size` >= 1, but got 0"),
+        (("--limit", 0), "Expected `limit` >= 1, but got 0"),
+    ],
+)
+def test_numbers_out_of_range_are_told_before_a_model_is_loaded(
+    root: Path, option: tuple[Any, ...], message: str
+) -> None:
+    words = "--vocabulary", root / "five.json", "--model", root / "no-model"
+    for command in (("evaluate",), ("ablate", "pamr")):
+        result = run(*command, *folders(root), *words, *option)
+        assert result.exit_code == 2 and message in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--temperature", 1), "Expected --sample with --temperature, but got none"),
+        (("--top-p", 0.5, "--seed", 1), "Expected --sample with --top-p, --seed, but got none"),
+        (("--sample", "--temperature", 0), "Expected `temperature` from 0.01 to 100, but got 0.0"),
+        (("--sample", "--top-p", 2), "Expected `top_p` from 0.01 to 1, but got 2.0"),
+        (("--sample", "--seed", -1), "Invalid value for '--seed'"),
+        (("--attempts", 10**6), "Expected `attempts` from 1 to 100, but got 1000000"),
+    ],
+)
+def test_how_a_language_model_is_asked_is_checked_before_it_is_loaded(
+    root: Path, options: tuple[Any, ...], message: str
+) -> None:
+    result = run("texts", "--classes", root / "five.json", "--llm", root / "none", "--out", root / "x.json", *options)
+    assert result.exit_code == 2 and message in result.output
+
+
 def test_a_background_line_is_asked_for_only_where_there_is_one(root: Path, checkpoint: Path) -> None:
     result = evaluate(root, checkpoint, *folders(root), "--background-first-line")
     assert result.exit_code == 2
     assert "with `--background-first-line`, but got another format" in result.output
-    run("texts", "--classes", root / "five.json", "--background-first-line", "--llm", "x", "--out", root / "x.json")
+    words = root / "words"  # the content is what tells JSON
+    words.write_text(json.dumps({**json.loads((root / "five.json").read_text()), "background": ["wall"]}))
+    result = run("texts", "--classes", words, "--background-first-line", "--llm", "x", "--out", root / "x.json")
     assert result.exit_code == 2
     assert "with `--background-first-line`, but got another format" in result.output
 

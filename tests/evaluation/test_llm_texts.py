@@ -159,8 +159,10 @@ def test_another_setting_refuses_to_go_on(tmp_path: Path) -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="`attempts` >= 1, but got 0"):
+    with pytest.raises(ValueError, match="`attempts` from 1 to 100, but got 0"):
         GenerationOptions(attempts=0)
+    with pytest.raises(ValueError, match=r"`temperature` from 0\.01 to 100, but got nan"):
+        GenerationOptions(do_sample=True, temperature=float("nan"))
 
 
 CHAT_TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}assistant "

@@ -100,9 +100,19 @@ def test_folders_pair_by_name_in_subfolders_too(tmp_path: Path) -> None:
         pair_folders(tmp_path / "images", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="Expected images"):
-        pair_folders(tmp_path / "empty", tmp_path / "empty")
+        pair_folders(tmp_path / "empty", tmp_path / "images/a/labels")
     (pair,) = pair_folders(tmp_path / "images/a/images", tmp_path / "images/a/labels")
     assert (pair.name, pair.label.name) == ("000.png", "000.png")
+
+
+def test_a_label_map_belongs_to_one_image_and_is_none_itself(tmp_path: Path) -> None:
+    write_folders(tmp_path, 1)
+    (tmp_path / "images" / "000.jpg").touch()
+    with pytest.raises(ValueError, match=r"images/000\.jpg and \S+images/000\.png would share \S+labels/000\.png"):
+        pair_folders(tmp_path / "images", tmp_path / "labels")
+    for images in (tmp_path, tmp_path / "labels"):
+        with pytest.raises(ValueError, match="Expected label maps in a folder that is not among the images"):
+            pair_folders(images, tmp_path / "labels")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not allow such names")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import re
 import shlex
 from collections.abc import Sequence
@@ -321,7 +322,12 @@ def test_what_cannot_be_tuned_is_said(loaded) -> None:
     for changes, message in (
         ({"keep": frozenset({"stride"})}, "settings out of similarity_scale, .* but got stride"),
         ({"pixels": 0}, "`pixels` >= 1"),
-        ({"min_gain": -1.0}, "`min_gain` >= 0"),
+        ({"min_gain": -1.0}, "`min_gain` between 0 and 1"),
+        ({"min_gain": math.nan}, "`min_gain` between 0 and 1"),
+        (
+            {"keep": frozenset({"background"}), "background_candidates": ("sky",)},
+            "candidates for a background that may change",
+        ),
         ({"sureness": 1.5}, "`sureness` between 0 and 1"),
     ):
         with pytest.raises(ValueError, match=message):

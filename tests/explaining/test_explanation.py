@@ -161,6 +161,27 @@ def test_pixels_outside_are_refused(scene, at):
         explain(scene, *load("demo"), VOCABULARY, at)
 
 
+@pytest.mark.parametrize("at", [5, "12", (1,), (1, 2, 3), (1.5, 2), (True, 0), (float("nan"), 0)])
+def test_a_pixel_is_two_whole_numbers(scene, at):
+    with pytest.raises(TypeError, match=r"Expected `at` to be two whole numbers \(x, y\), but got "):
+        explain(scene, *load("demo"), VOCABULARY, at)
+
+
+def test_arrays_are_refused_with_the_way_to_make_a_picture():
+    with pytest.raises(TypeError, match=r"Expected a PIL image or the path .* but got ndarray.*Image\.fromarray"):
+        explain(np.zeros((40, 60, 3), dtype=np.uint8), *load("demo"), VOCABULARY)
+
+
+def test_the_default_dtype_of_the_process_changes_nothing(scene):
+    loaded = load("demo", settings=FAST, dtype="float32", device="cpu")
+    expected, before = explain(scene, *loaded, VOCABULARY, at=(70, 50)).to_json(), torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert explain(scene, *loaded, VOCABULARY, at=(70, 50)).to_json() == expected
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_other_words_than_a_vocabulary_are_refused(scene):
     with pytest.raises(TypeError, match="Expected a Vocabulary, but got list"):
         explain(scene, *load("demo"), ["cat"])

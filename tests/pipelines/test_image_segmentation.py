@@ -7,6 +7,8 @@ import pytest
 import torch
 from transformers import (
     AutoImageProcessor,
+    CLIPConfig,
+    CLIPModel,
     ImageSegmentationPipeline,
     SegformerConfig,
     SegformerForSemanticSegmentation,
@@ -58,6 +60,24 @@ def test_what_the_task_would_drop_is_refused_in_a_call_and_when_made(folder, ima
         segmenter(images[0], **{name: ["cat"]})
     with pytest.raises(TypeError, match=message):
         pipeline(TASK, model=folder, device="cpu", **{name: ["cat"]})
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [("0.5", TypeError), (True, TypeError), (float("nan"), ValueError), (2, ValueError)]
+)
+def test_a_threshold_is_a_number_from_0_to_1(folder, images, value, error):
+    with pytest.raises(error, match=f"Expected `threshold` to be a number from 0 to 1, but got {value!r}"):
+        pipeline(TASK, model=folder, device="cpu")(images[0], threshold=value)
+
+
+def test_a_stock_clip_is_refused_with_the_task_that_takes_it(tmp_path, folder):
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    clip = CLIPModel(CLIPConfig(text_config=tower, vision_config={**tower, "image_size": 32, "patch_size": 16}))
+    clip.save_pretrained(tmp_path)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    for model in (clip, str(tmp_path)):
+        with pytest.raises(TypeError, match=r'but got a CLIP.*Take `pipeline\("zero-shot-image-segmentation", model='):
+            pipeline(TASK, model=model, image_processor=processor, device="cpu")
 
 
 def test_threshold_leaves_classes_out(folder, images):

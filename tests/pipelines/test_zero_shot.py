@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset as TorchDataset
 from transformers import CLIPConfig, CLIPModel, pipeline
 
@@ -225,6 +226,19 @@ def test_a_stock_checkpoint_becomes_a_segmenter(stock_folder, scene):
     assert torch.allclose(found["confidence"], expected.confidence[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("flaw", ["missing", "zero"])
+def test_weights_are_checked_as_by_the_loader(stock_folder, tmp_path, flaw):
+    shutil.copytree(stock_folder, tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    if flaw == "missing":
+        del weights["visual_projection.weight"]
+    else:
+        weights["visual_projection.weight"].zero_()
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 1 weights, among them vis|trained weights in .*visual_projection"):
+        pipeline(TASK, model=str(tmp_path), device="cpu")
+
+
 def test_a_saved_pipeline_is_a_folder_for_both_tasks(demo, scene, tmp_path):
     made = itaclip_hf.pipeline(model="demo", device="cpu")
     assert made.task == TASK
@@ -262,7 +276,14 @@ def test_a_saved_pipeline_is_a_folder_for_both_tasks(demo, scene, tmp_path):
         (
             {"candidate_labels": ["cat"], "threshold": 2},
             ValueError,
-            "Expected `threshold` to be a score, from 0 to 1, but got 2",
+            "Expected `threshold` to be a number from 0 to 1, but got 2",
+        ),
+        ({"candidate_labels": ["cat"], "threshold": float("nan")}, ValueError, "Expected `threshold` .* but got nan"),
+        ({"candidate_labels": ["cat"], "threshold": "0.5"}, TypeError, "Expected `threshold` .* but got '0.5'"),
+        (
+            {"candidate_labels": ["cat"], "output": "map", "runner_up": "no"},
+            TypeError,
+            "Expected `runner_up` to be true or false, but got 'no'",
         ),
         ({"candidate_labels": ["cat"], "pamr_steps": -1}, ValueError, "Expected `pamr_steps` to be a whole number"),
     ],

@@ -6,6 +6,7 @@ A group is a dataclass whose fields are options, `Annotated[type, typer.Option(.
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import fields, is_dataclass
@@ -59,6 +60,8 @@ def _as_option(name: str, default: Any, kind: Any, option: Any, panel: str | Non
     option.rich_help_panel = panel
     if Path in (kind, *get_args(kind)):
         option.parser = _read_path
+    if float in (kind, *get_args(kind)):
+        option.callback = _expect_finite
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
@@ -67,6 +70,13 @@ def _read_path(text: str | Path) -> Path:
     if not str(text):
         raise typer.BadParameter("Expected a path, but got an empty one. For the current folder, write a dot.")
     return Path(text)
+
+
+def _expect_finite(number: Any) -> Any:
+    """Comparisons with nan are false, so that it passes bounds."""
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter(f"Expected a number, but got {number}. Write one.")
+    return number
 
 
 _read_path.__name__ = "path"  # what help calls such values

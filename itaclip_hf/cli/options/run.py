@@ -1,14 +1,16 @@
 """Options about how a run over a dataset goes about it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from ...evaluation.running.runner import RunOptions as RunnerOptions
 
-__all__ = ["RunOptions"]
+__all__ = ["SEEDS", "RunOptions"]
+
+SEEDS: dict[str, Any] = {"min": 0, "max": 2**31 - 1}  # that every generator takes, with room to count on from
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,11 @@ class RunOptions:
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Whether to draw pictures.")] = True
 
     def for_runner(self) -> "RunnerOptions":
-        """What the runner needs to know of them."""
+        """What the runner needs to know of them.
+
+        Raises:
+            ValueError: If a number is out of its range.
+        """
         from ...evaluation.running.runner import RunOptions as RunnerOptions
 
         return RunnerOptions(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...methods.settings import setting_fields
+from .run import SEEDS
 
 if TYPE_CHECKING:
     from ...evaluation.tuning.search import TuningOptions
@@ -36,7 +37,7 @@ class SearchOptions:
     sureness: Annotated[
         float, typer.Option(help="Share of resamplings of the images in which a change must gain; 0 asks for none.")
     ] = 0.9
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the pixels.")] = 0
+    seed: Annotated[int, typer.Option(**SEEDS, help="Seed of the split and of the pixels.")] = 0
 
     def for_search(self) -> "TuningOptions":
         """What the search needs to know of them.

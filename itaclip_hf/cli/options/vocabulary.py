@@ -110,10 +110,12 @@ def read_class_file(path: Path, background_first_line: bool, has_background: boo
         ValueError: If the file is not as expected, or has no such line.
         OSError: If it cannot be read.
     """
+    from ...files import read_text
     from ...processing import Vocabulary
 
     words = Vocabulary.from_file(path, background_first_line=background_first_line or has_background)
-    if background_first_line and (path.suffix == ".json" or not words.background):
+    is_json = path.suffix == ".json" or read_text(path).lstrip().startswith("{")
+    if background_first_line and (is_json or not words.background):
         raise ValueError(
             f"Expected a class on each line of {path} with `--background-first-line`, but got another format, which "
             "says itself what is background. Leave the option out."

@@ -28,12 +28,26 @@ _ROW_KEYS = ("name", "settings", "published")
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: a page of nested ones stands for more text than there is memory."""
+    """YAML without aliases, a page of which stands for more text than there is memory, and with every key once."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError(f"Expected no aliases, but got *{self.peek_event().anchor}. Write it out.")
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """A mapping that says nothing twice; YAML would keep the last."""
+        content = super().construct_mapping(node, deep)
+        lines: dict[Any, int] = {}
+        for entry, _ in node.value:
+            key, line = self.construct_object(entry, deep=True), entry.start_mark.line + 1
+            if key in lines:
+                raise yaml.YAMLError(
+                    f"Expected every key once, but got {key!r} on line {line} as on line {lines[key]}. Remove one of "
+                    "them."
+                )
+            lines[key] = line
+        return content
 
 
 def load_table_file(path: str | os.PathLike[str]) -> AblationTable:

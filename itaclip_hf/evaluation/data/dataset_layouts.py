@@ -116,19 +116,31 @@ def pair_folders(images: str | os.PathLike[str], labels: str | os.PathLike[str])
 
     Raises:
         FileNotFoundError: A folder does not exist, or there are no images.
+        ValueError: Label maps lie among the images, or one would be that of two images.
     """
     image_folder, label_folder = Path(images), Path(labels)
     for path in (image_folder, label_folder):
         if not path.is_dir():
             raise FileNotFoundError(f"Expected a folder, but {path} is none. Check `--images` and `--labels`.")
+    if label_folder.resolve().is_relative_to(image_folder.resolve()):
+        raise ValueError(
+            f"Expected label maps in a folder that is not among the images, which they would be taken for, but got "
+            f"{label_folder}. Move them out of {image_folder}."
+        )
     paths = sorted(path for path in image_folder.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES)
     if not paths:
         raise FileNotFoundError(f"Expected images ({', '.join(_IMAGE_SUFFIXES)}) in {image_folder}, but found none.")
-    relative = [path.relative_to(image_folder) for path in paths]
-    return tuple(
-        ImageLabelPair(name.as_posix(), path, label_folder / name.with_suffix(".png"))
-        for name, path in zip(relative, paths, strict=True)
-    )
+    pairs: dict[Path, ImageLabelPair] = {}
+    for path in paths:
+        name = path.relative_to(image_folder)
+        label = label_folder / name.with_suffix(".png")
+        if label in pairs:
+            raise ValueError(
+                f"Expected a label map for each image, but {pairs[label].image} and {path} would share {label}. "
+                "Rename or remove one of them."
+            )
+        pairs[label] = ImageLabelPair(name.as_posix(), path, label)
+    return tuple(pairs.values())
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -217,8 +229,9 @@ def _read_names(path: Path) -> list[str]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        name = line.split()[0]
-        if PurePath(name).anchor or PurePath(name).drive or ".." in PurePath(name).parts:
+        word = PurePath(line.split()[0])
+        name = word.as_posix()  # "./a" and "a" are one image
+        if word.anchor or word.drive or not word.parts or ".." in word.parts:
             raise ValueError(
                 f"{path}:{number}: Expected the name of an image in its folder, but got {name!r}. Remove it."
             )

@@ -53,6 +53,14 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "synonyms": (("ladder", "stepladder"), ("harbour", "port")),
 }
+_RANGES = {
+    "batch_size": (1, 4096),
+    "attempts": (1, 100),
+    "max_new_tokens": (1, 4096),
+    "temperature": (0.01, 100),
+    "top_p": (0.01, 1),
+    "seed": (0, 2**31 - 1),
+}
 _QUOTES = "\"'`“”‘’*"
 
 
@@ -72,6 +80,9 @@ class GenerationOptions:
         temperature: Of the sampling.
         top_p: Of the sampling.
         seed: Of the sampling.
+
+    Raises:
+        ValueError: If a number is out of its range.
     """
 
     batch_size: int = 8
@@ -83,9 +94,10 @@ class GenerationOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "attempts", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected `{name}` >= 1, but got {getattr(self, name)}.")
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if not least <= value <= most:  # written so that NaN is refused
+                raise ValueError(f"Expected `{name}` from {least:g} to {most:g}, but got {value}. Use such a number.")
 
     def to_dict(self) -> dict[str, Any]:
         """Settings that change answers; those of sampling only where it is on."""

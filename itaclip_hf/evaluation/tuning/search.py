@@ -69,6 +69,9 @@ class TuningOptions:
         sureness: Share of the resamplings of the images in which it must gain; 0 asks for none.
         seed: Seed of the pixels' drawing.
         show_progress: Whether to show bars on the terminal.
+
+    Raises:
+        ValueError: If a value is out of its range, or words may join a background that stays as it is.
     """
 
     keep: frozenset[str] = frozenset()
@@ -83,10 +86,15 @@ class TuningOptions:
         unknown = sorted(self.keep - set(TUNABLE_NAMES))
         if unknown:
             raise ValueError(f"Expected settings out of {', '.join(TUNABLE_NAMES)}, but got {', '.join(unknown)}.")
+        if self.background_candidates and "background" in self.keep:
+            raise ValueError(
+                "Expected candidates for a background that may change, but it is among the settings to keep. Leave "
+                "one of them out."
+            )
         if self.pixels < 1:
             raise ValueError(f"Expected `pixels` >= 1, but got {self.pixels}. Use 20000, for example.")
-        if self.min_gain < 0:
-            raise ValueError(f"Expected `min_gain` >= 0, but got {self.min_gain}. Use 0.001, for example.")
+        if not 0 <= self.min_gain <= 1:  # written so that NaN is refused
+            raise ValueError(f"Expected `min_gain` between 0 and 1, but got {self.min_gain}. Use 0.001, for example.")
         if not 0 <= self.sureness <= 1:
             raise ValueError(f"Expected `sureness` between 0 and 1, but got {self.sureness}. Use 0.9, for example.")
 
