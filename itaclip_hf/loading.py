@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ __all__ = [
     "DEMO_CHECKPOINT",
     "NUMBER_FORMATS",
     "Loaded",
+    "check_weights",
     "choose_device",
     "choose_dtype",
     "collect_changes",
@@ -391,21 +392,37 @@ def _load_model(
         place, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **fields
     )
     model, report = loaded
-    for what, keys in (("lacks", report["missing_keys"]), ("has in other shapes", report["mismatched_keys"])):
-        if keys:
-            first = min(key if isinstance(key, str) else str(key[0]) for key in keys)
-            raise ValueError(
-                f"Expected a CLIP ViT checkpoint, but {place} {what} {len(keys)} weights, among them {first}. "
-                "Name another checkpoint, or get its weights and config.json anew."
-            )
-    model = model.to(device).eval()
-    _check_weights(model, place)
-    return model
+    check_weights(model, place, report["missing_keys"], report["mismatched_keys"])
+    return model.to(device).eval()
 
 
 @torch.no_grad()
-def _check_weights(model: ITACLIPForSemanticSegmentation, place: Checkpoint) -> None:
-    """Refuse weights that no training leaves behind, and baked queries that no texts have."""
+def check_weights(
+    model: ITACLIPForSemanticSegmentation,
+    place: Checkpoint,
+    missing: Iterable[Any] = (),
+    mismatched: Iterable[Any] = (),
+) -> None:
+    """Refuse weights that no training leaves behind, and baked queries that no texts have.
+
+    Args:
+        model: The model.
+        place: Where it is from, for messages.
+        missing: Names of weights that the checkpoint lacks, as Transformers reports them.
+        mismatched: Those that it has in other shapes.
+
+    Raises:
+        ValueError: If there are any of these, or a weight cannot be right.
+    """
+    for what, keys in (("lacks", missing), ("has in other shapes", mismatched)):
+        names = sorted(key if isinstance(key, str) else str(key[0]) for key in keys)
+        if names:
+            raise ValueError(
+                f"Expected a CLIP ViT checkpoint, but {place} {what} {len(names)} weights, among them {names[0]}. "
+                "Name another checkpoint, or get its weights and config.json anew."
+            )
+    if any(weight.device.type == "meta" for weight in model.parameters()):
+        return  # those that are offloaded lie elsewhere
     # Looked at together at last, as each look waits for the GPU. Written so that NaN fails.
     flaws: list[tuple[str, str, torch.Tensor]] = []
     for name, weight in model.named_parameters():

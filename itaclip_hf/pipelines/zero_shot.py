@@ -18,7 +18,7 @@ from transformers import Pipeline, pipeline as make_pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from ..auto_registration import DEFAULT_CHECKPOINT, TASK
-from ..loading import _check_weights, collect_changes, load_processor, resolve_checkpoint
+from ..loading import check_weights, collect_changes, load_processor, resolve_checkpoint
 from ..methods import Settings
 from ..methods.settings import SETTING_NAMES, ValueRange
 from ..modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
@@ -116,7 +116,8 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         names = {*ARGUMENTS, *SETTING_NAMES}
         self._given = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
         self._embedded: dict[Any, dict[str, torch.Tensor]] = {}
-        _expect_trained(model)
+        place = model.name_or_path or type(model).__name__
+        check_weights(model, place, missing=vars(model).pop("missing_weights", ()))
         if not isinstance(processor, ITACLIPProcessor):
             processor = _find_processor(model, processor, local_files_only)
         super().__init__(model, processor=processor, **kwargs)
@@ -330,21 +331,8 @@ class CheckedModel(ITACLIPForSemanticSegmentation):
         """
         loaded: Any = ITACLIPForSemanticSegmentation.from_pretrained(*arguments, **options, output_loading_info=True)
         model, report = loaded
-        model.missing_weights = sorted(report["missing_keys"])
+        model.missing_weights = report["missing_keys"]
         return model
-
-
-def _expect_trained(model: ITACLIPForSemanticSegmentation) -> None:
-    """The checks of the loader, for a model that Transformers or the user loaded."""
-    place = model.name_or_path or type(model).__name__
-    missing = vars(model).pop("missing_weights", [])
-    if missing:
-        raise ValueError(
-            f"Expected a CLIP ViT checkpoint, but {place} lacks {len(missing)} weights, among them {missing[0]}. Name "
-            "another checkpoint, or get its weights and config.json anew."
-        )
-    if all(weight.device.type != "meta" for weight in model.parameters()):  # those that are offloaded lie elsewhere
-        _check_weights(model, place)
 
 
 def _find_processor(
