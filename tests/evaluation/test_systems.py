@@ -39,7 +39,9 @@ def test_load_method_gives_what_an_evaluation_runs(name):
         assert json.loads(json.dumps(system.describe())) == evaluated.describe()
         (found,), (expected,) = (each.predict(each.prepare_images([image])) for each in (system, evaluated))
         assert found.labels.shape == found.confidence.shape == (image.height, image.width)
-        assert torch.equal(found.labels, expected.labels) and torch.equal(found.confidence, expected.confidence)
+        assert torch.equal(found.labels, expected.labels)
+        # Products of weights that lie elsewhere in memory may differ in the last bit.
+        torch.testing.assert_close(found.confidence, expected.confidence, rtol=0, atol=1e-6)
 
 
 def test_a_system_is_not_taken_apart():
