@@ -184,14 +184,14 @@ def refuse_idle_size(
     """Refuse a size of images that gives the windows that there are without one.
 
     Raises:
-        ValueError: If the model has windows, which images of that size fill as those of the default do.
+        ValueError: If images of that size fill the windows as those of the default size do.
     """
     given, default = (_lay_out(model, processor, size).size for size in (image_size, DEFAULT_SIZE))
-    window = model.config.window_size
-    if window and given == default:
+    if given == default and image_size != DEFAULT_SIZE:
+        sizes = ("x".join(map(str, size)) for size in (image_size, DEFAULT_SIZE))
         raise ValueError(
-            f"Expected no --image-size, as it changes nothing where `window_size` is {window}, but got "
-            f"{'x'.join(map(str, image_size))}. Leave it out, or change --window-size."
+            "Expected an --image-size that changes something, but got {}, of which the model sees windows as of {}. "
+            "Leave it out, or change --window-size.".format(*sizes)
         )
 
 

@@ -29,7 +29,7 @@ def test_words_and_settings_go_into_the_files(itaclip, checkpoint, tmp_path):
         (["--image-size", f"480x{10**9}"], "height first, each up to 9999, but got"),
         (
             ["--image-size", "480x640", "--classes", "cat"],
-            "Expected no --image-size, as it changes nothing where `window_size` is 224",
+            "Expected an --image-size that changes something, but got 480x640",
         ),
         ([], "Expected a model with a vocabulary, but it has none. Name the classes"),
         (["--classes", "cat", "--format", "tflite"], "Invalid value for '--format'"),
