@@ -260,10 +260,25 @@ def test_published_words_stand_in_for_the_benchmarks_own():
         assert tagclip.choose_words(other, benchmark) is other
     words = Vocabulary(["car", ["dog", "puppy", "hound"]])
     assert tagclip.list_map_texts(words) == (["car", "puppy,hound"], ["background"])
-    objects = get_benchmark("coco_object").vocabulary("none")
-    words = tagclip.choose_words(objects, "coco_object")
-    assert words.classes == objects.classes and words.background[::22] == ("ground", "bridge")
-    assert len(words.background) == 23
+    objects = tagclip.choose_words(get_benchmark("coco_object").vocabulary("none"), "coco_object")
+    assert len(objects.background) == 23 and objects.background[::22] == ("ground", "bridge")
+    tagged, mapped = tagclip.list_tag_texts(objects)[0], tagclip.list_map_texts(objects)[0]
+    assert (len(tagged), tagged[62], tagged[31], mapped[31]) == (80, "tvmonitor", "snowboard", "sknowboard")
+    stuff = tagclip.choose_words(get_benchmark("coco_stuff").vocabulary("none"), "coco_stuff")
+    tagged, (mapped, background) = tagclip.list_tag_texts(stuff)[0], tagclip.list_map_texts(stuff)
+    assert (len(tagged), tagged[62], mapped[62], mapped[31]) == (171, "tv", "tvmonitor screen", "snowboard")
+    assert not stuff.background and background == ["background"]
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_published_words_are_those_of_the_recorded_runs(path):
+    with np.load(path) as arrays:
+        spec = json.loads(bytes(arrays["spec"]))
+    benchmark = {"voc2012": "voc21", "cocostuff": "coco_stuff"}[spec["mode"]]
+    words = tagclip.choose_words(get_benchmark(benchmark).vocabulary("none"), benchmark)
+    published = dict(zip(tagclip.list_tag_texts(words)[0], tagclip.list_map_texts(words)[0], strict=True))
+    assert set(zip(spec["tag_names"], spec["cam_names"], strict=True)) <= set(published.items())
+    assert list(words.background) == spec["tag_background"]
 
 
 def test_the_word_background_stands_beside_a_class_of_that_name(tiny):

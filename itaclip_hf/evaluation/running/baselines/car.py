@@ -33,7 +33,7 @@ from .activation_maps import (
 from .clip_images import embed_images, make_pixel_values, shrink_image
 from .refinement import REFINEMENT_SETTINGS, Refinement
 from .system import System, encode_names, load_clip, prepare_arrays, stretch_map
-from .tagclip import COCO_BACKGROUND_WORDS, find_voc_words, list_map_texts
+from .tagclip import COCO_BACKGROUND_WORDS, find_published_words, list_map_texts
 from .visual_prompts import blur_image, prompt_visually
 
 __all__ = ["CaR", "CaRRules", "ProposerTexts", "Stage"]
@@ -167,7 +167,8 @@ class CaR(System):
         self._judge_sha256 = hash_weights(self._judge)
 
     def _encode_vocabulary(self, vocabulary: Vocabulary) -> None:
-        published = find_voc_words(vocabulary, self._benchmark)
+        is_voc = self._benchmark in ("voc21", "voc20")  # whose words it has from TagCLIP
+        published = find_published_words(vocabulary, self._benchmark) if is_voc else None
         self._texts_of_classes = [",".join(entry.names) for entry in vocabulary.classes]
         if published is not None:
             self._texts_of_classes, _ = list_map_texts(published)

@@ -62,7 +62,14 @@ COCO_BACKGROUND_WORDS = (
     "ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea", "railway",
     "railroad", "helmet", "cloud", "house", "mountain", "ocean", "road", "rock", "street", "valley", "bridge",
 )  # fmt: skip
-VOC_WORDS = Path(__file__).parents[2] / "data" / "vocabularies" / "tagclip_voc.json"
+VOCABULARIES = Path(__file__).parents[2] / "data" / "vocabularies"
+WORDS = {
+    "voc21": "tagclip_voc.json",
+    "voc20": "tagclip_voc.json",
+    "coco_object": "tagclip_coco_object.json",
+    "coco_stuff": "tagclip_coco_stuff.json",
+}
+"""Published words of benchmarks: of each class the name that it is tagged by, and that by which it is segmented."""
 
 
 @dataclass(frozen=True)
@@ -327,21 +334,17 @@ def choose_rules(vocabulary: Vocabulary, benchmark: str | None) -> Rules:
 
 
 def choose_words(vocabulary: Vocabulary, benchmark: str | None) -> Vocabulary:
-    """The published words in place of a benchmark's own, else the vocabulary itself.
-
-    Pascal VOC has all words, COCO-Object those of the background.
-    """
-    if benchmark == "coco_object" and is_own_vocabulary(vocabulary, benchmark):
-        return replace(vocabulary, background=COCO_BACKGROUND_WORDS)
-    return find_voc_words(vocabulary, benchmark) or vocabulary
+    """The published words in place of a benchmark's own, else the vocabulary itself."""
+    return find_published_words(vocabulary, benchmark) or vocabulary
 
 
-def find_voc_words(vocabulary: Vocabulary, benchmark: str | None) -> Vocabulary | None:
-    """The published words of Pascal VOC, if the vocabulary is that benchmark's own."""
-    if benchmark not in ("voc21", "voc20") or not is_own_vocabulary(vocabulary, benchmark):
+def find_published_words(vocabulary: Vocabulary, benchmark: str | None) -> Vocabulary | None:
+    """The published words of a benchmark, if it has any and the vocabulary is its own."""
+    if benchmark not in WORDS or not is_own_vocabulary(vocabulary, benchmark):
         return None
-    published = Vocabulary.from_json_file(VOC_WORDS)
-    return published if vocabulary.background else replace(published, background=())
+    published = Vocabulary.from_json_file(VOCABULARIES / WORDS[benchmark])
+    background = COCO_BACKGROUND_WORDS if benchmark == "coco_object" else published.background
+    return replace(published, background=background if vocabulary.background else ())
 
 
 def is_own_vocabulary(vocabulary: Vocabulary, benchmark: str) -> bool:
