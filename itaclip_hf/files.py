@@ -11,8 +11,9 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,11 +36,14 @@ __all__ = [
     "refuse_others",
     "remove_leftovers",
     "remove_unfinished",
+    "run_uninterrupted",
     "write_atomically",
     "write_json",
     "write_png",
     "write_text",
 ]
+
+T = TypeVar("T")
 
 TEMPORARY_SUFFIX = ".itaclip-tmp"
 LONGEST_NAME = 255  # bytes, of a file in a folder, on nearly every file system
@@ -66,6 +70,15 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         if error.errno is not None and (error.filename is None or str(error.filename).endswith(TEMPORARY_SUFFIX)):
             raise type(error)(error.errno, error.strerror, str(target)) from error  # as where the disk is full
         raise
+
+
+def run_uninterrupted(make: Callable[[], T]) -> T:
+    """What a short function gives, which Ctrl-C and signals do not cut off: only main threads see them.
+
+    An archive that is left half made would complain when it is let go, or end with an error of its own.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(make).result()
 
 
 _unfinished: set[Path] = set()

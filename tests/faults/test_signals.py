@@ -1,15 +1,20 @@
 """Ctrl-C and SIGTERM end a command with one line that says how it goes on, and nothing half done."""
 
 import contextlib
+import gc
+import inspect
 import itertools
 import os
 import signal
 import sys
+import zipfile
 
+import numpy as np
 import pytest
 from watched_programs import check_files, find_temporaries, join, read_results, start, start_pair, wait_for
 
 from itaclip_hf import files
+from itaclip_hf.evaluation.metrics.image_counts import ImageCounts
 
 ADVICE = {
     "segment": "To go on, run it again with --existing skip.",
@@ -89,12 +94,12 @@ def test_two_processes_are_terminated_and_started_again(world, tmp_path):
     assert read_results(out) == read_results(tmp_path / "whole")
 
 
-def interrupt(step, write, *arguments):
+def interrupt(step, write, *arguments, code=(files.__file__, contextlib.__file__)):
     """Whether Ctrl-C came, before the instruction of that number of the code that writes files."""
     came, counter = [], itertools.count()
 
     def trace(frame, event, argument):
-        if frame.f_code.co_filename not in (files.__file__, contextlib.__file__):
+        if frame.f_code.co_filename not in code:
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event == "opcode" and next(counter) == step:
@@ -128,3 +133,21 @@ def test_an_interrupt_between_any_two_steps_leaves_nothing_half_written(tmp_path
             break
     assert step > 100
     assert outcomes == {b"old", b"new"}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_an_interrupted_archive_of_counts_says_nothing_later(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)  # what interpreters print of objects that are let go
+    counts = ImageCounts.from_images(2, [])
+    archives = inspect.getfile(inspect.unwrap(np.savez_compressed)), zipfile.__file__
+    code = (*archives, inspect.getfile(ImageCounts), files.__file__, contextlib.__file__)
+    for step in itertools.count():
+        is_interrupted = interrupt(step, counts.save, tmp_path / "part.npz", code=code)
+        files.remove_unfinished()
+        gc.collect(0)
+        if not is_interrupted:
+            break
+    assert step > 100
+    assert said == []
+    assert ImageCounts.load(tmp_path / "part.npz").num_classes == 2

@@ -5,6 +5,7 @@ together over the images, so that 5000 images of 171 classes take a few megabyte
 the set.
 """
 
+import io
 import itertools
 import os
 import zipfile
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...files import write_atomically
+from ...files import run_uninterrupted, write_atomically
 from .confusion_matrix import decode_pair_counts, divide_counts
 
 __all__ = ["ImageCounts"]
@@ -113,16 +114,23 @@ class ImageCounts:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an `.npz` file: a reader sees all of it or nothing."""
+        content = run_uninterrupted(self._pack)
         with write_atomically(path) as file:
-            np.savez_compressed(
-                file,
-                num_classes=np.int64(self.num_classes),
-                indices=self.indices,
-                names=self.names,
-                offsets=self.offsets,
-                codes=self.codes,
-                counts=self.counts,
-            )
+            file.write(content)
+
+    def _pack(self) -> bytes:
+        """What the file holds."""
+        content = io.BytesIO()
+        np.savez_compressed(
+            content,
+            num_classes=np.int64(self.num_classes),
+            indices=self.indices,
+            names=self.names,
+            offsets=self.offsets,
+            codes=self.codes,
+            counts=self.counts,
+        )
+        return content.getvalue()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "ImageCounts":
