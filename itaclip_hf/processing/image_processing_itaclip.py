@@ -226,7 +226,7 @@ class ITACLIPImageProcessor(PilBackend):
                     f"Expected fields about pixels and views, but got {name!r}, which is about label maps. Pass it to "
                     "`post_process_semantic_segmentation`, or set it on the processor."
                 )
-        inputs = super().preprocess(images, **kwargs)
+        inputs = super().preprocess(images, **make_floats(kwargs))
         if segmentation_maps is not None:
             labels = stack_label_maps(
                 segmentation_maps, np.asarray(inputs["original_sizes"]).tolist(), do_reduce_labels
@@ -627,7 +627,7 @@ def check_options(options: Mapping[str, Any], known: Any) -> None:
                 f"Expected options out of {', '.join(sorted(known.__annotations__))}, but got {name!r}. Correct it."
             )
         try:
-            validate_typed_dict(known, {name: _as_floats(value) if name in NUMBER_FIELDS else value})
+            validate_typed_dict(known, make_floats({name: value}))
         except Exception as error:  # of a kind of its own
             reason = " ".join(str(error).split())
             raise TypeError(
@@ -635,8 +635,12 @@ def check_options(options: Mapping[str, Any], known: Any) -> None:
             ) from error
 
 
+def make_floats(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options in which whole numbers are floats where the types ask for these, which nobody writes out."""
+    return {name: _as_floats(value) if name in NUMBER_FIELDS else value for name, value in options.items()}
+
+
 def _as_floats(value: Any) -> Any:
-    """Whole numbers as floats, which the types ask for and nobody writes out; anything else as it is."""
     if isinstance(value, list | tuple):
         return type(value)(map(_as_floats, value))
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

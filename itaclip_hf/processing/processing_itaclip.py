@@ -24,6 +24,7 @@ from .image_processing_itaclip import (
     check_keywords,
     check_options,
     check_value,
+    make_floats,
 )
 from .vocabulary import IMAGENET_TEMPLATES, Vocabulary, check_signs, straighten_text
 
@@ -157,8 +158,9 @@ class ITACLIPProcessor(ProcessorMixin):
             ValueError: If there is nothing to prepare, or something cannot be prepared.
         """
         self._check_options(kwargs)
+        nested = {name: make_floats(value) if isinstance(value, Mapping) else value for name, value in kwargs.items()}
         merged = self._merge_kwargs(
-            cast(Any, ProcessingKwargs), tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
+            cast(Any, ProcessingKwargs), tokenizer_init_kwargs=self.tokenizer.init_kwargs, **make_floats(nested)
         )
         vocabulary = _choose_vocabulary(text, auxiliary_text, background, vocabulary)
         if images is None and vocabulary is None:

@@ -232,6 +232,19 @@ class TestFields:
         loaded = ITACLIPProcessor.from_pretrained(tmp_path, model_max_length=20, local_files_only=True)
         assert loaded.tokenizer.model_max_length == 20
 
+    @pytest.mark.parametrize("name", ["image_std", "rescale_factor", "image_mean"])
+    def test_whole_numbers_are_numbers_in_a_call_too(self, processor, name):
+        image = np.full((20, 30, 3), 100, dtype=np.uint8)
+        expected = processor.image_processor(image, **{name: 1.0})["pixel_values"]
+        for options in ({name: 1}, {"images_kwargs": {name: 1}}):
+            np.testing.assert_array_equal(
+                processor(images=image, return_tensors="np", **options)["pixel_values"], expected
+            )
+        np.testing.assert_array_equal(processor.image_processor(image, **{name: 1})["pixel_values"], expected)
+        if name != "image_mean":
+            with pytest.raises(ValueError, match=f"Expected `{name}` from 1e-06"):
+                processor(images=image, **{name: 0})
+
     @pytest.mark.parametrize("template", ["<|endoftext|>{}", "{}\0", "\ud800{}", "a\n{}"])
     def test_templates_have_readable_signs(self, processor, template):
         with pytest.raises(ValueError, match=r"Expected templates (of readable characters|without special tokens)"):
