@@ -31,6 +31,7 @@ __all__ = [
     "own_results",
     "read_json",
     "read_text",
+    "refuse_foreign_results",
     "refuse_inputs",
     "refuse_long_names",
     "refuse_others",
@@ -187,17 +188,43 @@ def own_results(folder: str | os.PathLike[str], names: Iterable[str]) -> Iterato
     """
     place, wanted = Path(folder), set(names)
     with locked_folder(place):
-        known = _read_record(place)
-        refuse_others(
-            [place / name for name in sorted(wanted)],
-            lambda path: path.name in known and known[path.name] in (None, _hash_content(path)),
-        )
-        # Without a hash until the end: a run that is cut short leaves files of any content, and they are its own.
+        known = refuse_foreign_results(place, wanted)
+        # Without a hash until the end: a run that is killed leaves files of any content, and they are its own.
         write_json(place / RECORD, {**known, **dict.fromkeys(sorted(wanted))})
-        yield
-        hashes = {name: _hash_content(place / name) for name in sorted(wanted)}
-        others = {name: value for name, value in known.items() if name not in wanted}
-        write_json(place / RECORD, {**others, **{name: value for name, value in hashes.items() if value is not None}})
+        is_finished = False
+        try:
+            yield
+            is_finished = True
+        finally:
+            there = {name: _hash_content(place / name) for name in sorted(wanted) if os.path.lexists(place / name)}
+            if not is_finished:  # what it has not touched stays protected
+                there = {name: value if value == known.get(name) else None for name, value in there.items()}
+            others = {name: value for name, value in known.items() if name not in wanted}
+            with contextlib.nullcontext() if is_finished else contextlib.suppress(OSError):
+                write_json(place / RECORD, {**others, **there})
+
+
+def refuse_foreign_results(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str, str | None]:
+    """Makes sure that whatever has these names in a folder is an earlier result as it was.
+
+    Args:
+        folder: Where results will be written.
+        names: Files and folders below it.
+
+    Returns:
+        The results that are known there, with the hash of each that is finished.
+
+    Raises:
+        FileExistsError: If one of them is there and is no earlier result, or was changed since.
+        ValueError: If what the folder remembers cannot be read.
+    """
+    place = Path(folder)
+    known = _read_record(place)
+    refuse_others(
+        [place / name for name in sorted(names)],
+        lambda path: path.name in known and known[path.name] in (None, _hash_content(path)),
+    )
+    return known
 
 
 def refuse_others(paths: Iterable[Path], is_own: Callable[[Path], bool] = lambda path: False) -> None:
@@ -257,17 +284,34 @@ def _read_record(folder: Path) -> dict[str, str | None]:
     record = folder / RECORD
     if record.is_file():
         known = read_json(record)
-        return known if isinstance(known, dict) else dict.fromkeys(known)
+        if isinstance(known, list) and all(isinstance(name, str) for name in known):
+            return dict.fromkeys(known)  # of runs that kept no hashes
+        if not (isinstance(known, dict) and all(isinstance(value, str | None) for value in known.values())):
+            raise ValueError(
+                f"Expected the names of results in {record}, but got something else. Use another --out, or remove it "
+                "if all results beside it may be replaced."
+            )
+        return known
     if record.parent.is_dir():
         refuse_others(path for path in record.parent.iterdir() if path.suffix != TEMPORARY_SUFFIX)
     return {}
 
 
+def _is_content(path: Path) -> bool:
+    """Whether a file in a folder of results is one: other programs leave files of their own there."""
+    is_foreign = path.name.startswith(".") or path.suffix == ".cache" or path.name in ("Thumbs.db", "desktop.ini")
+    is_ours = path.is_symlink() or path.is_file()
+    return is_ours and not is_foreign and RECORD.parent.name not in path.parts
+
+
 def _hash_content(path: Path) -> str | None:
     """A hash of a file, or of all files in a folder with their names; none of what is not there."""
-    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    files = sorted(filter(_is_content, path.rglob("*"))) if path.is_dir() else [path]
     digest = hashlib.sha256()
     for each in files:
+        if each.is_symlink():  # to an original, which may change
+            digest.update(os.fsencode(os.readlink(each)))
+            continue
         if not each.is_file():
             return None
         digest.update(f"{each.relative_to(path).as_posix()}\n".encode("utf-8", "surrogateescape"))

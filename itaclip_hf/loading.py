@@ -17,6 +17,7 @@ from .auto_registration import DEFAULT_CHECKPOINT
 from .methods import Settings, check_setting, get_method, get_preset, identify_method
 from .modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from .modeling.configuration_itaclip import fit_intermediate_layers
+from .modeling.data_contract import are_embeddings
 from .processing import ITACLIPProcessor, Vocabulary
 from .text_cache import TextCache
 
@@ -50,7 +51,6 @@ Checkpoint = str | os.PathLike[str]
 POINTER_START = b"version https://git-lfs"
 LARGEST_WEIGHT = 1e6  # those of CLIP stay below 100
 SAMPLED_WEIGHTS = 4096
-SHORTEST_QUERY, LONGEST_QUERY = 0.01, 1.1
 
 
 class Loaded(NamedTuple):
@@ -148,6 +148,7 @@ def _attach_proxy(model: ITACLIPForSemanticSegmentation, proxy: Any) -> None:
             )
         with _telling_what_is_broken(proxy, "proxy"):
             model.attach_proxy(proxy)
+            check_weights(model, proxy if isinstance(proxy, str | os.PathLike) else type(proxy).__name__)
     if model.config.uses_proxy and model.proxy_model is None:
         raise ValueError(
             "Expected a proxy, whose patches this method compares, but got none. Name one, such as "
@@ -425,8 +426,11 @@ def check_weights(
         return  # those that are offloaded lie elsewhere
     # Looked at together at last, as each look waits for the GPU. Written so that NaN fails.
     flaws: list[tuple[str, str, torch.Tensor]] = []
-    for name, weight in model.named_parameters():
-        low, high = torch.aminmax(weight.float())
+    for name, parameter in model.named_parameters():
+        if parameter.numel() == 0:  # such as register tokens of a backbone without any
+            continue
+        weight = parameter.float()
+        low, high = torch.aminmax(weight)
         flaws.append((name, f"numbers beyond {LARGEST_WEIGHT:g}", ~(torch.maximum(-low, high) <= LARGEST_WEIGHT)))
         if weight.ndim > 1 and weight.numel() > weight.shape[-1]:  # a mask token of zeros is a vector, however it lies
             sample = weight.flatten()[:: max(1, weight.numel() // SAMPLED_WEIGHTS)]
@@ -436,10 +440,8 @@ def check_weights(
             flaws.append((name, "zeros", torch.maximum(-low, high) == 0))
     if len(model.query_embeddings) > 0:
         queries = model.query_embeddings.float()
-        lengths = queries.norm(dim=-1)  # of means of unit vectors: shorter, but not nothing
-        is_whole = ((lengths > SHORTEST_QUERY) & (lengths < LONGEST_QUERY)).all()
         is_one = (queries == queries[0]).all() & (len(queries) > 1)
-        flaws.append(("query_embeddings", "no embeddings of texts", ~is_whole | is_one))
+        flaws.append(("query_embeddings", "no embeddings of texts", ~are_embeddings(queries) | is_one))
     wrong = torch.stack([flaw for _, _, flaw in flaws]).cpu()
     if wrong.any():
         name, found, _ = flaws[int(wrong.int().argmax())]

@@ -51,6 +51,42 @@ def test_a_result_that_was_changed_since_is_refused(tmp_path, name):
         pass
 
 
+def test_a_run_that_fails_keeps_what_it_has_not_touched_protected(tmp_path):
+    with own_results(tmp_path, ["report.md"]):
+        (tmp_path / "report.md").write_text("ours")
+    with pytest.raises(ValueError, match="no"), own_results(tmp_path, ["report.md", "table.csv"]):
+        raise ValueError("no")
+    for name in ("report.md", "table.csv"):
+        (tmp_path / name).write_text("mine now")
+        with pytest.raises(FileExistsError, match=name.replace(".", r"\.")), own_results(tmp_path, [name]):
+            pass
+
+
+def test_what_other_programs_leave_in_a_folder_of_results_is_no_change(tmp_path):
+    (tmp_path / "original").write_text("before")
+
+    def run():
+        with own_results(tmp_path, ["yolo"]):
+            (tmp_path / "yolo" / "images").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "yolo" / "data.yaml").write_text("names")
+            (tmp_path / "yolo" / "images" / "a.png").unlink(missing_ok=True)
+            (tmp_path / "yolo" / "images" / "a.png").symlink_to(tmp_path / "original")
+
+    run()
+    for name in (".DS_Store", "Thumbs.db", "labels.cache"):
+        (tmp_path / "yolo" / name).write_text("theirs")
+    (tmp_path / "original").write_text("after")
+    run()
+
+
+@pytest.mark.parametrize("content", ["3", "null", "[1]", '{"a": 1}'])
+def test_a_record_of_results_that_is_none_is_named(tmp_path, content):
+    (tmp_path / "progress").mkdir()
+    (tmp_path / "progress" / "results.json").write_text(content)
+    with pytest.raises(ValueError, match=r"results\.json, but got something else"), own_results(tmp_path, ["a"]):
+        pass
+
+
 def test_what_a_run_that_was_cut_short_has_left_is_its_own(tmp_path):
     with pytest.raises(KeyboardInterrupt), own_results(tmp_path, ["table.csv"]):
         (tmp_path / "table.csv").write_text("half")

@@ -1,5 +1,6 @@
 """`itaclip explain`: why images are segmented as they are, for classes named on the command line."""
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +42,7 @@ def explain(
     NAME_explained.json (all figures) and, with --at, NAME_attention.png: the attention of a patch over the blocks.
     An image that cannot be explained is reported, the others are done, and the exit code is 1.
     """
-    from ..files import own_results, refuse_long_names, write_json, write_png
+    from ..files import own_results, refuse_foreign_results, refuse_long_names, write_json, write_png
     from ..media.pictures import find_images
 
     place = None if at is None else _read_place(at)
@@ -57,16 +58,18 @@ def explain(
         raise ValueError(f"Expected pictures to explain, but {others[0]} is none. Take a frame or a part of it.")
     from ..explaining import explain as explain_image  # not before: a wrong option is told at once
 
+    kinds = ("explained.png", "explained.json", *(["attention.png"] if place else []))
+    results = [[out / f"{file.result_name}_{kind}" for kind in kinds] for file in files]
+    for folder, those in itertools.groupby(sorted(itertools.chain(*results)), lambda path: path.parent):
+        refuse_foreign_results(folder, [path.name for path in those])
     loaded = model.load(settings, device)
     failed = 0
-    for file in files:
-        base = out / file.result_name
-        kinds = ("explained.png", "explained.json", *(["attention.png"] if place else []))
-        picture, figures, *attention = paths = [base.with_name(f"{base.name}_{kind}") for kind in kinds]
+    for file, paths in zip(files, results, strict=True):
+        picture, figures, *attention = paths
         try:
             refuse_long_names(paths)
             image = _read(file)
-            with own_results(base.parent, [path.name for path in paths]):
+            with own_results(picture.parent, [path.name for path in paths]):
                 found = explain_image(image, *loaded, vocabulary, place)
                 write_png(picture, found.draw())
                 for path in attention:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..files import write_png
+from ..files import is_own_png, write_png
 from . import Finished
 
 __all__ = ["write"]
@@ -24,6 +24,9 @@ def write(finished: Iterable[Finished], place: Path) -> None:
     """
     for result in finished:
         labels = result.read_labels()
+        for earlier in (place / result.file.result_name).glob("*.png"):
+            if is_own_png(earlier):  # of classes that it may not have any more
+                earlier.unlink()
         for label in np.unique(labels).tolist():
             if label or not result.has_background:
                 name = re.sub(r"[^\w-]+", "_", result.classes[label])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from ..files import write_png, write_text
+from ..files import read_text, write_png, write_text
 from . import Finished
 from .outlines import find_parts, join_rings, trace_rings
 from .pictures import read_picture
@@ -25,10 +25,16 @@ def write(finished: Iterable[Finished], place: Path) -> None:
         finished: The results.
         place: The folder.
     """
+    finished = list(finished)
     names: dict[int, str] = {}
     for result in finished:
         shift = 1 if result.has_background else 0
         names |= {label - shift: name for label, name in result.classes.items()}
+    if _read_names(place) not in (None, names):  # ids of other classes, which data.yaml would call otherwise
+        for folder in ("labels", "images"):
+            shutil.rmtree(place / folder, ignore_errors=True)
+    for result in finished:
+        shift = 1 if result.has_background else 0
         lines = []
         for part in find_parts(result.read_labels(), result.has_background):
             # Places are shares of width and height there.
@@ -39,6 +45,14 @@ def write(finished: Iterable[Finished], place: Path) -> None:
         _bring_image(result, place / "images" / name)
     content = {"path": os.path.abspath(place), "train": "images", "val": "images", "names": names}
     write_text(place / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _read_names(place: Path) -> dict[int, str] | None:
+    """The classes of an earlier run, if there was one."""
+    if not (place / "data.yaml").is_file():
+        return None
+    names: dict[int, str] | None = yaml.safe_load(read_text(place / "data.yaml")).get("names")
+    return names
 
 
 def _bring_image(result: Finished, place: Path) -> None:

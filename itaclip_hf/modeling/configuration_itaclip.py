@@ -181,6 +181,8 @@ class ITACLIPConfig(CLIPConfig):
             expected, is_right = OTHER_FIELDS[name]
             if not is_right(value):
                 raise TypeError(f"Expected `{name}` to be {expected}, but got {value!r:.200}. Correct it.")
+            if name in WHOLE_NUMBERS:  # NumPy's are none to JSON
+                value = tuple(map(int, value)) if isinstance(value, tuple) else int(value)
         super().__setattr__(name, check_setting(name, value) if name in SETTING_NAMES else value)
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -395,6 +397,7 @@ def _is_whole_number(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
+WHOLE_NUMBERS = ("query_classes", "semantic_loss_ignore_index")
 # What is no setting and comes from files all the same: what it shall be, and how to tell.
 OTHER_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "query_classes": (
@@ -410,7 +413,10 @@ OTHER_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "dtype": (
         "a number format such as 'float32'",
-        lambda value: isinstance(getattr(torch, value, None) if isinstance(value, str) else value, torch.dtype),
+        lambda value: (
+            value == "auto"
+            or isinstance(getattr(torch, value, None) if isinstance(value, str) else value, torch.dtype)
+        ),
     ),
 }
 
@@ -423,7 +429,7 @@ def _refuse_foreign_fields(names: Iterable[str]) -> None:
                 f"Expected fields of the model, but got `{name}`, a setting of its processor. Pass it there, or all "
                 f"settings together to `itaclip_hf.load(…, settings={{{name!r}: …}})`."
             )
-        similar = difflib.get_close_matches(name, ITACLIPConfig.__annotations__, n=1, cutoff=0.85)
+        similar = difflib.get_close_matches(name, ITACLIPConfig.__annotations__, n=1, cutoff=0.87)
         if similar:
             raise ValueError(f"Expected the field {similar[0]!r}, but got {name!r}. Correct the spelling.")
 

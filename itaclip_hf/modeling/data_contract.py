@@ -39,6 +39,7 @@ __all__ = [
 
 WHOLE_NUMBERS = ("input_ids", "attention_mask", "query_classes", "region_maps", "original_region_maps")
 LARGEST_INPUT = 1e6  # normalised pixels are about 3 at most; sums of larger ones may leave the model's number format
+SHORTEST_QUERY, LONGEST_QUERY = 0.01, 1.1
 LARGEST_RESULT = 2**28  # pixels; memory for one score of each is 1 GiB
 MOST_CLASSES = 2**16
 MOST_PROMPTS = 1024  # that are encoded at once
@@ -149,6 +150,12 @@ def pack_inputs(inputs: Mapping[str, Any]) -> tuple[ImageInputs, TextInputs]:
         {name: inputs[name] for name in packed._fields if name in inputs} for packed in (ImageInputs, TextInputs)
     )
     return ImageInputs(**images), TextInputs(**texts)
+
+
+def are_embeddings(queries: torch.Tensor) -> torch.Tensor:
+    """Whether all rows may be means of unit vectors, which are shorter than these, but not nothing; false for NaN."""
+    lengths = queries.float().norm(dim=-1)
+    return ((lengths > SHORTEST_QUERY) & (lengths < LONGEST_QUERY)).all()
 
 
 def check_tensors(inputs: ImageInputs | TextInputs) -> None:

@@ -26,6 +26,7 @@ from .data_contract import (
     ITACLIPRegionLabelMapsOutput,
     ITACLIPSemanticSegmenterOutput,
     TextInputs,
+    are_embeddings,
     check_classes,
     check_labels,
     check_tensors,
@@ -206,11 +207,14 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
 
         Raises:
             TypeError: If the embeddings are no tensor.
-            ValueError: If the three do not fit each other, or an embedding is not finite or nothing but zeros.
+            ValueError: If the three do not fit each other, or an embedding is no mean of unit vectors.
         """
         check_tensors(TextInputs(query_embeddings=query_embeddings))
-        if not query_embeddings.any(dim=-1).all():
-            raise ValueError("Expected `query_embeddings` without rows of zeros, but got some. Embed the texts anew.")
+        if not are_embeddings(query_embeddings):
+            raise ValueError(
+                "Expected `query_embeddings` that are means of unit vectors, as `encode_queries` gives them, but got "
+                "others. Embed the texts anew."
+            )
         if len(set(labels)) < len(labels):
             raise ValueError(f"Expected `labels` that differ, but got {list(labels)!r:.200}. Rename or join classes.")
         expect_shape("query_embeddings", query_embeddings, (len(query_classes), self.config.projection_dim))
@@ -222,7 +226,7 @@ class ITACLIPForSemanticSegmentation(CLIPModel):
         self._register_queries(query_embeddings.detach().to(self.dtype))
         self.config.id2label = dict(enumerate(labels))
         self.config.label2id = {label: class_id for class_id, label in self.config.id2label.items()}
-        self.config.query_classes = tuple(query_classes)
+        self.config.query_classes = tuple(map(int, query_classes))
 
     def encode_queries(
         self,

@@ -10,6 +10,7 @@ from transformers import CLIPModel
 from transformers.pipelines.image_segmentation import ImageSegmentationPipeline
 
 from ..auto_registration import TASK
+from ..loading import check_weights
 from ..modeling import ITACLIPForSemanticSegmentation
 from ..modeling.data_contract import ITACLIPSemanticSegmenterOutput
 from .zero_shot import expect_share, stack_images
@@ -31,7 +32,7 @@ class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
     Raises:
         TypeError: If there is no argument of a name, a threshold is no number, or the model is a stock CLIP; words are
             for the task "zero-shot-image-segmentation".
-        ValueError: If a threshold is not between 0 and 1.
+        ValueError: If a threshold is not between 0 and 1, or weights are no trained ones.
     """
 
     def __new__(cls, model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -45,6 +46,10 @@ class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
             )
         return ImageSegmentationPipeline(model, *args, **kwargs)
 
+    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        check_weights(model, model.name_or_path or type(model).__name__)
+        super().__init__(model, *args, **kwargs)
+
     def _sanitize_parameters(self, **kwargs: Any) -> Any:
         unknown = [name for name in kwargs if name not in ARGUMENTS]
         if unknown:
@@ -54,7 +59,8 @@ class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
                 "`candidate_labels`, method and settings."
             )
         for name in SHARES & kwargs.keys():
-            expect_share(name, kwargs[name])
+            if kwargs[name] is not None:
+                expect_share(name, kwargs[name])
         return super()._sanitize_parameters(**kwargs)
 
     def preprocess(self, image: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]

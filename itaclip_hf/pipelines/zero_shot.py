@@ -117,7 +117,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         self._given = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
         self._embedded: dict[Any, dict[str, torch.Tensor]] = {}
         place = model.name_or_path or type(model).__name__
-        check_weights(model, place, missing=vars(model).pop("missing_weights", ()))
+        check_weights(model, place, *vars(model).pop("flaws_of_weights", ()))
         if not isinstance(processor, ITACLIPProcessor):
             processor = _find_processor(model, processor, local_files_only)
         super().__init__(model, processor=processor, **kwargs)
@@ -325,13 +325,13 @@ class CheckedModel(ITACLIPForSemanticSegmentation):
 
     @classmethod
     def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
-        """The model, with the names of the weights that were missing noted.
+        """The model, with the names of the weights that were missing or of other shapes noted.
 
         They are refused when the pipeline is made: for an error in here Transformers would try another class.
         """
         loaded: Any = ITACLIPForSemanticSegmentation.from_pretrained(*arguments, **options, output_loading_info=True)
         model, report = loaded
-        model.missing_weights = report["missing_keys"]
+        model.flaws_of_weights = report["missing_keys"], report["mismatched_keys"]
         return model
 
 

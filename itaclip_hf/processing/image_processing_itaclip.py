@@ -59,7 +59,8 @@ AUGMENTATION_INPUT_NAMES = ["augmentation_color", "augmentation_blur", "augmenta
 PUBLISHED_MEAN = [122.771 / 255, 116.746 / 255, 104.094 / 255]
 PUBLISHED_STD = [68.501 / 255, 66.632 / 255, 70.323 / 255]
 
-SMALLEST_FACTOR, LARGEST_FACTOR = 1e-6, 1e6  # of pixels of 32 bits, too
+SMALLEST_FACTOR, LARGEST_FACTOR = 1e-6, 1e6
+DEEPEST_WHITE = 2550  # ten times that of the integers that are rescaled
 
 PIPELINE_THRESHOLD = 0.9  # of Transformers' pipeline, where nobody asked for one
 
@@ -102,10 +103,10 @@ LABEL_FIELDS = ("score_threshold", "area_threshold", "region_vote", "closing")  
 LIBRARY_KEYWORDS = frozenset(
     [
         "attn_implementation", "auto_map", "backend", "cache_dir", "code_revision", "config", "device_map",
-        "dtype", "feature_extractor_type", "force_download", "image_processor_filename", "image_processor_type",
-        "local_files_only", "low_cpu_mem_usage", "processor_class", "proxies", "return_unused_kwargs", "revision",
-        "subfolder", "token", "torch_dtype", "trust_remote_code", "use_auth_token", "use_fast", "use_safetensors",
-        "user_agent", "variant",
+        "dtype", "feature_extractor_type", "force_download", "gguf_file", "image_processor_filename",
+        "image_processor_type", "local_files_only", "low_cpu_mem_usage", "mirror", "processor_class", "proxies",
+        "resume_download", "return_unused_kwargs", "revision", "subfolder", "token", "torch_dtype",
+        "trust_remote_code", "use_auth_token", "use_fast", "use_safetensors", "user_agent", "variant",
     ]
 )  # fmt: skip
 
@@ -175,7 +176,8 @@ class ITACLIPImageProcessor(PilBackend):
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read the fields of a saved image processor; of another model's (stock CLIP's), only those about pixels."""
-        check_keywords(kwargs, cls.valid_kwargs.__annotations__)
+        if "_from_pipeline" not in kwargs:  # which hands over all that is for the model, too
+            check_keywords(kwargs, cls.valid_kwargs.__annotations__)
         values, kwargs = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
         is_own = values.get("image_processor_type") == cls.__name__ or "photometric_weight" in values
         return values if is_own else _select_pixel_fields(values), kwargs
@@ -301,7 +303,8 @@ class ITACLIPImageProcessor(PilBackend):
     ) -> BatchFeature:
         original_sizes = [image.shape[-2:] for image in images]
         if do_rescale:
-            _warn_of_rescaled_images(images)
+            _check_numbers("rescale_factor", rescale_factor)
+            _warn_of_rescaled_images(images, rescale_factor)
         if do_resize:
             images = [self.resize(image, size, resample) for image in images]
         image_sizes = [image.shape[-2:] for image in images]
@@ -338,8 +341,6 @@ class ITACLIPImageProcessor(PilBackend):
 
         The published method computes just this; two steps round differently, and attention can blow that up.
         """
-        if rescale_factor is not None:
-            _check_numbers("rescale_factor", rescale_factor)
         if image_mean is None or image_std is None:
             return image if rescale_factor is None else self.rescale(image, rescale_factor)
         levels = 1.0 if rescale_factor is None else rescale_factor
@@ -681,22 +682,29 @@ def check_switch(name: str, value: Any) -> None:
         raise TypeError(f"Expected `{name}` to be true or false, but got {value!r}. Pass True or False.")
 
 
-def _warn_of_rescaled_images(images: list[np.ndarray]) -> None:
-    """Floats have no range of their own; what is not about 0...255 is probably another one."""
+def _warn_of_rescaled_images(images: list[np.ndarray], rescale_factor: float) -> None:
+    """Floats have no range of their own; what is not about that which is rescaled is probably another one."""
+    white = 1 / rescale_factor
     for image in images:
         if image.dtype.kind != "f":
+            if white > DEEPEST_WHITE:
+                warnings.warn(
+                    f"Expected a `rescale_factor` of about 1/255, as integers of every depth are brought to 0...255 "
+                    f"before, but got {rescale_factor:g}, which leaves an image nearly black. Leave it out.",
+                    stacklevel=2,
+                )
             continue
         lowest, highest = float(image.min()), float(image.max())
-        if lowest >= 0 and 0 < highest <= 1:
+        if lowest >= 0 and 0 < highest <= 1 < white:
             warnings.warn(
-                "Expected pixels between 0 and 255, but got floats that are all between 0 and 1. "
+                f"Expected pixels between 0 and {white:g}, but got floats that are all between 0 and 1. "
                 "Set `do_rescale=False` if they are scaled already.",
                 stacklevel=2,
             )
-        elif lowest < -0.5 or highest > 255.5:
+        elif lowest < -0.5 or highest > white + 0.5:
             warnings.warn(
-                f"Expected pixels between 0 and 255, but got floats from {lowest:g} to {highest:g}. Scale them, or "
-                "set `do_rescale=False` if they are made ready already.",
+                f"Expected pixels between 0 and {white:g}, but got floats from {lowest:g} to {highest:g}. Scale them, "
+                "or set `do_rescale=False` if they are made ready already.",
                 stacklevel=2,
             )
 

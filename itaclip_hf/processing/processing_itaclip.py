@@ -37,10 +37,10 @@ LARGEST_CONTEXT_LENGTH = 100_000
 MOST_NAMES, MOST_LETTERS = 5, 40  # of each, in a message
 OWN_OPTIONS = ("auxiliary_weight", "templates", *ITACLIPImageProcessor.valid_kwargs.__annotations__)
 TOKENIZER_OPTIONS = (
-    "additional_special_tokens", "bos_token", "clean_up_tokenization_spaces", "eos_token", "errors",
-    "extra_special_tokens", "merges", "merges_file", "model_max_length", "pad_token", "padding_side",
-    "split_special_tokens", "tokenizer_file", "tokenizer_type", "truncation_side", "unk_token", "vocab",
-    "vocab_file",
+    "add_prefix_space", "additional_special_tokens", "bos_token", "chat_template", "clean_up_tokenization_spaces",
+    "cls_token", "eos_token", "errors", "extra_special_tokens", "from_slow", "legacy", "mask_token", "merges",
+    "merges_file", "model_max_length", "pad_token", "padding_side", "sep_token", "split_special_tokens",
+    "tokenizer_file", "tokenizer_type", "truncation_side", "unk_token", "vocab", "vocab_file",
 )  # fmt: skip
 CHOICES = {"padding": [each.value for each in PaddingStrategy], "return_tensors": [each.value for each in TensorType]}
 FIXED_TEXT_OPTIONS = {"truncation": True, "add_special_tokens": True, "return_attention_mask": True}
@@ -113,7 +113,8 @@ class ITACLIPProcessor(ProcessorMixin):
     def _get_arguments_from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], processor_dict: Any = None, **kwargs: Any
     ) -> list[Any]:
-        check_keywords(kwargs, (*OWN_OPTIONS, *TOKENIZER_OPTIONS))
+        if "_from_pipeline" not in kwargs:
+            check_keywords(kwargs, (*OWN_OPTIONS, *TOKENIZER_OPTIONS))
         # A tokenizer would keep what it does not know and write it into its own file.
         image_kwargs, tokenizer_kwargs = (
             {key: value for key, value in kwargs.items() if key in known or key in LIBRARY_KEYWORDS or key[0] == "_"}

@@ -162,6 +162,23 @@ def test_masks_are_one_of_each_class_that_is_there(finished, tmp_path):
             assert np.array_equal(np.array(image), 255 * (labels == label))
 
 
+def test_masks_and_labels_of_classes_that_are_gone_go_with_them(finished, tmp_path):
+    def rename(result):
+        for entry in result.description["classes"]:
+            entry["name"] = entry["name"].replace("cat", "car").replace("sky", "sea")
+        return result
+
+    masks.write([finished("rings", LABELS["rings"])], tmp_path / "masks")
+    masks.write([rename(finished("rings", LABELS["rings"]))], tmp_path / "masks")
+    assert len(list((tmp_path / "masks" / "rings").iterdir())) == 3
+    names = list(LABELS)[:2]
+    yolo.write([finished(name, LABELS[name]) for name in names], tmp_path / "yolo")
+    yolo.write([finished(names[0], LABELS[names[0]])], tmp_path / "yolo")  # the same classes: the other image stays
+    kept = len(list((tmp_path / "yolo" / "labels").iterdir()))
+    yolo.write([rename(finished(names[0], LABELS[names[0]]))], tmp_path / "yolo")
+    assert (kept, [path.stem for path in (tmp_path / "yolo" / "labels").iterdir()]) == (2, names[:1])
+
+
 def test_masks_of_long_names_of_any_script_have_files(finished, tmp_path):
     result = finished("rings", LABELS["rings"])
     for entry in result.description["classes"]:

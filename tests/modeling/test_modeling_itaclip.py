@@ -449,14 +449,14 @@ def test_the_default_dtype_of_the_process_changes_nothing(tiny_model, texts, eng
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (torch.zeros_like, ValueError, "Expected `query_embeddings` without rows of zeros"),
+        (torch.zeros_like, ValueError, "Expected `query_embeddings` that are means of unit vectors"),
         (lambda queries: queries * torch.nan, ValueError, "Expected finite `query_embeddings`"),
         (lambda queries: queries.tolist(), TypeError, "`query_embeddings` to be a tensor"),
     ],
 )
 def test_queries_that_are_no_embeddings_are_not_baked(tiny_model, change, error, message):
     model = tiny_model()
-    queries = torch.ones(2, model.config.projection_dim)
+    queries = normalize(torch.ones(2, model.config.projection_dim), dim=-1)
     with pytest.raises(error, match=message):
         model.set_queries(change(queries), [0, 1], ["sky", "dog"])
     with pytest.raises(ValueError, match="Expected `labels` that differ"):

@@ -15,7 +15,7 @@ from transformers import (
     pipeline,
 )
 
-from itaclip_hf import Vocabulary, load
+from itaclip_hf import ITACLIPForSemanticSegmentation, ITACLIPImageProcessor, Vocabulary, load
 from itaclip_hf.pipelines.image_segmentation import ITACLIPImageSegmentationPipeline
 from itaclip_hf.samples import load_demo_scene
 
@@ -106,3 +106,15 @@ def test_a_fault_of_ours_leaves_the_task_to_transformers(segformer, folder, imag
     monkeypatch.setitem(sys.modules, "itaclip_hf.pipelines.image_segmentation", None)
     made = pipeline(TASK, model=segformer, image_processor=AutoImageProcessor.from_pretrained(folder), device="cpu")
     assert type(made) is ImageSegmentationPipeline
+
+
+def test_weights_that_cannot_be_right_are_refused(folder, tmp_path):
+    model = ITACLIPForSemanticSegmentation.from_pretrained(folder)
+    model.vision_model.post_layernorm.weight.data.zero_()
+    with pytest.raises(ValueError, match=r"post_layernorm\.weight holds zeros"):
+        pipeline("image-segmentation", model=model, image_processor=ITACLIPImageProcessor())
+
+
+def test_what_is_for_the_model_is_not_for_its_processor(folder, images):
+    segmenter = pipeline("image-segmentation", model=str(folder), model_kwargs={"window_stride": 16})
+    assert segmenter.model.config.window_stride == 16

@@ -362,6 +362,16 @@ class TestFields:
         with pytest.raises(TypeError, match=f"logits as floating point numbers, but got {dtype}"):
             small.post_process_semantic_segmentation(outputs)
 
+    def test_a_factor_for_deeper_integers_is_told(self, small):
+        image = np.full((32, 32), 60000, dtype=np.uint16)
+        with pytest.warns(
+            UserWarning, match="integers of every depth are brought to 0...255 before, but got 1.5259e-05"
+        ):
+            small(image, rescale_factor=1 / 65535)
+        floats = image.astype(np.float32)
+        expected = small(image)["pixel_values"]
+        np.testing.assert_allclose(small(floats, rescale_factor=1 / 65535)["pixel_values"], expected, atol=0.02)
+
     @pytest.mark.parametrize("value", ["no", 1, None])
     def test_switches_of_calls_are_true_or_false(self, small, value):
         with pytest.raises(TypeError, match=f"Expected `do_reduce_labels` to be true or false, but got {value!r}"):

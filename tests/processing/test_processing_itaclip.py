@@ -234,7 +234,7 @@ class TestFields:
 
     @pytest.mark.parametrize("name", ["image_std", "rescale_factor", "image_mean"])
     def test_whole_numbers_are_numbers_in_a_call_too(self, processor, name):
-        image = np.full((20, 30, 3), 100, dtype=np.uint8)
+        image = np.full((20, 30, 3), 1, dtype=np.uint8)
         expected = processor.image_processor(image, **{name: 1.0})["pixel_values"]
         for options in ({name: 1}, {"images_kwargs": {name: 1}}):
             np.testing.assert_array_equal(
