@@ -1,5 +1,6 @@
 """Commands in processes of their own, to be killed, starved and watched; forked by a server that has imported all."""
 
+import contextlib
 import json
 import os
 import resource
@@ -66,8 +67,9 @@ class Program:
         return self.process.is_alive()
 
     def send(self, number: int) -> None:
-        if self.is_running():
-            os.kill(self.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it may end at any moment, and the server does not wait for us
+            if self.is_running():
+                os.kill(self.pid, number)
 
     @property
     def printed(self) -> str:
