@@ -31,6 +31,7 @@ __all__ = [
     "own_results",
     "read_json",
     "read_text",
+    "reading_input",
     "refuse_foreign_results",
     "refuse_inputs",
     "refuse_long_names",
@@ -319,6 +320,19 @@ def _hash_content(path: Path) -> str | None:
             for block in iter(lambda: file.read(2**20), b""):
                 digest.update(block)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def reading_input() -> Iterator[None]:
+    """While an input is opened: what the system says against it is no fault of writing, which would end a command.
+
+    Raises:
+        ValueError: Instead of any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(str(error)) from error
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

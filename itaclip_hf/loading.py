@@ -148,7 +148,7 @@ def _attach_proxy(model: ITACLIPForSemanticSegmentation, proxy: Any) -> None:
             )
         with _telling_what_is_broken(proxy, "proxy"):
             model.attach_proxy(proxy)
-            check_weights(model, proxy if isinstance(proxy, str | os.PathLike) else type(proxy).__name__)
+            check_weights(model.proxy_model, proxy if isinstance(proxy, str | os.PathLike) else None)
     if model.config.uses_proxy and model.proxy_model is None:
         raise ValueError(
             "Expected a proxy, whose patches this method compares, but got none. Name one, such as "
@@ -393,28 +393,29 @@ def _load_model(
         place, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **fields
     )
     model, report = loaded
-    check_weights(model, place, report["missing_keys"], report["mismatched_keys"])
+    check_weights(model, place, missing=report["missing_keys"], mismatched=report["mismatched_keys"])
     return model.to(device).eval()
 
 
 @torch.no_grad()
 def check_weights(
-    model: ITACLIPForSemanticSegmentation,
-    place: Checkpoint,
+    model: Any,
+    place: Checkpoint | None = None,
     missing: Iterable[Any] = (),
     mismatched: Iterable[Any] = (),
 ) -> None:
     """Refuse weights that no training leaves behind, and baked queries that no texts have.
 
     Args:
-        model: The model.
-        place: Where it is from, for messages.
+        model: The model, or a part of it.
+        place: Where it is from, for messages; by default what it says itself.
         missing: Names of weights that the checkpoint lacks, as Transformers reports them.
         mismatched: Those that it has in other shapes.
 
     Raises:
         ValueError: If there are any of these, or a weight cannot be right.
     """
+    place = place or getattr(model, "name_or_path", "") or type(model).__name__
     for what, keys in (("lacks", missing), ("has in other shapes", mismatched)):
         names = sorted(key if isinstance(key, str) else str(key[0]) for key in keys)
         if names:
@@ -429,8 +430,8 @@ def check_weights(
     for name, parameter in model.named_parameters():
         if parameter.numel() == 0:  # such as register tokens of a backbone without any
             continue
-        weight = parameter.float()
-        low, high = torch.aminmax(weight)
+        weight = parameter.float() if parameter.itemsize == 1 else parameter  # torch computes nothing in 8 bits
+        low, high = (bound.float() for bound in torch.aminmax(weight))
         flaws.append((name, f"numbers beyond {LARGEST_WEIGHT:g}", ~(torch.maximum(-low, high) <= LARGEST_WEIGHT)))
         if weight.ndim > 1 and weight.numel() > weight.shape[-1]:  # a mask token of zeros is a vector, however it lies
             sample = weight.flatten()[:: max(1, weight.numel() // SAMPLED_WEIGHTS)]
@@ -438,8 +439,8 @@ def check_weights(
             flaws.append((name, "one number alone", low == high))
         elif weight.ndim == 1 and name.endswith(".weight"):  # the scale of a norm
             flaws.append((name, "zeros", torch.maximum(-low, high) == 0))
-    if len(model.query_embeddings) > 0:
-        queries = model.query_embeddings.float()
+    queries: Any = getattr(model, "query_embeddings", ())
+    if len(queries) > 0:
         is_one = (queries == queries[0]).all() & (len(queries) > 1)
         flaws.append(("query_embeddings", "no embeddings of texts", ~are_embeddings(queries) | is_one))
     wrong = torch.stack([flaw for _, _, flaw in flaws]).cpu()

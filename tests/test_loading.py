@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import logging, pipeline
+from transformers import ViTModel, logging, pipeline
 
 from itaclip_hf import (
     ITACLIPForSemanticSegmentation,
@@ -16,7 +16,7 @@ from itaclip_hf import (
     load,
     load_method,
 )
-from itaclip_hf.loading import DEMO_CHECKPOINT, choose_device
+from itaclip_hf.loading import DEMO_CHECKPOINT, check_weights, choose_device
 from itaclip_hf.methods import get_method, identify_method
 from itaclip_hf.samples import load_demo_scene
 
@@ -197,6 +197,19 @@ def test_baked_queries_that_are_no_embeddings_are_refused(folder, change):
     rewrite_weights(folder, lambda tensors: {**tensors, "query_embeddings": change(tensors["query_embeddings"])})
     with pytest.raises(ValueError, match="query_embeddings holds no embeddings of texts"):
         load(folder)
+
+
+def test_the_weights_of_a_proxy_are_looked_at_too(proxy):
+    backbone = ViTModel.from_pretrained(proxy)
+    load("demo", method="proxyclip", proxy=backbone, device="cpu")
+    backbone.layernorm.weight.data.zero_()
+    with pytest.raises(ValueError, match=r"layernorm\.weight holds zeros"):
+        load("demo", method="proxyclip", proxy=backbone, device="cpu")
+
+
+def test_a_part_without_entries_is_no_flaw():
+    part = torch.nn.ParameterDict({"register_tokens": torch.nn.Parameter(torch.zeros(1, 0, 8))})
+    check_weights(torch.nn.ModuleList([part, torch.nn.Linear(4, 4)]))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

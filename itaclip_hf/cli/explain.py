@@ -2,7 +2,7 @@
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,11 +13,6 @@ from .options.processes import DeviceOption
 from .options.settings import SettingOptions
 from .results import tell_failure
 from .terminal import say, warn
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from ..media import ImageFile
 
 __all__ = ["explain"]
 
@@ -42,8 +37,8 @@ def explain(
     NAME_explained.json (all figures) and, with --at, NAME_attention.png: the attention of a patch over the blocks.
     An image that cannot be explained is reported, the others are done, and the exit code is 1.
     """
-    from ..files import own_results, refuse_foreign_results, refuse_long_names, write_json, write_png
-    from ..media.pictures import find_images
+    from ..files import own_results, reading_input, refuse_foreign_results, refuse_long_names, write_json, write_png
+    from ..media.pictures import find_images, read_picture
 
     place = None if at is None else _read_place(at)
     vocabulary = words.read() or model.own_vocabulary()
@@ -68,7 +63,8 @@ def explain(
         picture, figures, *attention = paths
         try:
             refuse_long_names(paths)
-            image = _read(file)
+            with reading_input():
+                image = read_picture(file.path, file.frame)
             with own_results(picture.parent, [path.name for path in paths]):
                 found = explain_image(image, *loaded, vocabulary, place)
                 write_png(picture, found.draw())
@@ -83,16 +79,6 @@ def explain(
     if failed:
         warn(f"{failed} of {len(files)} images failed; see the lines above.")
         raise typer.Exit(1)
-
-
-def _read(file: "ImageFile") -> "Image.Image":
-    """The image; what the system says against it is no fault of writing."""
-    from ..media.pictures import read_picture
-
-    try:
-        return read_picture(file.path, file.frame)
-    except OSError as error:
-        raise ValueError(str(error)) from error
 
 
 def _read_place(text: str) -> tuple[int, int]:

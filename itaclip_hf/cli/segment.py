@@ -145,7 +145,7 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    from ..files import refuse_long_names
+    from ..files import reading_input, refuse_long_names
     from ..media.pictures import summarize_classes
 
     done, failed, is_noted = 0, 0, False
@@ -156,7 +156,8 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
                 start = time.perf_counter()
                 try:
                     refuse_long_names(vars(results).values())
-                    opened = _open_file(kinds[file.kind], file, plan)
+                    with reading_input():
+                        opened = kinds[file.kind].open_input(file, plan)
                     found = opened.segment(results, loaded, plan, _make_track(progress))
                 except Exception as error:
                     tell_failure(file, error)
@@ -172,14 +173,6 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
             advice = "To go on, run it again with --existing skip."
             raise type(stop)(f"{done} of {len(tasks)} images are done, not {current}. {advice}") from None
     return failed
-
-
-def _open_file(kind: Any, file: ImageFile, plan: Plan) -> Any:
-    """An input of a kind, ready to be segmented; what the system says against it is no fault of writing."""
-    try:
-        return kind.open_input(file, plan)
-    except OSError as error:
-        raise ValueError(str(error)) from error
 
 
 def _load_part(row: Kind | Format) -> Any:

@@ -83,6 +83,25 @@ class ValueRange:
             return tuple(self._read_entry(entry) for entry in value)
         return self._read_entry(value)
 
+    def check(self, name: str, value: Any, advice: str) -> Any:
+        """The value as `read` gives it, or an error that names what was expected, what came and what to do.
+
+        Args:
+            name: What the value is called.
+            value: What it shall be.
+            advice: What to do, in a sentence.
+
+        Raises:
+            TypeError: If the value is of another type.
+            ValueError: If it is out of range.
+        """
+        try:
+            return self.read(value)
+        except (TypeError, ValueError, OverflowError) as error:  # float(10**400) overflows
+            raise (TypeError if isinstance(error, TypeError) else ValueError)(
+                f"Expected `{name}` to be {self.describe()}, but got {value!r:.200}. {advice}"
+            ) from None
+
     def _read_entry(self, value: Any) -> Any:
         expected = {bool: bool, int: numbers.Integral, float: numbers.Real, str: str}[self.type]
         # True and False are whole numbers to Python, and nowhere else.
@@ -565,13 +584,7 @@ def check_setting(name: str, value: Any) -> Any:
     """
     _expect_names([name])
     values: ValueRange = _FIELDS[name].metadata["values"]
-    try:
-        return values.read(value)
-    except (TypeError, ValueError, OverflowError) as error:  # float(10**400) overflows
-        default = _FIELDS[name].default
-        raise (TypeError if isinstance(error, TypeError) else ValueError)(
-            f"Expected `{name}` to be {values.describe()}, but got {value!r:.200}. The paper's value is {default!r}."
-        ) from None
+    return values.check(name, value, f"The paper's value is {_FIELDS[name].default!r}.")
 
 
 def _expect_names(names: Mapping[str, Any] | list[str]) -> None:

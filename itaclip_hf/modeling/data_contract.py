@@ -22,6 +22,7 @@ __all__ = [
     "ITACLIPSemanticSegmenterOutput",
     "ImageInputs",
     "TextInputs",
+    "are_embeddings",
     "check_classes",
     "check_labels",
     "check_tensors",

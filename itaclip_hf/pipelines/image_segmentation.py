@@ -13,7 +13,7 @@ from ..auto_registration import TASK
 from ..loading import check_weights
 from ..modeling import ITACLIPForSemanticSegmentation
 from ..modeling.data_contract import ITACLIPSemanticSegmenterOutput
-from .zero_shot import expect_share, stack_images
+from .zero_shot import SHARE, stack_images
 
 __all__ = ["ITACLIPImageSegmentationPipeline"]
 
@@ -47,7 +47,7 @@ class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
         return ImageSegmentationPipeline(model, *args, **kwargs)
 
     def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
-        check_weights(model, model.name_or_path or type(model).__name__)
+        check_weights(model)
         super().__init__(model, *args, **kwargs)
 
     def _sanitize_parameters(self, **kwargs: Any) -> Any:
@@ -60,7 +60,7 @@ class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
             )
         for name in SHARES & kwargs.keys():
             if kwargs[name] is not None:
-                expect_share(name, kwargs[name])
+                SHARE.check(name, kwargs[name], "Pass such a number.")
         return super()._sanitize_parameters(**kwargs)
 
     def preprocess(self, image: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]

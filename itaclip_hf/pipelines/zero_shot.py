@@ -26,7 +26,7 @@ from ..processing import BACKGROUND_LABEL, ITACLIPImageProcessor, ITACLIPProcess
 from ..processing.segmentation_maps import compute_segment_scores
 from ..text_cache import TextCache
 
-__all__ = ["CheckedModel", "ZeroShotImageSegmentationPipeline", "expect_share", "pipeline", "stack_images"]
+__all__ = ["SHARE", "CheckedModel", "ZeroShotImageSegmentationPipeline", "pipeline", "stack_images"]
 
 ARGUMENTS = (
     "candidate_labels",
@@ -116,8 +116,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         names = {*ARGUMENTS, *SETTING_NAMES}
         self._given = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
         self._embedded: dict[Any, dict[str, torch.Tensor]] = {}
-        place = model.name_or_path or type(model).__name__
-        check_weights(model, place, *vars(model).pop("flaws_of_weights", ()))
+        check_weights(model, **vars(model).pop("flaws_of_weights", {}))
         if not isinstance(processor, ITACLIPProcessor):
             processor = _find_processor(model, processor, local_files_only)
         super().__init__(model, processor=processor, **kwargs)
@@ -196,7 +195,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         **settings: Any,
     ) -> _Plan:
         _expect_settings(settings)
-        expect_share("threshold", threshold)
+        SHARE.check("threshold", threshold, "Pass such a number.")
         for name, value in (("return_regions", return_regions), ("runner_up", runner_up)):
             if not isinstance(value, bool):
                 raise TypeError(f"Expected `{name}` to be true or false, but got {value!r:.200}. Pass one of them.")
@@ -331,7 +330,7 @@ class CheckedModel(ITACLIPForSemanticSegmentation):
         """
         loaded: Any = ITACLIPForSemanticSegmentation.from_pretrained(*arguments, **options, output_loading_info=True)
         model, report = loaded
-        model.flaws_of_weights = report["missing_keys"], report["mismatched_keys"]
+        model.flaws_of_weights = {"missing": report["missing_keys"], "mismatched": report["mismatched_keys"]}
         return model
 
 
@@ -347,21 +346,6 @@ def _find_processor(
             "ITACLIPProcessor that goes with it."
         )
     return load_processor(model, place, revision=revision or "main", local_files_only=local_files_only)
-
-
-def expect_share(name: str, value: Any) -> None:
-    """Make sure that a threshold is one.
-
-    Raises:
-        TypeError: If it is no number.
-        ValueError: If it is not between 0 and 1.
-    """
-    try:
-        SHARE.read(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise (TypeError if isinstance(error, TypeError) else ValueError)(
-            f"Expected `{name}` to be {SHARE.describe()}, but got {value!r:.200}. Pass such a number."
-        ) from None
 
 
 def _expect_settings(given: Mapping[str, Any]) -> None:

@@ -114,8 +114,7 @@ def read_class_file(path: Path, background_first_line: bool, has_background: boo
     from ...processing import Vocabulary
 
     words = Vocabulary.from_file(path, background_first_line=background_first_line or has_background)
-    is_json = path.suffix == ".json" or read_text(path).lstrip().startswith("{")
-    if background_first_line and (is_json or not words.background):
+    if background_first_line and (not words.background or read_text(path).lstrip().startswith("{")):
         raise ValueError(
             f"Expected a class on each line of {path} with `--background-first-line`, but got another format, which "
             "says itself what is background. Leave the option out."
