@@ -17,12 +17,18 @@ from .zero_shot import SHARE, stack_images
 
 __all__ = ["ITACLIPImageSegmentationPipeline"]
 
-SHARES = {"threshold", "mask_threshold", "overlap_mask_area_threshold"}
 ARGUMENTS = ("subtask", "threshold", "mask_threshold", "overlap_mask_area_threshold", "timeout")
+SUBTASKS = ("panoptic", "semantic")  # one class a pixel: the same masks for both
+IDLE = {"mask_threshold": 0.5, "overlap_mask_area_threshold": 0.5}  # for models whose masks overlap; the defaults there
 
 
 class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
     """Segments images by the vocabulary that is baked into the model.
+
+    Arguments of a call, which may also be given once: `threshold`, the lowest score of a class that is returned (by
+    default all are, not those from 0.9 on as with Transformers' own models: with many words a softmax stays below);
+    `subtask`, "panoptic" or "semantic", which give the same, each mask with its score; and `timeout`, seconds to wait
+    for an address of an image.
 
     Args:
         model: The model; one of another class makes Transformers' own pipeline.
@@ -32,7 +38,8 @@ class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
     Raises:
         TypeError: If there is no argument of a name, a threshold is no number, or the model is a stock CLIP; words are
             for the task "zero-shot-image-segmentation".
-        ValueError: If a threshold is not between 0 and 1, or weights are no trained ones.
+        ValueError: If a threshold is not between 0 and 1, an argument's value would be ignored, or weights are no
+            trained ones.
     """
 
     def __new__(cls, model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -58,10 +65,20 @@ class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
                 f"the model's own classes, but got {', '.join(unknown)}. Take `pipeline({TASK!r})`, whose calls name "
                 "`candidate_labels`, method and settings."
             )
-        for name in SHARES & kwargs.keys():
-            if kwargs[name] is not None:
-                SHARE.check(name, kwargs[name], "Pass such a number.")
-        return super()._sanitize_parameters(**kwargs)
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        if given.get("subtask", SUBTASKS[0]) not in SUBTASKS:
+            raise ValueError(
+                f"Expected `subtask` to be {' or '.join(SUBTASKS)}, as the model finds classes and tells no objects "
+                f"of one class apart, but got {given['subtask']!r}. Leave it out."
+            )
+        for name, default in IDLE.items():
+            if given.get(name, default) != default:
+                raise ValueError(
+                    f"Expected no `{name}`, as every pixel has one class, but got {given[name]!r}. Leave it out."
+                )
+        threshold = SHARE.check("threshold", given.get("threshold", 0.0), "Pass such a number.")
+        timeout = {"timeout": given["timeout"]} if "timeout" in given else {}
+        return timeout, {}, {"threshold": threshold} if "threshold" in given else {}
 
     def preprocess(self, image: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Prepare one image; a dictionary in a dictionary, which goes through Transformers' batching as it is."""
@@ -72,8 +89,9 @@ class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         return {"logits": list(self.model(**stack_images(model_inputs["prepared"])).logits)}
 
-    def postprocess(self, model_outputs: dict[str, Any], **kwargs: Any) -> list[dict[str, Any]]:  # type: ignore[override]
+    def postprocess(self, model_outputs: dict[str, Any], threshold: float = 0.0) -> list[dict[str, Any]]:  # type: ignore[override]
         """Masks with scores, of one image."""
         outputs = ITACLIPSemanticSegmenterOutput(logits=torch.stack(list(model_outputs["logits"])))
         outputs["target_size"] = None
-        return super().postprocess(outputs, **kwargs)
+        # Its default stands for no threshold there; that of a call is for here.
+        return [found for found in super().postprocess(outputs) if found["score"] >= threshold]

@@ -87,6 +87,37 @@ def test_threshold_leaves_classes_out(folder, images):
     kept = [each["label"] for each in found if each["score"] >= middle]
     assert 0 < len(kept) < len(found)
     assert [each["label"] for each in segmenter(images[:2], batch_size=2, threshold=middle)[0]] == kept
+    assert show(segmenter(images[0], threshold=0)) == show(segmenter(images[0], threshold=None)) == show(found)
+
+
+def test_a_threshold_of_transformers_default_counts_where_it_is_given(folder, images):
+    found = pipeline(TASK, model=folder, device="cpu")(images[0])
+    kept = [each for each in found if each["score"] >= 0.9]
+    assert len(kept) < len(found)  # or the test tells nothing
+    assert show(pipeline(TASK, model=folder, device="cpu")(images[0], threshold=0.9)) == show(kept)
+    assert show(pipeline(TASK, model=folder, device="cpu", threshold=0.9)(images[0])) == show(kept)
+
+
+@pytest.mark.parametrize("subtask", ["panoptic", "semantic"])
+def test_both_subtasks_give_scores_and_heed_the_threshold(folder, images, subtask):
+    segmenter = pipeline(TASK, model=folder, device="cpu")
+    assert show(segmenter(images[0], subtask=subtask)) == show(segmenter(images[0]))
+    assert segmenter(images[0], subtask=subtask, threshold=1.0) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"subtask": "instance"}, "Expected `subtask` to be panoptic or semantic, .* but got 'instance'"),
+        ({"mask_threshold": 0.7}, "Expected no `mask_threshold`, as every pixel has one class, but got 0.7"),
+        ({"overlap_mask_area_threshold": 0}, "Expected no `overlap_mask_area_threshold`, as .* but got 0. Leave"),
+    ],
+)
+def test_values_that_would_be_ignored_are_refused_in_a_call_and_when_made(folder, images, given, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline(TASK, model=folder, device="cpu")(images[0], **given)
+    with pytest.raises(ValueError, match=message):
+        pipeline(TASK, model=folder, device="cpu", **given)
 
 
 @pytest.fixture

@@ -258,8 +258,6 @@ def test_a_saved_pipeline_is_a_folder_for_both_tasks(demo, scene, tmp_path):
         assert [each["label"] for each in others] == [each["label"] for each in kept]
         assert [each["score"] for each in others] == pytest.approx([each["score"] for each in kept], abs=1e-4)
         assert all(np.array_equal(a["mask"], b["mask"]) for a, b in zip(others, kept, strict=True))
-    with pytest.raises(ValueError, match="Expected no `mask_threshold` and no `overlap_mask_area_threshold`"):
-        ordinary(scene, mask_threshold=0.7)
 
 
 @pytest.mark.parametrize(
