@@ -346,6 +346,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
         raise OSError(f"Expected a file, but {path} is a folder, a pipe or a device. Name a file.")
     try:
         return Path(path).read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"Expected a file, but there is no {path}. Correct the path.") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"Expected UTF-8 text in {path}, but got other bytes ({error}). Convert the file.") from error
 

@@ -38,6 +38,7 @@ __all__ = [
     "load_processor",
     "name_dtype",
     "resolve_checkpoint",
+    "telling_what_is_broken",
 ]
 
 DEMO_CHECKPOINT = Path(__file__).parent / "assets" / "demo_checkpoint"
@@ -122,10 +123,10 @@ def load(
     held = Settings().held_by("config")
     of_config = {name: value for name, value in changes.items() if name in held}
     _check_folder(place)
-    with _telling_what_is_broken(place, "model"):
+    with telling_what_is_broken(place, "model"):
         model = _load_model(place, choose_dtype(dtype, chosen_device), chosen_device, of_config)
     processor = load_processor(model, place)
-    with _telling_what_is_broken(place, "processor"):
+    with telling_what_is_broken(place, "processor"):
         own = Settings.of(model, processor)
     changes = collect_changes(*asked, model.config)  # now that the depth of the tower is known
     if method is None and benchmark is not None:
@@ -146,7 +147,7 @@ def _attach_proxy(model: ITACLIPForSemanticSegmentation, proxy: Any) -> None:
                 "Expected a proxy only with a method that compares its patches, such as proxyclip or corrclip, but "
                 "got one. Leave it out, or name such a method."
             )
-        with _telling_what_is_broken(proxy, "proxy"):
+        with telling_what_is_broken(proxy, "proxy", "vision backbone"):
             model.attach_proxy(proxy)
             check_weights(model.proxy_model, proxy if isinstance(proxy, str | os.PathLike) else None)
     if model.config.uses_proxy and model.proxy_model is None:
@@ -213,7 +214,7 @@ def load_processor(
         ValueError: If its tokenizer is not that of the model's text tower.
         OSError: If it cannot be loaded.
     """
-    with _telling_what_is_broken(checkpoint, "processor"):
+    with telling_what_is_broken(checkpoint, "processor"):
         processor = ITACLIPProcessor.from_pretrained(checkpoint, **hub_arguments)
         _fit_tokenizer(model, processor, checkpoint)
     return processor
@@ -259,7 +260,7 @@ def load_config(checkpoint: Checkpoint) -> ITACLIPConfig:
     """
     place = resolve_checkpoint(checkpoint)
     _check_folder(place)
-    with _telling_what_is_broken(place, "configuration"):
+    with telling_what_is_broken(place, "configuration"):
         return ITACLIPConfig.from_pretrained(place)
 
 
@@ -367,8 +368,17 @@ def _check_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _telling_what_is_broken(place: Checkpoint, part: str) -> Iterator[None]:
-    """Turn whatever the libraries raise over a broken checkpoint into one line; ours says already what to do."""
+def telling_what_is_broken(place: Checkpoint, part: str, kind: str = "CLIP ViT checkpoint") -> Iterator[None]:
+    """Turn whatever the libraries raise over a broken checkpoint into one line; ours says already what to do.
+
+    Args:
+        place: Folder or hub id.
+        part: What of it is loaded.
+        kind: What it should be.
+
+    Raises:
+        OSError: Instead of what they raise.
+    """
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError):
@@ -377,7 +387,6 @@ def _telling_what_is_broken(place: Checkpoint, part: str) -> Iterator[None]:
         if isinstance(error, OSError | TypeError | ValueError) and "Expected " in str(error):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        kind = "vision backbone" if part == "proxy" else "CLIP ViT checkpoint"
         raise OSError(
             f"Expected a {kind} in {str(place)!r}, but its {part} cannot be read ({reason:.300}). Check "
             "the name, or get the files anew."

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from ..files import remove_unfinished
 from .ablate import ablate
@@ -50,8 +50,29 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 BAD_USE, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
+class PlainCommand(TyperCommand):
+    """A command whose help shows every name as a whole: in Typer's tables, a narrow terminal cuts them."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """List arguments and options, under a heading for each group."""
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                panels.setdefault(getattr(parameter, "rich_help_panel", None) or usual, []).append(record)
+        for heading, records in panels.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
 class ErrorReportingGroup(TyperGroup):
     """Commands whose errors of use (wrong values, missing files or extras) are reported without traceback."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands, each with its whole sentence."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(200)) for name, each in self.commands.items()])
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         """Read the general options; help and version are printed meanwhile."""
@@ -128,9 +149,9 @@ app = typer.Typer(
     name="itaclip",
     cls=ErrorReportingGroup,
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 
 
@@ -156,7 +177,7 @@ def _take_general_options(
 
 
 for _command in COMMANDS:
-    app.command()(take_groups(_command))
+    app.command(cls=PlainCommand)(take_groups(_command))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Results of images in their folder: what may be replaced, what is finished, what failed, what is said of them."""
+"""Results of images in their folder: what may be replaced, what is finished, what failed."""
 
 import os
 from collections.abc import Sequence
@@ -13,14 +13,11 @@ from .terminal import say, warn
 __all__ = [
     "Tasks",
     "leave_out_finished",
-    "note_what_to_know",
     "protect_files",
     "read_finished",
     "tell_failure",
     "write_description",
 ]
-
-NOTED_REDUCTION = 2  # times a side; that the model does not see details is said from there on
 
 Tasks = Sequence[tuple[ImageFile, ResultFiles]]  # inputs, and where their results will be
 
@@ -99,30 +96,6 @@ def write_description(results: ResultFiles, found: Found, origin: dict[str, Any]
     height, width = found.size
     size = {"height": height, "width": width}
     write_json(results.description, {**origin, **size, **found.details, "classes": found.classes})
-
-
-def note_what_to_know(file: ImageFile, found: Found, is_reduction_noted: bool) -> bool:
-    """Say what a user would not see in the results.
-
-    Args:
-        file: The image.
-        found: What was found in it.
-        is_reduction_noted: Whether it was said before that the model does not see large images as they are.
-
-    Returns:
-        Whether it is now; once a run is enough.
-    """
-    if found.note:
-        warn(f"Note: {found.note}", "yellow")
-    if is_reduction_noted or min(found.size) <= NOTED_REDUCTION * min(found.seen):
-        return is_reduction_noted
-    size, seen = (" x ".join(map(str, each)) for each in (found.size, found.seen))
-    warn(
-        f"Note: {show_name(file)} has {size} pixels, and the model saw {seen}. To find small things, too, add "
-        "--tile 1024 (its own resolution; many times the work).",
-        "yellow",
-    )
-    return True
 
 
 def _find_existing(results: ResultFiles) -> list[Path]:

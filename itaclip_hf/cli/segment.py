@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..media import FORMATS, KINDS, Format, ImageFile, Kind, Plan, ResultFiles, Track
+from ..media import FORMATS, KINDS, Foreseen, Format, ImageFile, Kind, Plan, ResultFiles, Track
 from ..plain_text import show_name
 from .options.classes import ClassOptions
 from .options.media import MediaOptions
@@ -20,7 +20,6 @@ from .options.settings import SettingOptions
 from .results import (
     Tasks,
     leave_out_finished,
-    note_what_to_know,
     protect_files,
     read_finished,
     tell_failure,
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
     from ..loading import Loaded
 
 __all__ = ["segment"]
+
+NOTED_REDUCTION = 2  # times a side; that the model does not see details is said from there on
 
 
 class Existing(str, Enum):
@@ -158,6 +159,8 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
                     refuse_long_names(vars(results).values())
                     with reading_input():
                         opened = kinds[file.kind].open_input(file, plan)
+                        foreseen = opened.foresee(loaded, plan)
+                    is_noted = _note_what_to_know(file, foreseen, is_noted)
                     found = opened.segment(results, loaded, plan, _make_track(progress))
                 except Exception as error:
                     tell_failure(file, error)
@@ -167,12 +170,26 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
                 write_description(results, found, {"image": str(file), "settings": request, "seconds": seconds})
                 done += 1
                 say(f"{show_name(file)} -> {show_name(results.overlay)}: {summarize_classes(found.classes)}")
-                is_noted = note_what_to_know(file, found, is_noted)
         except KeyboardInterrupt as stop:
             current, _ = tasks[min(done + failed, len(tasks) - 1)]
             advice = "To go on, run it again with --existing skip."
             raise type(stop)(f"{done} of {len(tasks)} images are done, not {current}. {advice}") from None
     return failed
+
+
+def _note_what_to_know(file: ImageFile, foreseen: Foreseen, is_noted: bool) -> bool:
+    """Say what a user would not see in the results; whether it is noted now that large images are seen smaller."""
+    if foreseen.note:
+        warn(f"Note: {foreseen.note}", "yellow")
+    if is_noted or min(foreseen.size) <= NOTED_REDUCTION * min(foreseen.seen):
+        return is_noted  # once a run is enough
+    size, seen = (" x ".join(map(str, each)) for each in (foreseen.size, foreseen.seen))
+    warn(
+        f"Note: {show_name(file)} has {size} pixels, and the model sees {seen}. To find small things, too, add "
+        "--tile 1024 (its own resolution; many times the work).",
+        "yellow",
+    )
+    return True
 
 
 def _load_part(row: Kind | Format) -> Any:

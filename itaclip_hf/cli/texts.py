@@ -67,12 +67,13 @@ def texts(
     from transformers import AutoTokenizer
 
     from ..evaluation.texts.llm_texts import GenerationOptions, generate_texts, load_chat_model, make_length_check
-    from ..loading import choose_device, resolve_checkpoint
+    from ..loading import choose_device, resolve_checkpoint, telling_what_is_broken
 
     settings = GenerationOptions(batch_size=batch_size, attempts=attempts, do_sample=sample, **sampling)
     quiet_libraries()
     place = choose_device(device)
-    tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(model))
+    with telling_what_is_broken(model, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(model))
     fits = make_length_check(tokenizer, IMAGENET_TEMPLATES)
     progress_file = out.with_name(f"{out.name}.progress.json")
     chat_model = load_chat_model(llm, settings, device=str(place))  # at last, as it takes longest

@@ -1,8 +1,9 @@
 """Kinds of input and formats of output: one file each and one row here, which `itaclip segment` reads.
 
 The module of a kind of input has `open_input(file, plan)`, which raises OSError or ValueError for what cannot be read;
-what it gives has `segment(results, loaded, plan, track)`, which writes the result and returns what was `Found`. The
-module of a format has `write(finished, place)`, which writes the results of all images once more, for other tools.
+what it gives has `foresee(loaded, plan)`, which says what is `Foreseen`, and `segment(results, loaded, plan, track)`,
+which writes the result and returns what was `Found`. The module of a format has `write(finished, place)`, which writes
+the results of all images once more, for other tools.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ __all__ = [
     "KINDS",
     "TIFF_MARK",
     "Finished",
+    "Foreseen",
     "Format",
     "Found",
     "ImageFile",
@@ -139,22 +141,32 @@ class ResultFiles:
     description: Path
 
 
-class Found(NamedTuple):
-    """What was found in an input.
+class Foreseen(NamedTuple):
+    """What is known of an input before the work, which may be long.
 
     Attributes:
         size: Its (height, width).
-        seen: (height, width) at which the model saw it.
-        classes: Id, name, share and mean score of every class.
-        details: What else the description says.
+        seen: (height, width) at which the model will see it.
         note: What the user should know, if anything.
     """
 
     size: tuple[int, int]
     seen: tuple[int, int]
+    note: str = ""
+
+
+class Found(NamedTuple):
+    """What was found in an input.
+
+    Attributes:
+        size: Its (height, width).
+        classes: Id, name, share and mean score of every class.
+        details: What else the description says.
+    """
+
+    size: tuple[int, int]
     classes: list[dict[str, Any]]
     details: dict[str, Any] = {}
-    note: str = ""
 
 
 class Finished(NamedTuple):

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from . import ADDRESS_STARTS, KINDS, Found, ImageFile, Plan, ResultFiles, Track
+from . import ADDRESS_STARTS, KINDS, Foreseen, Found, ImageFile, Plan, ResultFiles, Track
 
 if TYPE_CHECKING:
     from ..loading import Loaded
@@ -25,6 +25,7 @@ __all__ = [
     "Picture",
     "SegmentedImage",
     "find_images",
+    "find_seen_size",
     "open_input",
     "read_picture",
     "segment_image",
@@ -90,7 +91,6 @@ class SegmentedImage:
         labels: Label ids (height, width).
         confidence: Highest class score of each pixel, between 0 and 1, before thresholds, (height, width).
         names: Name of each label.
-        seen: (height, width) at which the model saw it.
         regions: What each of its regions is, where there are any.
     """
 
@@ -98,7 +98,6 @@ class SegmentedImage:
     labels: np.ndarray
     confidence: np.ndarray
     names: tuple[str, ...]
-    seen: tuple[int, int]
     regions: list[dict[str, Any]] | None = None
 
     @property
@@ -137,6 +136,11 @@ class Picture:
     image: Image.Image
     regions: np.ndarray | None = None
 
+    def foresee(self, loaded: "Loaded", plan: Plan) -> Foreseen:
+        """At which size the model will see it."""
+        size = (self.image.height, self.image.width)
+        return Foreseen(size, find_seen_size(size, loaded.processor, plan.tile))
+
     def segment(self, results: ResultFiles, loaded: "Loaded", plan: Plan, track: Track) -> Found:
         """Segment it and write label map, overlay and, if wanted, confidence."""
         from ..drawing import make_palette, to_grey_image, to_indexed_image
@@ -151,7 +155,7 @@ class Picture:
         if plan.confidence:
             write_png(results.confidence, to_grey_image(found.confidence))
         details = {} if found.regions is None else {"regions": found.regions}
-        return Found((self.image.height, self.image.width), found.seen, found.describe_classes(), details)
+        return Found((self.image.height, self.image.width), found.describe_classes(), details)
 
 
 def find_images(inputs: Iterable[Path | str], out: Path, are_rasters: bool = False) -> list[ImageFile]:
@@ -236,6 +240,18 @@ def read_picture(path: Path | str, frame: int | None = None) -> Image.Image:
     return read_rgb_image(open_image(source, frame))
 
 
+def find_seen_size(size: tuple[int, int], processor: "ITACLIPProcessor", tile: int | None) -> tuple[int, int]:
+    """The (height, width) at which the model sees a picture of such a size; see `Plan`."""
+    from transformers.image_utils import SizeDict
+
+    from ..processing.pixels import compute_resized_size
+
+    image_processor = processor.image_processor
+    if tile is not None or not image_processor.do_resize:
+        return size
+    return compute_resized_size(*size, SizeDict(**dict(image_processor.size)))
+
+
 def segment_picture(image: Image.Image, loaded: "Loaded", tile: int | None, track: Track) -> SegmentedImage:
     """Segment an RGB image, whole or in tiles; see `Plan`."""
     if tile is None:
@@ -246,7 +262,7 @@ def segment_picture(image: Image.Image, loaded: "Loaded", tile: int | None, trac
     pixels, labels, confidence = np.asarray(image), np.empty(size, dtype=np.uint16), np.empty(size, dtype=np.float32)
     for core, *found in segment_tiles(lambda *box: pixels[box], size, loaded, tile, track):
         labels[core], confidence[core] = found
-    return SegmentedImage(image, labels, confidence, loaded.model.config.class_names, size)
+    return SegmentedImage(image, labels, confidence, loaded.model.config.class_names)
 
 
 def segment_image(
@@ -263,7 +279,6 @@ def segment_image(
     with torch.inference_mode():
         outputs = predict(processor, **inputs)
     labels, confidence = outputs.labels[0].cpu().numpy(), outputs.confidence[0].cpu().numpy()
-    height, width = inputs["image_sizes"][0].tolist()
     names, described = model.config.class_names, None
     if regions is not None:
         described = [
@@ -276,7 +291,7 @@ def segment_image(
             }
             for region in outputs.regions[0]
         ]
-    return SegmentedImage(image, labels, confidence, names, (height, width), described)
+    return SegmentedImage(image, labels, confidence, names, described)
 
 
 def _expand(inputs: Sequence[Path | str], out: Path) -> Iterator[tuple[Path | str, Path]]:

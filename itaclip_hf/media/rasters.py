@@ -18,7 +18,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.windows import Window
 
-from . import TIFF_MARK, Found, ImageFile, Plan, ResultFiles, Track
+from . import TIFF_MARK, Foreseen, Found, ImageFile, Plan, ResultFiles, Track
 from .pictures import ClassTally, SegmentedImage
 from .tiles import choose_side, segment_tiles
 
@@ -49,6 +49,12 @@ class Raster:
     bands: tuple[int, ...]
     stretch: tuple[tuple[float, float], ...] | None
 
+    def foresee(self, loaded: "Loaded", plan: Plan) -> Foreseen:
+        """That the model will see it as it is, by tiles, and which values become black and white."""
+        with _open(self.path) as source:
+            size = (source.height, source.width)
+        return Foreseen(size, size, self._note())
+
     def segment(self, results: ResultFiles, loaded: "Loaded", plan: Plan, track: Track) -> Found:
         """Segment it and write label map, confidence if wanted, and an overlay of at most 2048 pixels a side."""
         names = loaded.model.config.class_names
@@ -77,7 +83,7 @@ class Raster:
                         grey = (scores.clip(0, 1) * 65534 + 1).round()  # from 1: 0 says that there is no data
                         scores_file.write(np.where(is_valid, grey, 0).astype(np.uint16), 1, window=window)
             self._draw_overlay(source, results, names)
-        return Found(size, size, tally.describe(), self._describe(), self._note())
+        return Found(size, tally.describe(), self._describe())
 
     def _read(
         self, source: Any, window: Window | None = None, size: tuple[int, int] | None = None
@@ -106,7 +112,7 @@ class Raster:
             has_data = labels != file.nodata
         if not has_data.all():
             labels, names = np.where(has_data, labels, len(names)), (*names, "no data")
-        picture = SegmentedImage(Image.fromarray(pixels), labels, np.ones(size), names, size)
+        picture = SegmentedImage(Image.fromarray(pixels), labels, np.ones(size), names)
         write_png(results.overlay, picture.draw())
 
     def _describe(self) -> dict[str, Any]:

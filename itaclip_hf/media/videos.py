@@ -11,8 +11,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from . import Found, ImageFile, Plan, ResultFiles, Track
-from .pictures import ClassTally, segment_picture
+from . import Foreseen, Found, ImageFile, Plan, ResultFiles, Track
+from .pictures import ClassTally, find_seen_size, segment_picture
 
 if TYPE_CHECKING:
     from ..loading import Loaded
@@ -35,13 +35,19 @@ class Video:
     path: Path
     count: int | None
 
+    def foresee(self, loaded: "Loaded", plan: Plan) -> Foreseen:
+        """At which size the model will see its frames; the first is decoded for it."""
+        _, _, pixels = next(self._read(1))
+        size = (pixels.shape[0], pixels.shape[1])
+        return Foreseen(size, find_seen_size(size, loaded.processor, plan.tile))
+
     def segment(self, results: ResultFiles, loaded: "Loaded", plan: Plan, track: Track) -> Found:
         """Segment its frames and write label maps, and scores if wanted, as PNG by number, and overlays as MP4."""
         from ..drawing import make_palette, to_grey_image, to_indexed_image
         from ..files import write_png
 
         names = loaded.model.config.class_names
-        palette, tally, seen, done = make_palette(names[0] == "background"), ClassTally(names), (0, 0), 0
+        palette, tally, done = make_palette(names[0] == "background"), ClassTally(names), 0
         for folder in (results.labels, results.confidence):
             _remove_frames(folder)
         total = None if self.count is None else -(-self.count // plan.every)
@@ -54,8 +60,8 @@ class Video:
                     write_png(results.confidence / f"{number:06}.png", to_grey_image(found.confidence))
                 # A legend would change, and with it the width, from frame to frame.
                 add_frame(np.asarray(found.draw_overlay()), time)
-                seen, size, done = found.seen, pixels.shape[:2], done + 1
-        return Found((size[0], size[1]), seen, tally.describe(), {"frames": done})
+                size, done = pixels.shape[:2], done + 1
+        return Found((size[0], size[1]), tally.describe(), {"frames": done})
 
     def _read(self, every: int) -> Iterator[tuple[int, Fraction, np.ndarray]]:
         """Number, time in seconds and pixels (height, width, 3), upright, of each frame that is wanted.

@@ -156,8 +156,9 @@ def get_method(name: str) -> Method:
                 f"of its own. Use `load_method({name!r}, …)`, or `itaclip evaluate --method {name}`."
             )
         raise ValueError(
-            f"Expected a method out of {', '.join(_methods())}, but got {name!r}. Make a new one known by "
-            "`register_method`."
+            f"Expected a method out of {', '.join(_methods())}, or for `load_method` and `itaclip evaluate` also "
+            f"{', '.join(published_systems())}, but got {name!r}. docs/methods.md tells of them, and of systems that "
+            "are left out; make a new one known by `register_method`."
         )
     return _methods()[name]
 

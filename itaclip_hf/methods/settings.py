@@ -62,7 +62,7 @@ class ValueRange:
             return " or ".join(self.choices)
         kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}[self.type]
         if math.isfinite(self.low):
-            kind = f"{kind} from {self.low:g} to {self.high:g}"
+            kind = f"{kind} from {self.low:.9g} to {self.high:.9g}"
         kind = f"a list of up to {LONGEST_LIST}, each of it {kind}" if self.is_list else kind
         return f"{kind}, or none" if self.is_optional else kind
 

@@ -19,7 +19,10 @@ __all__ = ["ITACLIPImageSegmentationPipeline"]
 
 ARGUMENTS = ("subtask", "threshold", "mask_threshold", "overlap_mask_area_threshold", "timeout")
 SUBTASKS = ("panoptic", "semantic")  # one class a pixel: the same masks for both
-IDLE = {"mask_threshold": 0.5, "overlap_mask_area_threshold": 0.5}  # for models whose masks overlap; the defaults there
+IDLE = {
+    "mask_threshold": 0.5,
+    "overlap_mask_area_threshold": 0.5,
+}  # for masks that overlap; the defaults there
 
 
 class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):

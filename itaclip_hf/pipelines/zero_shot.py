@@ -5,6 +5,7 @@ tasks, which have none of the kind.
 """
 
 import copy
+import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from ..methods import Settings
 from ..methods.settings import SETTING_NAMES, ValueRange
 from ..modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from ..processing import BACKGROUND_LABEL, ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
+from ..processing.image_processing_itaclip import check_switch
 from ..processing.segmentation_maps import compute_segment_scores
 from ..text_cache import TextCache
 
@@ -196,9 +198,8 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
     ) -> _Plan:
         _expect_settings(settings)
         SHARE.check("threshold", threshold, "Pass such a number.")
-        for name, value in (("return_regions", return_regions), ("runner_up", runner_up)):
-            if not isinstance(value, bool):
-                raise TypeError(f"Expected `{name}` to be true or false, but got {value!r:.200}. Pass one of them.")
+        check_switch("return_regions", return_regions)
+        check_switch("runner_up", runner_up)
         if output not in ("masks", "map"):
             raise ValueError(f"Expected `output` to be 'masks' or 'map', but got {output!r}.")
         if runner_up and output != "map":
@@ -351,10 +352,10 @@ def _find_processor(
 def _expect_settings(given: Mapping[str, Any]) -> None:
     unknown = [name for name in given if name not in SETTING_NAMES]
     if unknown:
-        raise TypeError(
-            f"Expected arguments out of {', '.join(ARGUMENTS)}, batch_size, num_workers, and settings "
-            f"({', '.join(SETTING_NAMES)}), but got {', '.join(unknown)}. Words are `candidate_labels`."
-        )
+        known = (*ARGUMENTS, "batch_size", "num_workers", *SETTING_NAMES)
+        similar = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.8)
+        advice = f"Did you mean `{similar[0]}`?" if similar else "Words are `candidate_labels`."
+        raise TypeError(f"Expected arguments out of {', '.join(known)}, but got {', '.join(unknown)}. {advice}")
 
 
 def _read_vocabulary(

@@ -472,6 +472,8 @@ def _read_text(path: str | os.PathLike[str]) -> str:
     try:
         # "utf-8-sig" also drops the byte order mark that some editors write.
         return _unify_line_ends(Path(path).read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"Expected a file, but there is no {path}. Correct the path.") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: Expected UTF-8 text, but got other bytes ({error}). Convert the file.") from error
 

@@ -50,6 +50,12 @@ def test_a_vocabulary_file_is_taken_as_it_is(tmp_path):
     assert read(vocabulary=tmp_path / "words.json") == vocabulary
 
 
+@pytest.mark.parametrize("option", ["vocabulary", "definitions"])
+def test_a_file_that_is_not_there_is_told(tmp_path, option):
+    with pytest.raises(FileNotFoundError, match=r"Expected a file, but there is no .*none\.txt\. Correct the path"):
+        read(**{option: tmp_path / "none.txt"})
+
+
 def test_contradictions_are_errors(tmp_path):
     file = tmp_path / "words.json"
     write_json(file, Vocabulary(["cat"], background=["wall"]).to_dict())

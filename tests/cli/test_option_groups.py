@@ -8,6 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from itaclip_hf.cli.main import PlainCommand
 from itaclip_hf.cli.options.groups import take_groups
 
 
@@ -29,8 +30,8 @@ HIGH = Size(height=9)
 
 
 def run(command, *arguments):
-    app = typer.Typer()
-    app.command()(take_groups(command))
+    app = typer.Typer(rich_markup_mode=None)
+    app.command(cls=PlainCommand)(take_groups(command))
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "100"})
 
 
@@ -74,12 +75,12 @@ def test_a_group_may_extend_another():
     assert run(show, "--height", 2, "--depth", 3).stdout.strip() == repr(DeepSize(2, depth=3))
 
 
-def test_help_has_a_panel_for_each_group():
+def test_help_has_a_heading_for_each_group():
     def show(size: Size) -> None:
         """Show a size."""
 
     help_text = run(show, "--help").stdout
-    assert "Size of it" in help_text
+    assert "\nSize of it:\n" in help_text
     assert "Show a size." in help_text
     assert all(part in help_text for part in ("--height", "--wide", "--narrow", "Rows."))
 

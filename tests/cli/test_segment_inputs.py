@@ -114,7 +114,7 @@ def test_a_large_image_that_is_scaled_down_is_said_once(segment, tmp_path):
         Image.fromarray(draw_pixels(120, 160)).save(tmp_path / f"{name}.png")
     result = segment(tmp_path / "first.png", tmp_path / "second.png", "--shortest-edge", "48")
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Note: ")]
-    assert line.startswith(f"Note: {tmp_path}/first.png has 120 x 160 pixels, and the model saw 48 x 64.")
+    assert line.startswith(f"Note: {tmp_path}/first.png has 120 x 160 pixels, and the model sees 48 x 64.")
     assert "add --tile 1024" in line
     assert "Note: " not in segment(tmp_path / "first.png", "--existing", "overwrite").stderr
 

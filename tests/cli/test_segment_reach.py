@@ -38,7 +38,7 @@ app(sys.argv[1:])
 
 def test_segmenting_goes_through_a_readable_number_of_files(tmp_path):
     scene = PACKAGE / "assets" / "scenes" / "scene_0.png"
-    options = ["--model", "demo", "--preset", "fast", "--shortest-edge", "64", "--classes", "sky; grass"]
+    options = ["--model", "demo", "--preset", "fast", "--shortest-edge", "168", "--classes", "sky; grass"]
     done = subprocess.run(
         [sys.executable, "-c", TRACE, PACKAGE, "segment", scene, *options, "--out", tmp_path],
         env={**os.environ, "ITACLIP_TEXT_CACHE": "off"},

@@ -70,10 +70,13 @@ def test_a_file_of_ones_own_makes_its_method_known(itaclip, checkpoint, photo, t
 def test_unknown_methods_and_files_are_errors_of_use(itaclip, checkpoint, photo, tmp_path):
     for name, message in (
         ("nclip", "Expected a method out of clip, maskclip"),
+        ("tcl", "also groupvit, car, clip-diy, tagclip, tagclip-crf, but got 'tcl'. docs/methods.md tells of them"),
+        ("tagclip", "but tagclip is a system of its own. Use `load_method('tagclip', …)`, or `itaclip evaluate"),
         (f"{tmp_path}/nowhere.py:own", "Expected a Python file in `--method FILE.py:NAME`, but there is no"),
     ):
         result = segment(itaclip, checkpoint, photo, tmp_path / "out", "--method", name)
         assert (result.exit_code, message in result.output) == (2, True)
+        assert "Loading" not in result.output
 
 
 def test_demo_scenes_run_a_method_with_its_own_windows(itaclip, checkpoint, photo, tmp_path, monkeypatch):

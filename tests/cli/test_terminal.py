@@ -7,9 +7,10 @@ import sys
 
 import pytest
 import typer
+from typer.main import get_command
 from typer.testing import CliRunner
 
-from itaclip_hf.cli.main import ErrorReportingGroup
+from itaclip_hf.cli.main import COMMANDS, ErrorReportingGroup, app
 from itaclip_hf.plain_text import show_name
 
 
@@ -42,6 +43,24 @@ def test_help_is_shown_in_any_encoding(command, encoding):
     printed, errors = process.communicate()
     assert (process.returncode, errors) == (0, b"")
     assert b"--help" in printed
+
+
+@pytest.mark.parametrize("name", list(get_command(app).commands))
+def test_help_cuts_no_name_on_a_narrow_terminal(name):
+    result = CliRunner().invoke(app, [name, "--help"])  # 80 columns
+    names = [
+        option for each in get_command(app).commands[name].params for option in (*each.opts, *each.secondary_opts)
+    ]
+    words = result.stdout.replace(",", " ").split()
+    assert [option for option in names if option.startswith("-") and option not in words] == []
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "\n\nOptions:\n" in result.stdout
+
+
+def test_the_list_of_commands_has_whole_sentences():
+    text = " ".join(CliRunner().invoke(app, ["--help"]).stdout.split())
+    for command in COMMANDS:
+        assert " ".join(command.__doc__.split("\n")[0].split()) in text
 
 
 def test_a_reader_that_leaves_is_no_error():

@@ -13,7 +13,7 @@ from scripted_evaluation import write_folders
 from transformers import ViTConfig, ViTModel
 from typer.testing import CliRunner
 
-from itaclip_hf import Vocabulary
+from itaclip_hf import Vocabulary, load_demo
 from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation import get_benchmark
 from itaclip_hf.evaluation.running.baselines.clip_diy import (
@@ -27,6 +27,8 @@ from itaclip_hf.evaluation.running.baselines.clip_diy import (
     stretch_to_square,
     weigh_by_saliency,
 )
+from itaclip_hf.evaluation.running.baselines.clip_images import embed_images
+from itaclip_hf.evaluation.running.baselines.groupvit import GroupViT
 from itaclip_hf.evaluation.running.baselines.saliency import Found
 from itaclip_hf.evaluation.running.predictor import Predictor
 
@@ -146,7 +148,7 @@ def test_the_predictor_takes_the_largest_score_where_there_is_no_saliency(monkey
     # The last classes, 3e-8 ahead of the others, would lose the tie that the softmax makes.
     score = np.nextafter(np.float32(0.25), np.float32(1)) - np.float32(0.25)
 
-    def compare(model, square, window, texts):
+    def compare(model, square, window, texts, mean, std):
         return 0.25 + torch.arange(len(texts)).view(-1, 1, 1) * torch.tensor(score) * torch.ones(1, 2, 2)
 
     monkeypatch.setattr("itaclip_hf.evaluation.running.baselines.clip_diy.compare_windows", compare)
@@ -207,6 +209,36 @@ def test_saliency_maps_of_one_s_own_take_part() -> None:
     nowhere, everywhere = predictor.predict({**prepared, "saliency_maps": maps})
     assert not torch.equal(nowhere.labels, everywhere.labels)
     assert predictor.describe()["method"] == "CLIP-DIY without saliency"
+
+
+def test_windows_are_normalised_as_the_checkpoint_s_own_processor_says(tmp_path) -> None:
+    """LAION's newer checkpoints have a mean and deviation of 0.5, with which cosines are others."""
+    model, processor = load_demo()
+    processor.image_processor.image_mean = processor.image_processor.image_std = [0.5, 0.5, 0.5]
+    for part in (model, processor):
+        part.save_pretrained(tmp_path)
+    image = make_image(256, 256)
+    predictor = ClipDIY(tmp_path, STUFF, dtype="float32")
+    (prediction,) = predictor.predict(predictor.prepare_images([image]))
+    side = model.config.vision_config.image_size
+    grids = []
+    for window in WINDOWS:
+        starts = range(0, 257 - window, window // 2)
+        cuts = [image.crop((left, top, left + window, top + window)) for top in starts for left in starts]
+        cuts = [cut.resize((side, side), Image.Resampling.BICUBIC) for cut in cuts]
+        pixels = torch.stack([torch.from_numpy(np.array(cut)).permute(2, 0, 1) / 127.5 - 1 for cut in cuts])
+        with torch.inference_mode():
+            grids.append(embed_images(predictor._model, pixels).T.unflatten(1, (len(starts), len(starts))))
+    scores = torch.einsum("td,dhw->thw", predictor._texts, average_grids(grids))
+    assert (prediction.labels == scores.argmax(0)).double().mean() > 0.999
+    assert predictor.describe()["image_mean"] == [0.5, 0.5, 0.5]
+
+
+def test_what_is_not_there_is_told(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"Expected FOUND's decoder_weights.pt, but there is no .*none.pt"):
+        ClipDIY("demo", THINGS, settings={"second_checkpoint": str(tmp_path / "none.pt")})
+    with pytest.raises(OSError, match=r"Expected a GroupViT checkpoint in .*none', but its configuration cannot"):
+        GroupViT(str(tmp_path / "none"))
 
 
 def test_other_files_than_found_s_are_refused(found_folder, tmp_path) -> None:

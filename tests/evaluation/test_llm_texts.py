@@ -205,3 +205,5 @@ def test_a_model_without_chat_template_is_refused(tmp_path: Path) -> None:
     save_tiny_chat_model(tmp_path, chat_template=None)
     with pytest.raises(ValueError, match="has no chat template"):
         load_chat_model(str(tmp_path), GenerationOptions(), device="cpu")
+    with pytest.raises(OSError, match=r"Expected a chat model in .*none', but its model cannot be read"):
+        load_chat_model(str(tmp_path / "none"), GenerationOptions(), device="cpu")

@@ -265,6 +265,8 @@ def test_a_saved_pipeline_is_a_folder_for_both_tasks(demo, scene, tmp_path):
     [
         ({}, ValueError, "Expected `candidate_labels`, or a model with a baked vocabulary, but got neither"),
         ({"candidate_labels": "cat, dog"}, TypeError, "Expected `candidate_labels` as a list of names, but got 'cat"),
+        ({"treshold": 0.2}, TypeError, "Expected arguments out of .* but got treshold. Did you mean `threshold`"),
+        ({"candidate_label": ["cat"]}, TypeError, "Did you mean `candidate_labels`"),
         ({"candidate_labels": []}, ValueError, "Expected at least one class"),
         ({"text": ["cat"]}, TypeError, "Expected arguments out of candidate_labels, .* but got text"),
         ({"background": ["sky"]}, ValueError, "Expected `background` and `definitions` with a list"),

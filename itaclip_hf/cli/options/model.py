@@ -67,16 +67,19 @@ class ModelOptions:
     ) -> "Loaded":
         """Load the checkpoint and say so, without Transformers' chatter; see [`itaclip_hf.loading.load`]."""
         from ...loading import choose_device, choose_dtype, load, name_dtype
-        from ...methods import Settings
+        from ...methods import Settings, get_method
 
         quiet_libraries()
+        method = settings.resolve_method()
+        if method is not None:
+            get_method(method)  # a system of its own is refused at once
         place = choose_device(device)
         dtype = name_dtype(choose_dtype(self.dtype.value, place))
         typer.echo(f"Loading {self.model} in {dtype} on {place} ...", err=True)
         loaded = load(
             self.model,
             vocabulary,
-            method=settings.resolve_method(),
+            method=method,
             benchmark=benchmark,
             preset=settings.preset,
             settings=settings.changes(),

@@ -25,7 +25,11 @@ class SearchOptions:
     panel = "Search"
 
     keep: Annotated[
-        list[Tunable] | None, typer.Option(help="Leave this setting as it is; may be given many times.")
+        list[Tunable] | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Leave this as it is: {', '.join(each.value for each in Tunable)}; may be given many times.",
+        ),
     ] = None
     background_candidates: Annotated[
         str | None, typer.Option(help='Words that may join the background: "wall, floor, tree".')

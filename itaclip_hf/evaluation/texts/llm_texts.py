@@ -16,6 +16,7 @@ from typing import Any, Literal
 from rich.progress import track
 
 from ...files import read_json, write_json
+from ...loading import telling_what_is_broken
 from ...processing import Vocabulary
 
 __all__ = [
@@ -227,10 +228,12 @@ def load_chat_model(name: str, options: GenerationOptions, device: str | None = 
 
     Raises:
         ValueError: Its tokenizer has no chat template.
+        OSError: It cannot be loaded.
     """
     from transformers import pipeline, set_seed
 
-    generator = pipeline("text-generation", model=name, dtype="auto", device=device)
+    with telling_what_is_broken(name, "model", "chat model"):
+        generator = pipeline("text-generation", model=name, dtype="auto", device=device)
     tokenizer = generator.tokenizer
     if tokenizer is None or tokenizer.chat_template is None:
         raise ValueError(

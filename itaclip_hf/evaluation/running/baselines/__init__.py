@@ -4,7 +4,7 @@ import os
 
 from transformers import PreTrainedConfig
 
-from ....loading import resolve_checkpoint
+from ....loading import resolve_checkpoint, telling_what_is_broken
 from .car import CaR
 from .clip_diy import ClipDIY
 from .groupvit import GroupViT
@@ -44,6 +44,7 @@ def find_baseline(checkpoint: str | os.PathLike[str], method: str | None = None)
     """
     if method in SYSTEMS:
         return SYSTEMS[method]
-    config, _ = PreTrainedConfig.get_config_dict(resolve_checkpoint(checkpoint))
+    with telling_what_is_broken(checkpoint, "configuration"):
+        config, _ = PreTrainedConfig.get_config_dict(resolve_checkpoint(checkpoint))
     model_type = config.get("model_type", "")
     return next((system for system in SYSTEMS.values() if system.model_type == model_type), None)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from ....processing import Vocabulary
 from ....processing.pixels import resize_image
@@ -52,6 +53,8 @@ class ClipDIY(System):
     def _load(self, settings: Mapping[str, Any], dtype: torch.dtype | str, device: torch.device) -> None:
         self.prepare_images = prepare_arrays
         self._model, self._processor = load_clip(self.name, dtype, device)
+        image_processor = self._processor.image_processor
+        self._pixels = {"mean": list(image_processor.image_mean), "std": list(image_processor.image_std)}
         place = settings.get("second_checkpoint")
         self._found = None if place is None else Found(place, device)
 
@@ -70,6 +73,8 @@ class ClipDIY(System):
             "words": "the vocabulary's" if self._words is self.vocabulary else self._words.to_dict(),
             "side": SIDE,
             "windows": list(WINDOWS),
+            "image_mean": self._pixels["mean"],
+            "image_std": self._pixels["std"],
             "saliency": saliency,
         }
 
@@ -79,7 +84,7 @@ class ClipDIY(System):
 
     def _predict_one(self, vocabulary: Vocabulary, image: np.ndarray, saliency: Any) -> Prediction:
         square = stretch_to_square(image)
-        grids = [compare_windows(self._model, square, window, self._texts) for window in WINDOWS]
+        grids = [compare_windows(self._model, square, window, self._texts, **self._pixels) for window in WINDOWS]
         scores = average_grids([pick_best_names(grid, self._words) for grid in grids])
         if vocabulary.background:
             if saliency is None and self._found is not None:
@@ -120,7 +125,14 @@ def cut_windows(square: np.ndarray, window: int) -> list[np.ndarray]:
     return [square[top : top + window, left : left + window] for top in starts for left in starts]
 
 
-def compare_windows(model: Any, square: np.ndarray, window: int, text_features: torch.Tensor) -> torch.Tensor:
+def compare_windows(
+    model: Any,
+    square: np.ndarray,
+    window: int,
+    text_features: torch.Tensor,
+    mean: Sequence[float] = OPENAI_CLIP_MEAN,
+    std: Sequence[float] = OPENAI_CLIP_STD,
+) -> torch.Tensor:
     """Cosines of each text, (texts, dim) unit vectors, with the windows of one size: (texts, rows, columns)."""
     side = model.config.vision_config.image_size
     resized = [
@@ -128,7 +140,7 @@ def compare_windows(model: Any, square: np.ndarray, window: int, text_features: 
         for part in cut_windows(square, window)
     ]
     features = [
-        embed_images(model, make_pixel_values(model, resized[start : start + WINDOWS_PER_BATCH]))
+        embed_images(model, make_pixel_values(model, resized[start : start + WINDOWS_PER_BATCH], mean, std))
         for start in range(0, len(resized), WINDOWS_PER_BATCH)
     ]
     rows = round(len(resized) ** 0.5)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, GroupViTModel, PreTrainedConfig
 
-from ....loading import choose_dtype, resolve_checkpoint
+from ....loading import choose_dtype, resolve_checkpoint, telling_what_is_broken
 from ....methods import check_setting
 from ....processing import Vocabulary, read_rgb_image
 from ..predictor import Prediction
@@ -62,16 +62,19 @@ class GroupViT(System):
                 "example."
             )
         place = resolve_checkpoint(self.name)
-        found, _ = PreTrainedConfig.get_config_dict(place)
+        with telling_what_is_broken(self.name, "configuration", "GroupViT checkpoint"):
+            found, _ = PreTrainedConfig.get_config_dict(place)
         if found.get("model_type") != self.model_type:
             raise ValueError(
                 f"Expected a GroupViT checkpoint, but {self.name} is of the type {found.get('model_type')}. Name "
                 "another, such as nvidia/groupvit-gcc-yfcc."
             )
-        self._model = _load_complete(self.name, dtype, device)
-        self._tokenizer = AutoTokenizer.from_pretrained(self.name)
+        with telling_what_is_broken(self.name, "model", "GroupViT checkpoint"):
+            self._model = _load_complete(self.name, dtype, device)
+        with telling_what_is_broken(self.name, "processor", "GroupViT checkpoint"):
+            self._tokenizer = AutoTokenizer.from_pretrained(self.name)
+            image_processor = AutoImageProcessor.from_pretrained(self.name)
         self._patch_size: int = self._model.config.vision_config.patch_size
-        image_processor = AutoImageProcessor.from_pretrained(self.name)
         self._pixels = {"image_mean": list(image_processor.image_mean), "image_std": list(image_processor.image_std)}
         self.prepare_images = functools.partial(_prepare_images, self._patch_size, self._shortest_edge, **self._pixels)
 

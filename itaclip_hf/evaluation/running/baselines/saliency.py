@@ -16,6 +16,7 @@ from torch import nn
 from transformers import AutoModel
 from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from ....loading import telling_what_is_broken
 from .clip_images import make_pixel_values, shrink_image
 
 __all__ = ["Found"]
@@ -41,7 +42,8 @@ class Found:
         folder = Path(place)
         file, self.backbone = (folder / HEAD_FILE, str(folder)) if folder.is_dir() else (folder, BACKBONE)
         self._head = _read_head(file).to(device)
-        self.backbone_model: Any = AutoModel.from_pretrained(self.backbone, dtype=torch.float32).to(device).eval()
+        with telling_what_is_broken(self.backbone, "model", "DINO vision transformer"):
+            self.backbone_model: Any = AutoModel.from_pretrained(self.backbone, dtype=torch.float32).to(device).eval()
         width = getattr(self.backbone_model.config, "hidden_size", None)
         if self._head.in_channels != width:
             raise ValueError(
@@ -79,6 +81,8 @@ class Found:
 
 
 def _read_head(file: Path) -> nn.Conv2d:
+    if not file.is_file():
+        raise FileNotFoundError(f"Expected FOUND's {HEAD_FILE}, but there is no {file}. Name it, or its folder.")
     try:
         weights = torch.load(file, map_location="cpu", weights_only=True)["decoder"]
         head = nn.Conv2d(weights["weight"].shape[1], 1, 1)
