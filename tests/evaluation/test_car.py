@@ -292,6 +292,9 @@ def test_the_published_words_take_the_place_of_the_benchmark_s_own() -> None:
     words = get_benchmark("voc21").vocabulary("none")
     texts = CaR("demo", words, "voc21", {"pamr_steps": 0}).describe()["class_texts"]
     assert len(texts) == 20 and "person with clothes,people,human" in texts and "bird avian" in texts
+    words = get_benchmark("coco_object").vocabulary("none")
+    texts = CaR("demo", words, "coco_object", {"pamr_steps": 0}).describe()["class_texts"]
+    assert len(texts) == 80 and {"person with clothes,people,human", "glove", "sknowboard"} < set(texts)
     assert CaR("demo", THINGS, settings={"pamr_steps": 0}).describe()["class_texts"] == ["dog,puppy", "cat", "bus"]
 
 

@@ -4,8 +4,8 @@ Sun et al., "CLIP as RNN: Segment Countless Visual Concepts without Training End
 activation maps of all names that are left. Each mask is shown to the judge as a mark on the image, and names whose
 mask does not look like them are dropped. Stages repeat until the number of names stays the same; the last stage's
 masks, refined along the image, are the result. A class with synonyms is one text, its names joined by commas, as the
-published lists have it; those of Pascal VOC are used for the benchmark's own words. The figures were made with
-ViT-B/16 as proposer and ViT-L/14 as judge.
+published lists have it; those of Pascal VOC and COCO-Object are used for the benchmarks' own words. The figures were
+made with ViT-B/16 as proposer and ViT-L/14 as judge.
 """
 
 import os
@@ -167,8 +167,8 @@ class CaR(System):
         self._judge_sha256 = hash_weights(self._judge)
 
     def _encode_vocabulary(self, vocabulary: Vocabulary) -> None:
-        is_voc = self._benchmark in ("voc21", "voc20")  # whose words it has from TagCLIP
-        published = find_published_words(vocabulary, self._benchmark) if is_voc else None
+        has_words = self._benchmark in ("voc21", "voc20", "coco_object")  # those that TagCLIP has, too
+        published = find_published_words(vocabulary, self._benchmark) if has_words else None
         self._texts_of_classes = [",".join(entry.names) for entry in vocabulary.classes]
         if published is not None:
             self._texts_of_classes, _ = list_map_texts(published)
