@@ -1,10 +1,12 @@
-"""The front door: public names, and a wheel that holds everything it needs."""
+"""The front door: public names, and a wheel and a source archive that hold everything they need."""
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import itaclip_hf
 
 ROOT = Path(__file__).parents[2]
+NO_SOURCES = shutil.ignore_patterns(".git*", ".venv*", ".*_cache", "__pycache__", "*.egg-info", "build", "dist")
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +25,15 @@ def wheel(tmp_path_factory):
     copy.mkdir()
     for name in ("LICENSE", "NOTICE", "DESCRIPTION.md", "pyproject.toml", "setup.cfg"):
         shutil.copy(ROOT / name, copy)
-    shutil.copytree(ROOT / "itaclip_hf", copy / "itaclip_hf", ignore=shutil.ignore_patterns("__pycache__"))
-    command = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
-    subprocess.run([sys.executable, "-c", command], cwd=copy, check=True, capture_output=True)
-    (wheel,) = (copy / "dist").glob("*.whl")
-    return zipfile.ZipFile(wheel)
+    shutil.copytree(ROOT / "itaclip_hf", copy / "itaclip_hf", ignore=NO_SOURCES)
+    return zipfile.ZipFile(build("wheel", copy))
+
+
+def build(kind, sources):
+    command = f"from setuptools import build_meta; print(build_meta.build_{kind}('dist'))"
+    subprocess.run([sys.executable, "-c", command], cwd=sources, check=True, capture_output=True)
+    (built,) = (sources / "dist").iterdir()
+    return built
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +78,22 @@ def test_wheel_holds_licences_and_nothing_that_is_not_the_package(wheel_names):
     assert any(name.endswith("licenses/NOTICE") for name in wheel_names)
 
 
+def test_the_source_archive_holds_what_the_readme_speaks_of(tmp_path):
+    shutil.copytree(ROOT, tmp_path / "itaclip_hf", ignore=NO_SOURCES)
+    with tarfile.open(build("sdist", tmp_path / "itaclip_hf")) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    links = re.findall(r"\]\(([^):#]+)[#)]", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(links) > 10 and set(links) <= names
+    folders = (".ci", "benchmarks", "demo_world", "docs", "itaclip_hf", "tests")
+    files = {
+        path.relative_to(ROOT).as_posix()
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {"Makefile", "constraints.txt", *files} <= names
+
+
 @pytest.mark.slow
 def test_a_users_program_is_checked_against_the_installed_types(wheel, tmp_path):
     """What the names give is known to the last type, and what they do not take is refused."""
@@ -94,6 +117,7 @@ def test_version_is_the_same_everywhere():
     assert setup["metadata"]["version"] == itaclip_hf.__version__
 
 
+@pytest.mark.skipif((ROOT / "PKG-INFO").exists(), reason="a source archive has setup.cfg without its comments")
 def test_every_requirement_has_a_reason_and_lies_within_the_constraints():
     from packaging.requirements import Requirement
 
