@@ -305,6 +305,8 @@ class ITACLIPImageProcessor(PilBackend):
         if do_rescale:
             _check_numbers("rescale_factor", rescale_factor)
             _warn_of_rescaled_images(images, rescale_factor)
+        elif do_normalize:
+            _warn_of_unscaled_images(images, image_mean)
         if do_resize:
             images = [self.resize(image, size, resample) for image in images]
         image_sizes = [image.shape[-2:] for image in images]
@@ -704,9 +706,20 @@ def _warn_of_rescaled_images(images: list[np.ndarray], rescale_factor: float) ->
         elif lowest < -0.5 or highest > white + 0.5:
             warnings.warn(
                 f"Expected pixels between 0 and {white:g}, but got floats from {lowest:g} to {highest:g}. Scale them, "
-                "or set `do_rescale=False` if they are made ready already.",
+                "or set `do_rescale=False` and `do_normalize=False` if they are made ready already.",
                 stacklevel=2,
             )
+
+
+def _warn_of_unscaled_images(images: list[np.ndarray], image_mean: float | Sequence[float] | None) -> None:
+    """A mean below 1 is that of pixels between 0 and 1; others would come out far from what the model knows."""
+    highest = max(float(image.max()) for image in images)
+    if highest > 1.5 and image_mean is not None and float(np.max(np.abs(image_mean))) <= 1:
+        warnings.warn(
+            f"Expected pixels between 0 and 1 with `do_rescale=False`, as the `image_mean` is of such, but got up to "
+            f"{highest:g}. Leave `do_rescale` on, or scale them.",
+            stacklevel=2,
+        )
 
 
 def _stack_images(images: list[np.ndarray]) -> np.ndarray:

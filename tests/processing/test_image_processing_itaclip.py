@@ -109,7 +109,7 @@ class TestInputs:
         pixels = np.linspace(*span, 32 * 32).reshape(32, 32)
         with pytest.warns(UserWarning, match=f"floats from {span[0]} to {span[1]}. Scale them"):
             small(pixels)
-        small(pixels, do_rescale=False)
+        small(pixels, do_rescale=False, do_normalize=False)
 
     def test_floats_are_resized_without_rounding(self, small):
         pixels = random_image(40, 60).astype(np.float32)
@@ -143,6 +143,9 @@ class TestInputs:
         np.testing.assert_allclose(scaled[0], normalize(pixels), atol=1e-5)
         with pytest.warns(UserWarning, match="floats that are all between 0 and 1"):
             small(pixels / 255)
+        with pytest.warns(UserWarning, match="between 0 and 1 with `do_rescale=False`, .* but got up to 25"):
+            small(pixels, do_rescale=False)
+        small(pixels, do_rescale=False, image_mean=[127.5] * 3, image_std=[127.5] * 3)  # a mean of such pixels
 
     def test_without_any_step_pixels_come_out_as_they_are(self, small):
         pixels = random_image(33, 35)
