@@ -412,6 +412,7 @@ def check_weights(
     place: Checkpoint | None = None,
     missing: Iterable[Any] = (),
     mismatched: Iterable[Any] = (),
+    kind: str = "CLIP ViT checkpoint",
 ) -> None:
     """Refuse weights that no training leaves behind, and baked queries that no texts have.
 
@@ -420,6 +421,7 @@ def check_weights(
         place: Where it is from, for messages; by default what it says itself.
         missing: Names of weights that the checkpoint lacks, as Transformers reports them.
         mismatched: Those that it has in other shapes.
+        kind: What the checkpoint should be.
 
     Raises:
         ValueError: If there are any of these, or a weight cannot be right.
@@ -429,7 +431,7 @@ def check_weights(
         names = sorted(key if isinstance(key, str) else str(key[0]) for key in keys)
         if names:
             raise ValueError(
-                f"Expected a CLIP ViT checkpoint, but {place} {what} {len(names)} weights, among them {names[0]}. "
+                f"Expected a {kind}, but {place} {what} {len(names)} weights, among them {names[0]}. "
                 "Name another checkpoint, or get its weights and config.json anew."
             )
     if any(weight.device.type == "meta" for weight in model.parameters()):

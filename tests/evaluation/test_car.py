@@ -1,6 +1,7 @@
 """CaR against arrays of the published program, on deterministic weights."""
 
 import copy
+import itertools
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 from scripted_evaluation import write_folders
 from typer.testing import CliRunner
 
-from itaclip_hf import Vocabulary
+from itaclip_hf import Vocabulary, load_demo
 from itaclip_hf.cli.main import app
 from itaclip_hf.evaluation import get_benchmark
 from itaclip_hf.evaluation.running.baselines import car
@@ -23,11 +24,13 @@ from itaclip_hf.evaluation.running.baselines.car import (
     ProposerTexts,
     Stage,
     add_background,
+    judge_masks,
     keep_names,
     mark_mask,
     plan_searches,
     recur,
 )
+from itaclip_hf.evaluation.running.baselines.clip_images import CLIP_NORMALIZATION
 from itaclip_hf.evaluation.running.baselines.dense_crf import refine_with_crf, shift_colors
 from itaclip_hf.evaluation.running.baselines.system import load_clip
 from itaclip_hf.evaluation.running.baselines.visual_prompts import draw_ellipse, prompt_visually
@@ -128,7 +131,7 @@ def run_scripted(monkeypatch, background, script):
     masks = [torch.rand(len(active), 20, 30, generator=generator) * (not empty) for active, _, empty in script]
     given = iter(masks)
 
-    def judge(model, image, shown, texts, rules):
+    def judge(model, image, shown, texts, rules, pixels):
         active, kept, _ = script[len(judged)]
         judged.append(shown)
         return torch.diag(torch.tensor([0.9 if name in kept else 0.1 for name in active]))
@@ -167,7 +170,7 @@ def test_without_a_background_each_name_has_its_own_mask(script, monkeypatch) ->
 def test_things_of_pascal_context_are_written_over_its_stuff(monkeypatch) -> None:
     found = {"gray": torch.rand(2, 20, 30), "circle": torch.rand(2, 20, 30)}  # the marks of stuff and of things
 
-    def recur_once(proposer, judge, image, texts, judge_texts, rules):
+    def recur_once(proposer, judge, image, texts, judge_texts, rules, *pixels):
         classes, masks = torch.arange(2), found[rules.visual_prompts[-1]]
         yield Stage(classes, masks, torch.eye(2), classes, masks, classes)
 
@@ -296,6 +299,32 @@ def test_the_published_words_take_the_place_of_the_benchmark_s_own() -> None:
     texts = CaR("demo", words, "coco_object", {"pamr_steps": 0}).describe()["class_texts"]
     assert len(texts) == 80 and {"person with clothes,people,human", "glove", "sknowboard"} < set(texts)
     assert CaR("demo", THINGS, settings={"pamr_steps": 0}).describe()["class_texts"] == ["dog,puppy", "cat", "bus"]
+
+
+def test_both_towers_see_pixels_as_their_own_checkpoint_says(tmp_path) -> None:
+    """Such as newer ones of LAION, whose mean and deviation are 0.5."""
+    model, processor = load_demo()
+    processor.image_processor.image_mean = processor.image_processor.image_std = [0.5, 0.5, 0.5]
+    for part in (model, processor):
+        part.save_pretrained(tmp_path)
+    halves, image = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}, make_image(40, 60)
+    confidence = {}
+    for checkpoint, judge in itertools.product(("demo", str(tmp_path)), repeat=2):
+        predictor = CaR(checkpoint, THINGS, settings={"pamr_steps": 0, "second_checkpoint": judge}, dtype="float32")
+        described = predictor.describe()
+        assert (described["proposer_pixels"] == halves) == (checkpoint != "demo")
+        assert (described["judge_pixels"] == halves) == (judge != "demo")
+        (prediction,) = predictor.predict(predictor.prepare_images([image]))
+        confidence[checkpoint, judge] = prediction.confidence
+    assert CaR("demo", THINGS, settings={"pamr_steps": 0})._pixels == CLIP_NORMALIZATION  # to the last digit
+    assert not torch.equal(confidence["demo", "demo"], confidence[str(tmp_path), "demo"])
+    eager_model, _ = load_clip("demo", "float32", torch.device("cpu"))
+    masks, texts = torch.ones(2, 40, 60), F.normalize(torch.randn(1, 2, model.config.projection_dim), dim=-1)
+    scores = [
+        judge_masks(eager_model, np.asarray(image), masks, texts, CaRRules(), pixels)
+        for pixels in (CLIP_NORMALIZATION, halves)
+    ]
+    assert not torch.equal(*scores)
 
 
 def test_without_the_dense_crf_it_says_so_and_offers_pamr(monkeypatch) -> None:

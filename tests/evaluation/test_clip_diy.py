@@ -1,6 +1,7 @@
 """CLIP-DIY against arrays of the published program, on deterministic weights; FOUND against plain steps."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from golden_clip import build_golden_clip, encode_ids
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from scripted_evaluation import write_folders
 from transformers import ViTConfig, ViTModel
+from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from typer.testing import CliRunner
 
 from itaclip_hf import Vocabulary, load_demo
@@ -30,7 +33,8 @@ from itaclip_hf.evaluation.running.baselines.clip_diy import (
 from itaclip_hf.evaluation.running.baselines.clip_images import embed_images
 from itaclip_hf.evaluation.running.baselines.groupvit import GroupViT
 from itaclip_hf.evaluation.running.baselines.saliency import Found
-from itaclip_hf.evaluation.running.predictor import Predictor
+from itaclip_hf.evaluation.running.baselines.tagclip import TagCLIP
+from itaclip_hf.evaluation.running.predictor import Predictor, hash_weights
 
 GOLDENS = sorted((Path(__file__).parents[1] / "goldens_seed").glob("clipdiy_*.npz"))
 THINGS = Vocabulary([["dog", "puppy"], "cat", "bus"], background=["sky", "wall"])
@@ -148,7 +152,7 @@ def test_the_predictor_takes_the_largest_score_where_there_is_no_saliency(monkey
     # The last classes, 3e-8 ahead of the others, would lose the tie that the softmax makes.
     score = np.nextafter(np.float32(0.25), np.float32(1)) - np.float32(0.25)
 
-    def compare(model, square, window, texts, mean, std):
+    def compare(model, square, window, texts, normalization):
         return 0.25 + torch.arange(len(texts)).view(-1, 1, 1) * torch.tensor(score) * torch.ones(1, 2, 2)
 
     monkeypatch.setattr("itaclip_hf.evaluation.running.baselines.clip_diy.compare_windows", compare)
@@ -234,9 +238,56 @@ def test_windows_are_normalised_as_the_checkpoint_s_own_processor_says(tmp_path)
     assert predictor.describe()["image_mean"] == [0.5, 0.5, 0.5]
 
 
+@pytest.mark.parametrize("system", [ClipDIY, TagCLIP])
+def test_clip_s_own_mean_is_taken_to_the_last_digit(system) -> None:
+    """Our processor rounds it, which moves labels where names are nearly alike."""
+    assert system("demo", THINGS)._pixels == {"image_mean": OPENAI_CLIP_MEAN, "image_std": OPENAI_CLIP_STD}
+
+
+@pytest.mark.parametrize(
+    ("maps", "message"),
+    [
+        ([np.zeros((4, 5))], "of 2 images, but got 1"),
+        (3, "of 2 images, but got int"),
+        ([np.zeros((4, 5)), np.full((4, 5), 255, dtype=np.uint8)], r"map 1 as .* from 255 to 255"),
+        ([np.zeros((4, 5)), np.full((4, 5), np.nan)], "map 1 as .* from nan to nan"),
+        ([np.zeros((4, 5)), np.zeros((3, 4, 5))], r"map 1 as .* of the shape \(3, 4, 5\)"),
+        ([np.zeros((4, 5)), Image.new("L", (5, 4), 9)], "map 1 as .* from 9 to 9"),
+        ([None, None], "map 0 as .*but got object"),
+    ],
+)
+def test_saliency_maps_that_mean_nothing_are_refused(maps, message) -> None:
+    predictor = ClipDIY("demo", THINGS)
+    prepared = predictor.prepare_images([make_image(40, 50)] * 2)
+    with pytest.raises(ValueError, match=f"Expected .*{message}"):
+        predictor.predict({**prepared, "saliency_maps": maps})
+    stacked = torch.rand(2, 7, 9, dtype=torch.float64)  # of any size and number format
+    one_by_one = predictor.predict({**prepared, "saliency_maps": list(stacked.numpy())})
+    for found, expected in zip(predictor.predict({**prepared, "saliency_maps": stacked}), one_by_one, strict=True):
+        assert torch.equal(found.labels, expected.labels)
+
+
+def test_saliency_is_the_same_in_every_process_and_whole(found_folder, tmp_path) -> None:
+    """Transformers gives a checkpoint without a pooler one of random weights."""
+    assert hash_weights(Found(found_folder).state()) == hash_weights(Found(found_folder).state())
+    shutil.copytree(found_folder, tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    lost = min(name for name in weights if ".1." in name)
+    del weights[lost]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        ValueError, match=r"Expected a DINO vision transformer, but .* lacks 1 weights, among them .*\.1\."
+    ):
+        Found(tmp_path)
+
+
 def test_what_is_not_there_is_told(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match=r"Expected FOUND's decoder_weights.pt, but there is no .*none.pt"):
         ClipDIY("demo", THINGS, settings={"second_checkpoint": str(tmp_path / "none.pt")})
+    with pytest.raises(TypeError, match="Expected `second_checkpoint` to be a folder, file or hub id, but got 3"):
+        ClipDIY("demo", THINGS, settings={"second_checkpoint": 3})
+    with pytest.raises(TypeError, match="Expected a Vocabulary, but got list"):
+        ClipDIY("demo", ["dog"])
     with pytest.raises(OSError, match=r"Expected a GroupViT checkpoint in .*none', but its configuration cannot"):
         GroupViT(str(tmp_path / "none"))
 

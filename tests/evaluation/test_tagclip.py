@@ -28,7 +28,7 @@ from itaclip_hf.evaluation.running.baselines.activation_maps import (
 from itaclip_hf.evaluation.running.baselines.dense_crf import has_dense_crf
 from itaclip_hf.evaluation.running.predictor import Predictor
 from itaclip_hf.files import write_json
-from itaclip_hf.loading import DEMO_CHECKPOINT
+from itaclip_hf.loading import DEMO_CHECKPOINT, load_demo_vocabulary
 from itaclip_hf.samples import load_demo_scene, load_demo_scene_labels
 
 CASES = sorted((Path(__file__).parents[1] / "goldens_seed").glob("tagclip_*.npz"))
@@ -332,3 +332,12 @@ def test_what_it_cannot_run_is_refused(tiny, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"Expected pydensecrf2 .* or refine with PAMR"):
         find_baseline(tiny, "tagclip-crf")(tiny, OBJECTS)
     assert find_baseline(tiny, "tagclip-crf")(tiny, OBJECTS, settings={"pamr_steps": 1}).describe()["refinement"]
+
+
+def test_half_precision_finds_the_same() -> None:
+    """Gradients of unlikely labels are below 6e-8, the smallest number of float16, and their maps would be empty."""
+    image, found = load_demo_scene(0)[0], []
+    for dtype in ("float32", "float16"):
+        predictor = tagclip.TagCLIP("demo", load_demo_vocabulary(), dtype=dtype)
+        found += predictor.predict(predictor.prepare_images([image]))
+    assert (found[0].labels == found[1].labels).double().mean() > 0.995

@@ -5,6 +5,7 @@ at its own size, gradients of the last block alone, and maps spread to patches t
 the boxes around what is active. The tower has to be loaded with `attn_implementation="eager"`, which tells attention.
 """
 
+import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -131,15 +132,18 @@ def compute_activation_maps(
     Returns:
         Maps (count, rows, columns) from 0 to 1, and the probabilities (texts,).
     """
-    block = model.vision_model.encoder.layers[-1]
+    vision = model.vision_model
     with torch.inference_mode(False), torch.enable_grad():
+        parts = vision.encoder.layers[-1], vision.post_layernorm, model.visual_projection
+        # Gradients of 1e-8 and less are usual, which are 0 in half precision; bfloat16 has room for them.
+        block, post_layernorm, projection = _copy_as_float32(*parts) if model.dtype == torch.float16 else parts
         # Tensors that were made in inference mode cannot enter a graph; copies can.
-        last_input, text_features = tokens.last_input.clone(), text_features.clone()
+        last_input, text_features = tokens.last_input.to(projection.weight.dtype, copy=True), text_features.clone()
         normalized = block.layer_norm1(last_input)[None].detach().requires_grad_()
         attended, _ = block.self_attn(normalized, attention_mask=None)
         hidden_states = last_input + attended
         hidden_states = hidden_states + block.mlp(block.layer_norm2(hidden_states))
-        pooled = model.visual_projection(model.vision_model.post_layernorm(hidden_states[:, 1:]).mean(1))
+        pooled = projection(post_layernorm(hidden_states[:, 1:]).mean(1))
         cosine = F.normalize(pooled.float(), dim=-1) @ text_features.float().T
         probabilities = (model.logit_scale.detach().float().exp() * cosine)[0].softmax(-1)
         # Probabilities one by one, as each text's gradient is needed by itself; they share the graph.
@@ -151,6 +155,10 @@ def compute_activation_maps(
     maps = (torch.stack(gradients) @ activations.T).relu().unflatten(1, tokens.grid)
     # Twice as published, each layer's and then the mean of all layers, of which there is one; epsilon makes it differ.
     return normalize_maps(normalize_maps(maps, epsilon), epsilon), probabilities.detach()
+
+
+def _copy_as_float32(*modules: nn.Module) -> tuple[Any, ...]:
+    return tuple(copy.deepcopy(module).float() for module in modules)
 
 
 def normalize_maps(maps: torch.Tensor, epsilon: float) -> torch.Tensor:

@@ -30,9 +30,9 @@ from .activation_maps import (
     resize_maps,
     resize_to_patches,
 )
-from .clip_images import embed_images, make_pixel_values, shrink_image
+from .clip_images import CLIP_NORMALIZATION, Normalization, embed_images, make_pixel_values, shrink_image
 from .refinement import REFINEMENT_SETTINGS, Refinement
-from .system import System, encode_names, load_clip, prepare_arrays, stretch_map
+from .system import System, encode_names, find_normalization, load_clip, prepare_arrays, stretch_map
 from .tagclip import COCO_BACKGROUND_WORDS, find_published_words, list_map_texts
 from .visual_prompts import blur_image, prompt_visually
 
@@ -161,9 +161,11 @@ class CaR(System):
         self.prepare_images = prepare_arrays
         self._judge_name = self.name if judge is None else os.fspath(judge)
         self._model, self._processor = load_clip(self.name, dtype, device)
-        self._judge, self._judge_processor = self._model, self._processor
+        self._pixels = find_normalization(self._processor)
+        self._judge, self._judge_processor, self._judge_pixels = self._model, self._processor, self._pixels
         if judge is not None:
             self._judge, self._judge_processor = load_clip(judge, dtype, device)
+            self._judge_pixels = find_normalization(self._judge_processor)
         self._judge_sha256 = hash_weights(self._judge)
 
     def _encode_vocabulary(self, vocabulary: Vocabulary) -> None:
@@ -198,6 +200,8 @@ class CaR(System):
             "judge_templates": list(JUDGE_TEMPLATES),
             **last,
             "searched_before": before,
+            "proposer_pixels": self._pixels,
+            "judge_pixels": self._judge_pixels,
             "longest_side": LONGEST_SIDE,
             "refinement": self._refinement.describe(),
         }
@@ -229,7 +233,8 @@ class CaR(System):
         self, image: np.ndarray, search: Search, texts: ProposerTexts, judge_texts: torch.Tensor, has_background: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels and confidence (height, width) of one search."""
-        stages = recur(self._model, self._judge, image, texts, judge_texts, search.rules)
+        pixels = self._pixels, self._judge_pixels
+        stages = recur(self._model, self._judge, image, texts, judge_texts, search.rules, *pixels)
         maps, classes = choose_maps(deque(stages, maxlen=1).pop(), has_background, search.rules)
         best, position = self._refinement.apply(maps, torch.tensor(image)).max(0)
         # Class -1 is the background, where there is one.
@@ -285,6 +290,8 @@ def recur(
     texts: ProposerTexts,
     judge_texts: torch.Tensor,
     rules: CaRRules,
+    pixels: Normalization = CLIP_NORMALIZATION,
+    judge_pixels: Normalization = CLIP_NORMALIZATION,
 ) -> Iterator[Stage]:
     """The stages of one image, (height, width, 3) uint8, the last of which keeps all its names.
 
@@ -294,7 +301,7 @@ def recur(
     resized = resize_to_patches(image, vision.config.patch_size)
     depth = len(vision.encoder.layers)
     with torch.no_grad():
-        pixel_values = make_pixel_values(proposer, [resized])
+        pixel_values = make_pixel_values(proposer, [resized], pixels)
         tokens = encode_image(vision, pixel_values, range(max(0, depth - AVERAGED_BLOCKS), depth), always_rounds=True)
         affinity = compute_affinity(tokens.attention)
     classes, names, before = torch.arange(judge_texts.shape[1]), texts.bare, 0
@@ -305,7 +312,7 @@ def recur(
         masks = resize_maps(maps, image.shape[:2], EPSILON)
         if used is None or masks.any():
             used = masks, classes
-        scores = judge_masks(judge, image, masks, judge_texts[:, classes], rules)
+        scores = judge_masks(judge, image, masks, judge_texts[:, classes], rules, judge_pixels)
         kept = keep_names(scores.diagonal(), rules.confidence_threshold).cpu()
         yield Stage(classes, masks, scores, kept, *used)
         if len(kept) == before:
@@ -331,7 +338,12 @@ def propose_maps(
 
 @torch.no_grad()
 def judge_masks(
-    judge: Any, image: np.ndarray, masks: torch.Tensor, text_features: torch.Tensor, rules: CaRRules
+    judge: Any,
+    image: np.ndarray,
+    masks: torch.Tensor,
+    text_features: torch.Tensor,
+    rules: CaRRules,
+    pixels: Normalization = CLIP_NORMALIZATION,
 ) -> torch.Tensor:
     """How much the region of each mask, (names, height, width), looks like each name: (names, names), masks in rows.
 
@@ -342,7 +354,7 @@ def judge_masks(
     features = []
     for some in masks.split(IMAGES_PER_BATCH):
         marked = [mark_mask(image, mask, rules, blurred) for mask in some.cpu()]
-        pixel_values = make_pixel_values(judge, _crop_for_judge(judge, marked))
+        pixel_values = make_pixel_values(judge, _crop_for_judge(judge, marked), pixels)
         features.append(embed_images(judge, pixel_values, blocks_left_out=1, always_rounds=True))
     cosine = torch.cat(features) @ text_features.transpose(1, 2)  # (templates, masks, names)
     scores: torch.Tensor = (judge.logit_scale.float().exp() * cosine).softmax(-1).sum(0).softmax(-1)

@@ -14,15 +14,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from ....processing import Vocabulary
 from ....processing.pixels import resize_image
 from ...data.benchmarks import get_benchmark
 from ..predictor import Prediction, hash_weights
-from .clip_images import embed_images, make_pixel_values
+from .clip_images import CLIP_NORMALIZATION, Normalization, embed_images, make_pixel_values
 from .saliency import Found
-from .system import System, encode_names, load_clip, prepare_arrays
+from .system import System, encode_names, find_normalization, load_clip, prepare_arrays
 
 __all__ = ["ClipDIY", "average_grids", "compare_windows", "cut_windows", "weigh_by_saliency"]
 
@@ -53,8 +52,7 @@ class ClipDIY(System):
     def _load(self, settings: Mapping[str, Any], dtype: torch.dtype | str, device: torch.device) -> None:
         self.prepare_images = prepare_arrays
         self._model, self._processor = load_clip(self.name, dtype, device)
-        image_processor = self._processor.image_processor
-        self._pixels = {"mean": list(image_processor.image_mean), "std": list(image_processor.image_std)}
+        self._pixels = find_normalization(self._processor)
         place = settings.get("second_checkpoint")
         self._found = None if place is None else Found(place, device)
 
@@ -73,18 +71,18 @@ class ClipDIY(System):
             "words": "the vocabulary's" if self._words is self.vocabulary else self._words.to_dict(),
             "side": SIDE,
             "windows": list(WINDOWS),
-            "image_mean": self._pixels["mean"],
-            "image_std": self._pixels["std"],
+            **self._pixels,
             "saliency": saliency,
         }
 
     def _part_batch(self, prepared: Mapping[str, Any]) -> Iterable[tuple[Any, ...]]:
         images = prepared["images"]
-        return zip(images, prepared.get("saliency_maps") or [None] * len(images), strict=True)
+        maps = prepared.get("saliency_maps")
+        return zip(images, [None] * len(images) if maps is None else check_saliency(maps, len(images)), strict=True)
 
     def _predict_one(self, vocabulary: Vocabulary, image: np.ndarray, saliency: Any) -> Prediction:
         square = stretch_to_square(image)
-        grids = [compare_windows(self._model, square, window, self._texts, **self._pixels) for window in WINDOWS]
+        grids = [compare_windows(self._model, square, window, self._texts, self._pixels) for window in WINDOWS]
         scores = average_grids([pick_best_names(grid, self._words) for grid in grids])
         if vocabulary.background:
             if saliency is None and self._found is not None:
@@ -93,6 +91,28 @@ class ClipDIY(System):
                 scores = weigh_by_saliency(scores, torch.as_tensor(saliency).to(scores))
         labels, best = choose_labels(scores, is_weighed=bool(vocabulary.background) and saliency is not None)
         return Prediction(*(stretch_nearest(values, image.shape[:2]) for values in (labels, best)))
+
+
+def check_saliency(maps: Any, count: int) -> list[np.ndarray]:
+    """Maps of one's own, one for each image.
+
+    Raises:
+        ValueError: If there are more or fewer, or one is no (height, width) of numbers from 0 to 1.
+    """
+    if not isinstance(maps, list | tuple | np.ndarray | torch.Tensor) or len(maps) != count:
+        found = len(maps) if hasattr(maps, "__len__") else type(maps).__name__
+        raise ValueError(f"Expected `saliency_maps` of {count} images, but got {found}. Pass a list, one for each.")
+    arrays = [each.detach().cpu().numpy() if isinstance(each, torch.Tensor) else np.asarray(each) for each in maps]
+    for number, array in enumerate(arrays):
+        is_right = array.ndim == 2 and array.size > 0 and array.dtype.kind in "fiub"
+        # Written so that NaN fails.
+        if not (is_right and array.min() >= 0 and array.max() <= 1):
+            span = f" from {array.min():g} to {array.max():g}" if is_right else ""
+            raise ValueError(
+                f"Expected saliency map {number} as (height, width) of numbers from 0 to 1, but got {array.dtype} of "
+                f"the shape {array.shape}{span}. Scale it, or take one channel."
+            )
+    return arrays
 
 
 def choose_words(vocabulary: Vocabulary, benchmark: str | None) -> Vocabulary:
@@ -130,8 +150,7 @@ def compare_windows(
     square: np.ndarray,
     window: int,
     text_features: torch.Tensor,
-    mean: Sequence[float] = OPENAI_CLIP_MEAN,
-    std: Sequence[float] = OPENAI_CLIP_STD,
+    normalization: Normalization = CLIP_NORMALIZATION,
 ) -> torch.Tensor:
     """Cosines of each text, (texts, dim) unit vectors, with the windows of one size: (texts, rows, columns)."""
     side = model.config.vision_config.image_size
@@ -140,7 +159,7 @@ def compare_windows(
         for part in cut_windows(square, window)
     ]
     features = [
-        embed_images(model, make_pixel_values(model, resized[start : start + WINDOWS_PER_BATCH], mean, std))
+        embed_images(model, make_pixel_values(model, resized[start : start + WINDOWS_PER_BATCH], normalization))
         for start in range(0, len(resized), WINDOWS_PER_BATCH)
     ]
     rows = round(len(resized) ** 0.5)

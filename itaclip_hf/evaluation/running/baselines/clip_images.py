@@ -1,7 +1,7 @@
 """Images as a CLIP tower takes them, and one vector for each."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -11,7 +11,24 @@ from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from .activation_maps import embed_patches, run_block
 
-__all__ = ["embed_images", "make_pixel_values", "normalize_colors", "shrink_image"]
+__all__ = [
+    "CLIP_NORMALIZATION",
+    "Normalization",
+    "embed_images",
+    "make_pixel_values",
+    "normalize_colors",
+    "shrink_image",
+]
+
+
+class Normalization(TypedDict):
+    """Mean and standard deviation of each colour, of values from 0 to 1; named as image processors name them."""
+
+    image_mean: Sequence[float]
+    image_std: Sequence[float]
+
+
+CLIP_NORMALIZATION = Normalization(image_mean=OPENAI_CLIP_MEAN, image_std=OPENAI_CLIP_STD)
 
 
 def shrink_image(image: np.ndarray, longest_edge: int) -> np.ndarray:
@@ -25,23 +42,23 @@ def shrink_image(image: np.ndarray, longest_edge: int) -> np.ndarray:
 
 
 def normalize_colors(
-    images: Sequence[np.ndarray], mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu"
+    images: Sequence[np.ndarray],
+    image_mean: Sequence[float],
+    image_std: Sequence[float],
+    device: torch.device | str = "cpu",
 ) -> torch.Tensor:
     """(height, width, 3) uint8 images of one size -> (images, 3, height, width) float32."""
     # What is moved to the device are bytes, a quarter of the floats.
     colors = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float() / 255
-    means, deviations = (colors.new_tensor(values)[:, None, None] for values in (mean, std))
+    means, deviations = (colors.new_tensor(values)[:, None, None] for values in (image_mean, image_std))
     return (colors - means) / deviations
 
 
 def make_pixel_values(
-    model: Any,
-    images: Sequence[np.ndarray],
-    mean: Sequence[float] = OPENAI_CLIP_MEAN,
-    std: Sequence[float] = OPENAI_CLIP_STD,
+    model: Any, images: Sequence[np.ndarray], normalization: Normalization = CLIP_NORMALIZATION
 ) -> torch.Tensor:
     """[`normalize_colors`] on the model's device and in its number format."""
-    return normalize_colors(images, mean, std, model.device).to(model.dtype)
+    return normalize_colors(images, **normalization, device=model.device).to(model.dtype)
 
 
 def embed_images(

@@ -51,7 +51,7 @@ class Refinement:
         if not has_dense_crf():
             raise ValueError(
                 "Expected pydensecrf2 for the dense CRF, but it is not installed. Run `pip install itaclip_hf[crf]`, "
-                "or refine with PAMR: `pamr_steps` 10, for example."
+                "or refine with PAMR: `pamr_steps` (`--pamr-steps`) 10, for example."
             )
         return cls(by_crf=True)
 

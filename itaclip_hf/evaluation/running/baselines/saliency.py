@@ -16,13 +16,14 @@ from torch import nn
 from transformers import AutoModel
 from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from ....loading import telling_what_is_broken
-from .clip_images import make_pixel_values, shrink_image
+from ....loading import check_weights, telling_what_is_broken
+from .clip_images import Normalization, make_pixel_values, shrink_image
 
 __all__ = ["Found"]
 
 BACKBONE = "facebook/dino-vits8"
 HEAD_FILE = "decoder_weights.pt"
+IMAGENET_NORMALIZATION = Normalization(image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD)
 LONGEST_EDGE = 1024  # attention is of the fourth power of this; the benchmarks' images are smaller
 
 
@@ -34,7 +35,7 @@ class Found:
         device: Where it shall run.
 
     Raises:
-        ValueError: If the file is another, or does not fit the checkpoint.
+        ValueError: If the file is another, or does not fit the checkpoint, or the checkpoint lacks weights.
         OSError: If there is no such file, or the checkpoint cannot be loaded.
     """
 
@@ -42,8 +43,7 @@ class Found:
         folder = Path(place)
         file, self.backbone = (folder / HEAD_FILE, str(folder)) if folder.is_dir() else (folder, BACKBONE)
         self._head = _read_head(file).to(device)
-        with telling_what_is_broken(self.backbone, "model", "DINO vision transformer"):
-            self.backbone_model: Any = AutoModel.from_pretrained(self.backbone, dtype=torch.float32).to(device).eval()
+        self.backbone_model = _load_backbone(self.backbone).to(device).eval()
         width = getattr(self.backbone_model.config, "hidden_size", None)
         if self._head.in_channels != width:
             raise ValueError(
@@ -65,7 +65,7 @@ class Found:
         patch_size = self.backbone_model.config.patch_size
         shrunk = shrink_image(image, LONGEST_EDGE)
         height, width = shrunk.shape[:2]
-        pixel_values = make_pixel_values(self.backbone_model, [shrunk], IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        pixel_values = make_pixel_values(self.backbone_model, [shrunk], IMAGENET_NORMALIZATION)
         pixel_values = F.pad(pixel_values, (0, -width % patch_size, 0, -height % patch_size))
         grid = [length // patch_size for length in pixel_values.shape[-2:]]
         self._keys.clear()  # of a pass that failed behind the hook
@@ -78,6 +78,23 @@ class Found:
     def state(self) -> nn.Module:
         """All weights, to be told apart by."""
         return nn.ModuleList([self.backbone_model, self._head])
+
+
+def _load_backbone(place: str) -> Any:
+    """The checkpoint's transformer without its pooler, which many have no weights for and nobody reads."""
+    kind = "DINO vision transformer"
+    with telling_what_is_broken(place, "model", kind):
+        loaded: Any = AutoModel.from_pretrained(
+            place, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        model, report = loaded
+        missing, mismatched = (
+            [key for key in keys if not str(key if isinstance(key, str) else key[0]).startswith("pooler.")]
+            for keys in (report["missing_keys"], report["mismatched_keys"])
+        )
+        model.pooler = None
+        check_weights(model, place, missing, mismatched, kind)
+    return model
 
 
 def _read_head(file: Path) -> nn.Conv2d:

@@ -15,11 +15,13 @@ from PIL import Image
 
 from ....loading import load, name_dtype
 from ....processing import BACKGROUND_LABEL, Vocabulary, VocabularyClass, read_rgb_image
+from ....processing.image_processing_itaclip import PUBLISHED_MEAN, PUBLISHED_STD
 from ....text_cache import TextCache
 from ...data.benchmarks import get_benchmark
 from ..predictor import Prediction, hash_weights
+from .clip_images import CLIP_NORMALIZATION, Normalization
 
-__all__ = ["System", "encode_names", "load_clip", "prepare_arrays", "stretch_map"]
+__all__ = ["System", "encode_names", "find_normalization", "load_clip", "prepare_arrays", "stretch_map"]
 
 Self = TypeVar("Self", bound="System")
 
@@ -48,8 +50,8 @@ class System(ABC):
 
     Raises:
         TypeError: If a setting is of another type than expected.
-        ValueError: If a checkpoint lacks weights, a setting does not apply, there is no such benchmark, a name is too
-            long, or a package that it needs is not installed.
+        ValueError: If a checkpoint lacks weights, a setting does not apply, there is no such benchmark, or a package
+            that it needs is not installed.
         OSError: If a checkpoint cannot be loaded.
     """
 
@@ -80,6 +82,9 @@ class System(ABC):
             )
         if benchmark is not None:
             get_benchmark(benchmark)  # a name that there is not would change nothing in silence
+        second = (settings or {}).get("second_checkpoint")
+        if not isinstance(second, str | os.PathLike | None):
+            raise TypeError(f"Expected `second_checkpoint` to be a folder, file or hub id, but got {second!r:.200}.")
         self.name, self._benchmark = os.fspath(checkpoint), benchmark
         self._vocabulary: Vocabulary | None = None
         self._load(dict(settings or {}), dtype, torch.device(device))
@@ -109,8 +114,14 @@ class System(ABC):
             The system itself.
 
         Raises:
-            ValueError: If a name is too long, or a setting does not go with these classes.
+            TypeError: If it is no [`Vocabulary`].
+            ValueError: If a setting does not go with these classes.
         """
+        if not isinstance(vocabulary, Vocabulary):
+            raise TypeError(
+                f"Expected a Vocabulary, but got {type(vocabulary).__name__}. Make one of its words: "
+                '`Vocabulary(["cat", ["dog", "puppy"]])`.'
+            )
         background = vocabulary.background
         if background and not self.takes_background_words:
             background = (BACKGROUND_LABEL,)
@@ -184,6 +195,15 @@ def load_clip(checkpoint: str | os.PathLike[str], dtype: torch.dtype | str, devi
     model, processor = load(checkpoint, method="clip", dtype=dtype, device=device)
     model.requires_grad_(False).set_attn_implementation({"vision_config": "eager"})
     return model, processor
+
+
+def find_normalization(processor: Any) -> Normalization:
+    """What a checkpoint's own image processor normalises with; CLIP's to the last digit, which ours rounds."""
+    image_processor = processor.image_processor
+    own = list(image_processor.image_mean), list(image_processor.image_std)
+    if own == (PUBLISHED_MEAN, PUBLISHED_STD):
+        return CLIP_NORMALIZATION
+    return Normalization(image_mean=own[0], image_std=own[1])
 
 
 def encode_names(model: Any, processor: Any, names: Sequence[str], templates: Sequence[str]) -> torch.Tensor:

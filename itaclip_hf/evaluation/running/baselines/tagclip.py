@@ -39,7 +39,7 @@ from .activation_maps import (
 )
 from .clip_images import normalize_colors, shrink_image
 from .refinement import REFINEMENT_SETTINGS, Refinement
-from .system import System, encode_names, load_clip
+from .system import System, encode_names, find_normalization, load_clip
 
 __all__ = ["Rules", "TagCLIP", "TagCLIPWithCRF"]
 
@@ -251,11 +251,11 @@ class TagCLIP(System):
     def _load(self, settings: Mapping[str, Any], dtype: torch.dtype | str, device: torch.device) -> None:
         self._refinement = Refinement.choose(settings, self.has_crf)
         self._model, self._processor = load_clip(self.name, dtype, device)
-        tower, image_processor = self._model.config.vision_config, self._processor.image_processor
+        tower = self._model.config.vision_config
         if tower.num_hidden_layers < 2:
             raise ValueError(f"Expected a vision tower of two blocks or more, but {self.name} has one. Name another.")
         self._patch_size, self._side = cast(int, tower.patch_size), cast(int, tower.image_size)
-        self._pixels = {"image_mean": list(image_processor.image_mean), "image_std": list(image_processor.image_std)}
+        self._pixels = find_normalization(self._processor)
         self.prepare_images = functools.partial(_prepare_images, self._patch_size, **self._pixels)
 
     def _encode_vocabulary(self, vocabulary: Vocabulary) -> None:
