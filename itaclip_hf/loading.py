@@ -26,6 +26,7 @@ __all__ = [
     "DEMO_CHECKPOINT",
     "NUMBER_FORMATS",
     "Loaded",
+    "check_folder",
     "check_weights",
     "choose_device",
     "choose_dtype",
@@ -122,7 +123,7 @@ def load(
     # Already while loading: the default of a setting may not fit the tower, as when this has fewer blocks.
     held = Settings().held_by("config")
     of_config = {name: value for name, value in changes.items() if name in held}
-    _check_folder(place)
+    check_folder(place)
     with telling_what_is_broken(place, "model"):
         model = _load_model(place, choose_dtype(dtype, chosen_device), chosen_device, of_config)
     processor = load_processor(model, place)
@@ -259,7 +260,7 @@ def load_config(checkpoint: Checkpoint) -> ITACLIPConfig:
         OSError: If it cannot be loaded.
     """
     place = resolve_checkpoint(checkpoint)
-    _check_folder(place)
+    check_folder(place)
     with telling_what_is_broken(place, "configuration"):
         return ITACLIPConfig.from_pretrained(place)
 
@@ -331,8 +332,16 @@ def _is_fast_gpu(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def _check_folder(place: Checkpoint) -> None:
-    """Find what is broken before Transformers does, which falls back to defaults or names no file."""
+def check_folder(place: Checkpoint) -> None:
+    """Find what is broken in a folder before Transformers does, which falls back to defaults or names no file.
+
+    Args:
+        place: Folder, or hub id, at which nothing is looked at.
+
+    Raises:
+        TypeError: If it is no name.
+        OSError: If it is a path but no folder, or a file in it is missing, broken or a placeholder.
+    """
     if not (isinstance(place, str | os.PathLike) and str(place)):
         raise TypeError(f"Expected a folder or hub id of a checkpoint, but got {place!r}. Name one.")
     folder = Path(place)

@@ -25,7 +25,7 @@ def ablate(
     tables: Annotated[
         list[str],
         typer.Argument(
-            metavar="TABLE...",
+            metavar="TABLE",
             help="attention, feed-forward, intermediate, pamr, engineering, stride, weights, background, methods, "
             "backbones, or their numbers in the paper (2 to 8, 11, 1, 10); 'all' of these; beyond, which is not of "
             "the paper; or a YAML file of your own.",

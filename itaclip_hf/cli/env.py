@@ -5,6 +5,7 @@ from .terminal import say
 __all__ = ["env"]
 
 PACKAGES = ("torch", "transformers", "huggingface_hub", "safetensors", "tokenizers", "numpy", "pillow", "accelerate")
+OF_EXTRAS = ("gradio", "rasterio", "av", "pycocotools", "onnxruntime", "pydensecrf2")
 
 
 def env() -> None:
@@ -25,7 +26,7 @@ def env() -> None:
         "itaclip_hf": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        **{package: _find_version(package) for package in PACKAGES},
+        **{package: _find_version(package) for package in (*PACKAGES, *OF_EXTRAS)},
         "device": f"{device} ({name}), {'fast' if computes_fast_in_bfloat16(device) else 'not fast'} in bfloat16",
         "threads": torch.get_num_threads(),
         "offline": constants.HF_HUB_OFFLINE,

@@ -18,7 +18,7 @@ __all__ = ["explain"]
 
 
 def explain(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images, and folders of images.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Images, and folders of images.")],
     words: ClassOptions,
     model: ModelOptions,
     settings: SettingOptions,
@@ -38,7 +38,7 @@ def explain(
     An image that cannot be explained is reported, the others are done, and the exit code is 1.
     """
     from ..files import own_results, reading_input, refuse_foreign_results, refuse_long_names, write_json, write_png
-    from ..media.pictures import find_images, read_picture
+    from ..media.pictures import describe_reduction, find_images, find_seen_size, read_picture
 
     place = None if at is None else _read_place(at)
     vocabulary = words.read() or model.own_vocabulary()
@@ -58,13 +58,19 @@ def explain(
     for folder, those in itertools.groupby(sorted(itertools.chain(*results)), lambda path: path.parent):
         refuse_foreign_results(folder, [path.name for path in those])
     loaded = model.load(settings, device)
-    failed = 0
+    failed, is_noted = 0, False
     for file, paths in zip(files, results, strict=True):
         picture, figures, *attention = paths
         try:
             refuse_long_names(paths)
             with reading_input():
                 image = read_picture(file.path, file.frame)
+            size = (image.height, image.width)
+            reduction = describe_reduction(size, find_seen_size(size, loaded.processor, None))
+            if reduction and not is_noted:  # once is enough
+                is_noted = True
+                advice = "To explain details, raise --shortest-edge and --longest-edge."
+                warn(f"Note: {show_name(file)} {reduction} {advice}", "yellow")
             with own_results(picture.parent, [path.name for path in paths]):
                 found = explain_image(image, *loaded, vocabulary, place)
                 write_png(picture, found.draw())

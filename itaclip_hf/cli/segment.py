@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["segment"]
 
-NOTED_REDUCTION = 2  # times a side; that the model does not see details is said from there on
-
 
 class Existing(str, Enum):
     """What to do with results of an earlier run."""
@@ -47,7 +45,7 @@ def segment(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE...",
+            metavar="IMAGE",
             help="Images, GeoTIFFs, videos, addresses of images, and folders; these are searched.",
         ),
     ],
@@ -179,17 +177,15 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
 
 def _note_what_to_know(file: ImageFile, foreseen: Foreseen, is_noted: bool) -> bool:
     """Say what a user would not see in the results; whether it is noted now that large images are seen smaller."""
+    from ..media.pictures import describe_reduction
+
     if foreseen.note:
         warn(f"Note: {foreseen.note}", "yellow")
-    if is_noted or min(foreseen.size) <= NOTED_REDUCTION * min(foreseen.seen):
-        return is_noted  # once a run is enough
-    size, seen = (" x ".join(map(str, each)) for each in (foreseen.size, foreseen.seen))
-    warn(
-        f"Note: {show_name(file)} has {size} pixels, and the model sees {seen}. To find small things, too, add "
-        "--tile 1024 (its own resolution; many times the work).",
-        "yellow",
-    )
-    return True
+    reduction = "" if is_noted else describe_reduction(foreseen.size, foreseen.seen)
+    if reduction:  # once a run is enough
+        advice = "To find small things, too, add --tile 1024 (its own resolution; many times the work)."
+        warn(f"Note: {show_name(file)} {reduction} {advice}", "yellow")
+    return is_noted or bool(reduction)
 
 
 def _load_part(row: Kind | Format) -> Any:

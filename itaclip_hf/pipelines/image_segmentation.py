@@ -3,17 +3,19 @@
 `auto_registration.py` puts the class in the task's place. Models of others get Transformers' own pipeline from it.
 """
 
+import os
 from typing import Any
 
 import torch
 from transformers import CLIPModel
+from transformers.image_utils import load_image
 from transformers.pipelines.image_segmentation import ImageSegmentationPipeline
 
 from ..auto_registration import TASK
 from ..loading import check_weights
 from ..modeling import ITACLIPForSemanticSegmentation
 from ..modeling.data_contract import ITACLIPSemanticSegmenterOutput
-from .zero_shot import SHARE, stack_images
+from .zero_shot import SHARE, note_reduction, stack_images
 
 __all__ = ["ITACLIPImageSegmentationPipeline"]
 
@@ -83,11 +85,17 @@ class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
         timeout = {"timeout": given["timeout"]} if "timeout" in given else {}
         return timeout, {}, {"threshold": threshold} if "threshold" in given else {}
 
-    def preprocess(self, image: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+    def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As [`~transformers.ImageSegmentationPipeline`]; no images give no results."""
+        return [] if isinstance(inputs, list) and not inputs else super().__call__(inputs, *args, **kwargs)
+
+    def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, Any]:  # type: ignore[override]
         """Prepare one image; a dictionary in a dictionary, which goes through Transformers' batching as it is."""
-        prepared = dict(super().preprocess(image, **kwargs))
-        del prepared["target_size"]  # the model gives every result its image's size
-        return {"prepared": prepared}
+        if isinstance(image, str) and not os.path.isfile(image):  # an address, or the image itself as text
+            image = load_image(image, timeout=timeout)
+        prepared: Any = self.image_processor(images=image, return_tensors="pt")  # type: ignore[misc]
+        note_reduction(self, prepared)
+        return {"prepared": dict(prepared.to(self.dtype))}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         return {"logits": list(self.model(**stack_images(model_inputs["prepared"])).logits)}

@@ -6,6 +6,7 @@ tasks, which have none of the kind.
 
 import copy
 import difflib
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from transformers import Pipeline, pipeline as make_pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from ..auto_registration import DEFAULT_CHECKPOINT, TASK
-from ..loading import check_weights, collect_changes, load_processor, resolve_checkpoint
+from ..loading import check_folder, check_weights, collect_changes, load_processor, resolve_checkpoint
 from ..methods import Settings
 from ..methods.settings import SETTING_NAMES, ValueRange
 from ..modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
@@ -28,7 +29,16 @@ from ..processing.image_processing_itaclip import check_switch
 from ..processing.segmentation_maps import compute_segment_scores
 from ..text_cache import TextCache
 
-__all__ = ["SHARE", "CheckedModel", "ZeroShotImageSegmentationPipeline", "pipeline", "stack_images"]
+__all__ = [
+    "SHARE",
+    "CheckedModel",
+    "ZeroShotImageSegmentationPipeline",
+    "note_reduction",
+    "pipeline",
+    "stack_images",
+]
+
+logger = logging.getLogger(__name__)
 
 ARGUMENTS = (
     "candidate_labels",
@@ -42,6 +52,7 @@ ARGUMENTS = (
     "runner_up",
 )
 KEPT_VOCABULARIES = 32
+NOTED_REDUCTION = 4  # times a side
 SHARE = ValueRange(float, 0, 1)
 NO_CLASS = -1
 SPATIAL = ("pixel_values", "region_maps", "original_region_maps")
@@ -117,6 +128,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             )
         names = {*ARGUMENTS, *SETTING_NAMES}
         self._given = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
+        _check_arguments(**self._given)
         self._embedded: dict[Any, dict[str, torch.Tensor]] = {}
         check_weights(model, **vars(model).pop("flaws_of_weights", {}))
         if not isinstance(processor, ITACLIPProcessor):
@@ -188,7 +200,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         candidate_labels: Sequence[Label] | Vocabulary | None = None,
         background: Sequence[str] | None = None,
         definitions: Any = None,
-        threshold: float = 0.0,
+        threshold: float | None = None,
         method: str | None = None,
         preset: str | None = None,
         output: Literal["masks", "map"] = "masks",
@@ -196,12 +208,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         runner_up: bool = False,
         **settings: Any,
     ) -> _Plan:
-        _expect_settings(settings)
-        SHARE.check("threshold", threshold, "Pass such a number.")
-        check_switch("return_regions", return_regions)
-        check_switch("runner_up", runner_up)
-        if output not in ("masks", "map"):
-            raise ValueError(f"Expected `output` to be 'masks' or 'map', but got {output!r}.")
+        _check_arguments(threshold, method, preset, output, return_regions, runner_up, **settings)
         if runner_up and output != "map":
             raise ValueError(f'Expected `runner_up` with `output="map"`, but got {output!r}. Leave one of them out.')
         if return_regions and runner_up:
@@ -220,7 +227,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         unsure_class = 0 if labels[0] == BACKGROUND_LABEL else NO_CLASS
         image_processor = processor.image_processor
         return _Plan(
-            image_processor, config, queries, labels, threshold, unsure_class, output, return_regions, runner_up
+            image_processor, config, queries, labels, threshold or 0.0, unsure_class, output, return_regions, runner_up
         )
 
     def _expect_baked_vocabulary(self) -> None:
@@ -252,6 +259,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         """Prepare one image; a dictionary in a dictionary, which goes through Transformers' batching as it is."""
         given = input_ if isinstance(input_, dict) else {"images": input_}
         prepared = dict(image_processor(**given, return_tensors="pt"))
+        note_reduction(self, prepared)
         if len(prepared["pixel_values"]) != 1:
             raise ValueError(
                 f"Expected one image in each place, but got {len(prepared['pixel_values'])} in one. Pass a flat list."
@@ -317,7 +325,22 @@ def pipeline(task: str = TASK, model: Any = DEFAULT_CHECKPOINT, **kwargs: Any) -
     """
     if isinstance(model, str | os.PathLike):
         model = os.fspath(resolve_checkpoint(model))
+        check_folder(model)
     return make_pipeline(task, model=model, **kwargs)  # type: ignore[call-overload]
+
+
+def note_reduction(pipeline: Any, prepared: Mapping[str, Any]) -> None:
+    """Say once in a pipeline's life that the model sees much less of an image than there is."""
+    size, seen = (prepared[name][0].tolist() for name in ("original_sizes", "image_sizes"))
+    if min(size) > NOTED_REDUCTION * min(seen) and not vars(pipeline).get("is_reduction_noted"):
+        pipeline.is_reduction_noted = True
+        there, left = (" x ".join(map(str, each)) for each in (size, seen))
+        logger.warning(
+            "An image has %s pixels, and the model sees %s. To find small things, too, raise `shortest_edge` and "
+            "`longest_edge`, or use `itaclip segment --tile 1024`.",
+            there,
+            left,
+        )
 
 
 class CheckedModel(ITACLIPForSemanticSegmentation):
@@ -349,13 +372,40 @@ def _find_processor(
     return load_processor(model, place, revision=revision or "main", local_files_only=local_files_only)
 
 
+def _check_arguments(
+    threshold: float | None = None,
+    method: str | None = None,
+    preset: str | None = None,
+    output: Literal["masks", "map"] = "masks",
+    return_regions: bool = False,
+    runner_up: bool = False,
+    candidate_labels: Any = None,
+    background: Any = None,
+    definitions: Any = None,
+    **settings: Any,
+) -> None:
+    """Refuse what is wrong whatever else is given; words are looked at when they are needed."""
+    _expect_settings(settings)
+    if threshold is not None:
+        SHARE.check("threshold", threshold, "Pass such a number.")
+    check_switch("return_regions", return_regions)
+    check_switch("runner_up", runner_up)
+    if output not in ("masks", "map"):
+        raise ValueError(f"Expected `output` to be 'masks' or 'map', but got {output!r}.")
+    collect_changes(method, None, preset, settings)
+
+
 def _expect_settings(given: Mapping[str, Any]) -> None:
     unknown = [name for name in given if name not in SETTING_NAMES]
     if unknown:
         known = (*ARGUMENTS, "batch_size", "num_workers", *SETTING_NAMES)
-        similar = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.8)
-        advice = f"Did you mean `{similar[0]}`?" if similar else "Words are `candidate_labels`."
-        raise TypeError(f"Expected arguments out of {', '.join(known)}, but got {', '.join(unknown)}. {advice}")
+        for name in unknown:
+            if similar := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+                raise TypeError(f"Expected the argument `{similar[0]}`, but got `{name}`. Correct the spelling.")
+        raise TypeError(
+            f"Expected arguments out of {', '.join(known)}, but got {', '.join(unknown)}. Leave out what is none of "
+            "them; words are `candidate_labels`."
+        )
 
 
 def _read_vocabulary(
@@ -377,6 +427,11 @@ def _read_vocabulary(
 
 def _find_images(inputs: Any) -> Any:
     """What Transformers takes for many images; a data set of 🤗 Datasets is none to it."""
+    if isinstance(inputs, Mapping) and "images" not in inputs:
+        raise TypeError(
+            f"Expected images, or a data set, but got {type(inputs).__name__} of {', '.join(map(str, inputs))}. Pass "
+            "one of its entries."
+        )
     features = getattr(inputs, "features", None)
     if not isinstance(features, Mapping):
         return inputs

@@ -27,7 +27,7 @@ from transformers.processing_utils import ImagesKwargs
 from transformers.utils.generic import TensorType
 
 from .augmentation import View, compute_views, stack_views
-from .pixels import check_length, compute_resized_size, open_image, read_image, resize_image
+from .pixels import check_length, compute_resized_size, list_frames, open_image, read_image, resize_image
 from .segmentation_maps import (
     assign_labels,
     close_label_map,
@@ -255,7 +255,9 @@ class ITACLIPImageProcessor(PilBackend):
         if isinstance(source, str | os.PathLike):
             path = os.fspath(source)
             try:
-                return open_image(source)
+                image = open_image(source)
+                _warn_of_further_frames(source)
+                return image
             except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
                 if getattr(error, "filename", None) is not None or path in str(error):
                     raise  # it names the file, which not every decoder does
@@ -682,6 +684,16 @@ def check_switch(name: str, value: Any) -> None:
     """
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"Expected `{name}` to be true or false, but got {value!r}. Pass True or False.")
+
+
+def _warn_of_further_frames(path: str | os.PathLike[str]) -> None:
+    count = len(list_frames(path))
+    if count > 1:
+        warnings.warn(
+            f"Expected a file of one picture, but {os.fspath(path)} has {count}, of which the first is taken. Pass "
+            "the others as PIL images, or use `itaclip segment`, which takes all.",
+            stacklevel=2,
+        )
 
 
 def _warn_of_rescaled_images(images: list[np.ndarray], rescale_factor: float) -> None:

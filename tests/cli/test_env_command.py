@@ -13,4 +13,5 @@ def test_versions_and_device_are_told(itaclip, monkeypatch):
     facts = dict(line.split(": ", 1) for line in result.output.splitlines())
     assert facts["itaclip_hf"] == itaclip_hf.__version__
     assert (facts["torch"], facts["transformers"]) == (torch.__version__, transformers.__version__)
+    assert "gradio" in facts and "rasterio" in facts  # of extras
     assert facts["device"].startswith(("cpu", "cuda")) and facts["ITACLIP_TEXT_CACHE"] == "off"

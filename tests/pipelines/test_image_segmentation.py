@@ -70,6 +70,15 @@ def test_a_threshold_is_a_number_from_0_to_1(folder, images, value, error):
         pipeline(TASK, model=folder, device="cpu")(images[0], threshold=value)
 
 
+def test_no_images_and_files_of_any_kind(folder, images, tmp_path):
+    segmenter = pipeline(TASK, model=folder, device="cpu")
+    assert segmenter([]) == []
+    images[0].save(tmp_path / "one.png")
+    assert show(segmenter(str(tmp_path / "one.png"))) == show(segmenter(images[0]))
+    with pytest.raises(ValueError, match="Incorrect image source"):
+        segmenter("none.png")
+
+
 def test_a_stock_clip_is_refused_with_the_task_that_takes_it(tmp_path, folder):
     tower = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
     clip = CLIPModel(CLIPConfig(text_config=tower, vision_config={**tower, "image_size": 32, "patch_size": 16}))

@@ -265,8 +265,12 @@ def test_a_saved_pipeline_is_a_folder_for_both_tasks(demo, scene, tmp_path):
     [
         ({}, ValueError, "Expected `candidate_labels`, or a model with a baked vocabulary, but got neither"),
         ({"candidate_labels": "cat, dog"}, TypeError, "Expected `candidate_labels` as a list of names, but got 'cat"),
-        ({"treshold": 0.2}, TypeError, "Expected arguments out of .* but got treshold. Did you mean `threshold`"),
-        ({"candidate_label": ["cat"]}, TypeError, "Did you mean `candidate_labels`"),
+        ({"foo": 1, "treshold": 0.2}, TypeError, "Expected the argument `threshold`, but got `treshold`. Correct"),
+        (
+            {"candidate_label": ["cat"]},
+            TypeError,
+            "Expected the argument `candidate_labels`, but got `candidate_label`",
+        ),
         ({"candidate_labels": []}, ValueError, "Expected at least one class"),
         ({"text": ["cat"]}, TypeError, "Expected arguments out of candidate_labels, .* but got text"),
         ({"background": ["sky"]}, ValueError, "Expected `background` and `definitions` with a list"),
@@ -294,6 +298,47 @@ def test_what_is_wrong_is_told(demo, scene, arguments, error, message):
     segmenter = ZeroShotImageSegmentationPipeline(*demo, device="cpu")
     with pytest.raises(error, match=message):
         segmenter(scene, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"threshold": 3}, ValueError, "Expected `threshold` to be a number from 0 to 1, but got 3"),
+        ({"output": "x"}, ValueError, "Expected `output` to be 'masks' or 'map'"),
+        ({"preset": "x"}, ValueError, "Expected a preset out of paper"),
+        ({"method": "x"}, ValueError, "Expected a method out of clip"),
+        ({"pamr_steps": -1}, ValueError, "Expected `pamr_steps` to be a whole number"),
+        ({"runner_up": "no"}, TypeError, "Expected `runner_up` to be true or false"),
+    ],
+)
+def test_what_is_wrong_once_for_all_is_told_when_the_pipeline_is_made(demo, given, error, message):
+    with pytest.raises(error, match=message):
+        ZeroShotImageSegmentationPipeline(*demo, device="cpu", **given)
+
+
+def test_places_without_a_checkpoint_are_told(tmp_path):
+    with pytest.raises(OSError, match=r"Expected the folder of a checkpoint, but '/nowhere' is none"):
+        itaclip_hf.pipeline(model="/nowhere")
+    with pytest.raises(OSError, match=r"Expected a checkpoint in .*, but it has no config\.json"):
+        itaclip_hf.pipeline(model=tmp_path)
+
+
+def test_a_large_image_that_is_scaled_down_is_said_once(demo, scene, caplog):
+    segmenter = ZeroShotImageSegmentationPipeline(*demo, device="cpu", candidate_labels=["cat", "sky"], **SMALL)
+    large = scene.resize((2240, 1680))
+    segmenter([large, large])
+    assert caplog.text.count("An image has 1680 x 2240 pixels, and the model sees") == 1
+    assert segmenter.is_reduction_noted
+
+
+def test_further_frames_are_told(segmenter, scene, tmp_path):
+    scene.save(tmp_path / "many.gif", save_all=True, append_images=[scene.rotate(90)])
+    with pytest.warns(UserWarning, match=r"Expected a file of one picture, but .*many\.gif has 2, of which the first"):
+        segmenter(str(tmp_path / "many.gif"), ["cat", "sky"])
+
+
+def test_a_threshold_of_none_is_none(segmenter, scene):
+    assert len(segmenter(scene, ["cat", "sky"], threshold=None)) == len(segmenter(scene, ["cat", "sky"]))
 
 
 def test_wrong_models_data_sets_and_names_are_told(demo, scene, segmenter, stock_folder):
