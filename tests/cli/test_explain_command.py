@@ -43,6 +43,13 @@ def test_without_a_place_there_is_no_attention(explain, tmp_path):
     assert not (tmp_path / "out" / "photo_attention.png").exists()
 
 
+def test_a_large_image_that_is_scaled_down_is_said_once(explain, photo, tmp_path):
+    Image.open(photo).resize((90, 60)).save(tmp_path / "second.png")
+    result = explain(tmp_path / "second.png", "--shortest-edge", "16")
+    (note,) = [line for line in result.stderr.splitlines() if line.startswith("Note: ")]
+    assert note.startswith(f"Note: {photo} has 40 x 60 pixels, and the model sees 16 x 24. To explain details, raise")
+
+
 def test_other_files_stay(explain, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "photo_explained.png").write_text("mine")
