@@ -38,7 +38,8 @@ def explain(
     An image that cannot be explained is reported, the others are done, and the exit code is 1.
     """
     from ..files import own_results, reading_input, refuse_foreign_results, refuse_long_names, write_json, write_png
-    from ..media.pictures import describe_reduction, find_images, find_seen_size, read_picture
+    from ..media.pictures import find_images, find_seen_size, read_picture
+    from ..processing.pixels import describe_reduction
 
     place = None if at is None else _read_place(at)
     vocabulary = words.read() or model.own_vocabulary()

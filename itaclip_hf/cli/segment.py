@@ -177,7 +177,7 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
 
 def _note_what_to_know(file: ImageFile, foreseen: Foreseen, is_noted: bool) -> bool:
     """Say what a user would not see in the results; whether it is noted now that large images are seen smaller."""
-    from ..media.pictures import describe_reduction
+    from ..processing.pixels import describe_reduction
 
     if foreseen.note:
         warn(f"Note: {foreseen.note}", "yellow")

@@ -24,7 +24,6 @@ __all__ = [
     "ClassTally",
     "Picture",
     "SegmentedImage",
-    "describe_reduction",
     "find_images",
     "find_seen_size",
     "open_input",
@@ -39,7 +38,6 @@ GEOGRAPHIC_TAGS = frozenset({33550, 33922, 34264, 34735})  # scale, points, tran
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PIXELS_AT_ONCE = 2**22  # that are counted, in double precision
 MOST_CLASSES = 4  # in a line
-NOTED_REDUCTION = 2  # times a side; that the model does not see details is said from there on
 MANY_PICTURES = frozenset({".gif", ".tif", ".tiff", ".webp"})
 
 
@@ -252,14 +250,6 @@ def find_seen_size(size: tuple[int, int], processor: "ITACLIPProcessor", tile: i
     if tile is not None or not image_processor.do_resize:
         return size
     return compute_resized_size(*size, SizeDict(**dict(image_processor.size)))
-
-
-def describe_reduction(size: tuple[int, int], seen: tuple[int, int]) -> str:
-    """That the model sees much less of a picture than there is, to be said of its name; empty where it does not."""
-    if min(size) <= NOTED_REDUCTION * min(seen):
-        return ""
-    there, left = (" x ".join(map(str, each)) for each in (size, seen))
-    return f"has {there} pixels, and the model sees {left}."
 
 
 def segment_picture(image: Image.Image, loaded: "Loaded", tile: int | None, track: Track) -> SegmentedImage:

@@ -26,6 +26,7 @@ from ..methods.settings import SETTING_NAMES, ValueRange
 from ..modeling import ITACLIPConfig, ITACLIPForSemanticSegmentation
 from ..processing import BACKGROUND_LABEL, ITACLIPImageProcessor, ITACLIPProcessor, Vocabulary
 from ..processing.image_processing_itaclip import check_switch
+from ..processing.pixels import describe_reduction
 from ..processing.segmentation_maps import compute_segment_scores
 from ..text_cache import TextCache
 
@@ -52,7 +53,6 @@ ARGUMENTS = (
     "runner_up",
 )
 KEPT_VOCABULARIES = 32
-NOTED_REDUCTION = 4  # times a side
 SHARE = ValueRange(float, 0, 1)
 NO_CLASS = -1
 SPATIAL = ("pixel_values", "region_maps", "original_region_maps")
@@ -331,15 +331,13 @@ def pipeline(task: str = TASK, model: Any = DEFAULT_CHECKPOINT, **kwargs: Any) -
 
 def note_reduction(pipeline: Any, prepared: Mapping[str, Any]) -> None:
     """Say once in a pipeline's life that the model sees much less of an image than there is."""
-    size, seen = (prepared[name][0].tolist() for name in ("original_sizes", "image_sizes"))
-    if min(size) > NOTED_REDUCTION * min(seen) and not vars(pipeline).get("is_reduction_noted"):
+    reduction = describe_reduction(*(tuple(prepared[name][0].tolist()) for name in ("original_sizes", "image_sizes")))
+    if reduction and not vars(pipeline).get("is_reduction_noted"):
         pipeline.is_reduction_noted = True
-        there, left = (" x ".join(map(str, each)) for each in (size, seen))
         logger.warning(
-            "An image has %s pixels, and the model sees %s. To find small things, too, raise `shortest_edge` and "
-            "`longest_edge`, or use `itaclip segment --tile 1024`.",
-            there,
-            left,
+            "An image %s To find small things, too, raise `shortest_edge` and `longest_edge`, or use `itaclip segment "
+            "--tile 1024`.",
+            reduction,
         )
 
 

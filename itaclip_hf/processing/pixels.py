@@ -25,6 +25,7 @@ from transformers.image_utils import ChannelDimension, PILImageResampling, SizeD
 __all__ = [
     "check_length",
     "compute_resized_size",
+    "describe_reduction",
     "list_frames",
     "open_image",
     "read_image",
@@ -41,6 +42,7 @@ TRANSPARENT_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 DEEP_MODES = ("I", "F")  # and everything that begins with "I;16"; PIL's own conversion would clip them at 255
 COLOR_CHANNELS = (3, 4)
 LONGEST_SIDE = 2**16
+NOTED_REDUCTION = 2  # times a side; that the model does not see details is said from there on
 LARGEST_FLOAT = 1e9  # far beyond any sensor; squares of what is larger leave single precision
 DARK_SHARE = 0.25  # of the range: 12 bits or reflectances in 16-bit integers are darker than any photograph
 MOST_HALF_TRANSPARENT = 0.95  # of the pixels of a picture: glass and shadows do not fill it
@@ -218,6 +220,14 @@ def compute_resized_size(height: int, width: int, size: SizeDict) -> tuple[int, 
     factor = min(factors)
     # A very long strip would otherwise lose its short side.
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+
+def describe_reduction(size: tuple[int, int], seen: tuple[int, int]) -> str:
+    """That the model sees much less of a picture than there is, to be said of its name; empty where it does not."""
+    if min(size) <= NOTED_REDUCTION * min(seen):
+        return ""
+    there, left = (" x ".join(map(str, each)) for each in (size, seen))
+    return f"has {there} pixels, and the model sees {left}."
 
 
 def resize_image(
