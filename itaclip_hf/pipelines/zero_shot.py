@@ -335,7 +335,7 @@ def note_reduction(pipeline: Any, prepared: Mapping[str, Any]) -> None:
     if reduction and not vars(pipeline).get("is_reduction_noted"):
         pipeline.is_reduction_noted = True
         logger.warning(
-            "An image %s To find small things, too, raise `shortest_edge` and `longest_edge`, or use `itaclip segment "
+            "An image %s To find small things, too, let it see more (docs/large_images.md), or use `itaclip segment "
             "--tile 1024`.",
             reduction,
         )
