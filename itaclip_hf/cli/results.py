@@ -93,9 +93,7 @@ def read_finished(tasks: Tasks, request: dict[str, Any]) -> list[Finished]:
 
 def write_description(results: ResultFiles, found: Found, origin: dict[str, Any]) -> None:
     """Write what was found, after where it is from; a result is complete by it."""
-    height, width = found.size
-    size = {"height": height, "width": width}
-    write_json(results.description, {**origin, **size, **found.details, "classes": found.classes})
+    write_json(results.description, {**origin, **found.details, "classes": found.classes})
 
 
 def _find_existing(results: ResultFiles) -> list[Path]:

@@ -165,7 +165,9 @@ def _segment_files(tasks: Tasks, request: dict[str, Any], kinds: dict[str, Any],
                     failed += 1
                     continue
                 seconds = round(time.perf_counter() - start, 3)
-                write_description(results, found, {"image": str(file), "settings": request, "seconds": seconds})
+                origin = {"image": str(file), "settings": request, "seconds": seconds}
+                height, width = foreseen.size
+                write_description(results, found, {**origin, "height": height, "width": width})
                 done += 1
                 say(f"{show_name(file)} -> {show_name(results.overlay)}: {summarize_classes(found.classes)}")
         except KeyboardInterrupt as stop:

@@ -159,12 +159,10 @@ class Found(NamedTuple):
     """What was found in an input.
 
     Attributes:
-        size: Its (height, width).
         classes: Id, name, share and mean score of every class.
         details: What else the description says.
     """
 
-    size: tuple[int, int]
     classes: list[dict[str, Any]]
     details: dict[str, Any] = {}
 

@@ -155,7 +155,7 @@ class Picture:
         if plan.confidence:
             write_png(results.confidence, to_grey_image(found.confidence))
         details = {} if found.regions is None else {"regions": found.regions}
-        return Found((self.image.height, self.image.width), found.describe_classes(), details)
+        return Found(found.describe_classes(), details)
 
 
 def find_images(inputs: Iterable[Path | str], out: Path, are_rasters: bool = False) -> list[ImageFile]:

@@ -83,7 +83,7 @@ class Raster:
                         grey = (scores.clip(0, 1) * 65534 + 1).round()  # from 1: 0 says that there is no data
                         scores_file.write(np.where(is_valid, grey, 0).astype(np.uint16), 1, window=window)
             self._draw_overlay(source, results, names)
-        return Found(size, tally.describe(), self._describe())
+        return Found(tally.describe(), self._describe())
 
     def _read(
         self, source: Any, window: Window | None = None, size: tuple[int, int] | None = None

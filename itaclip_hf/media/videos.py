@@ -60,8 +60,8 @@ class Video:
                     write_png(results.confidence / f"{number:06}.png", to_grey_image(found.confidence))
                 # A legend would change, and with it the width, from frame to frame.
                 add_frame(np.asarray(found.draw_overlay()), time)
-                size, done = pixels.shape[:2], done + 1
-        return Found((size[0], size[1]), tally.describe(), {"frames": done})
+                done += 1
+        return Found(tally.describe(), {"frames": done})
 
     def _read(self, every: int) -> Iterator[tuple[int, Fraction, np.ndarray]]:
         """Number, time in seconds and pixels (height, width, 3), upright, of each frame that is wanted.

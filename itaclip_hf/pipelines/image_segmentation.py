@@ -21,10 +21,7 @@ __all__ = ["ITACLIPImageSegmentationPipeline"]
 
 ARGUMENTS = ("subtask", "threshold", "mask_threshold", "overlap_mask_area_threshold", "timeout")
 SUBTASKS = ("panoptic", "semantic")  # one class a pixel: the same masks for both
-IDLE = {
-    "mask_threshold": 0.5,
-    "overlap_mask_area_threshold": 0.5,
-}  # for masks that overlap; the defaults there
+IDLE = {"mask_threshold": 0.5, "overlap_mask_area_threshold": 0.5}  # Transformers' defaults, for masks that overlap
 
 
 class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
@@ -81,9 +78,10 @@ class ITACLIPImageSegmentationPipeline(ImageSegmentationPipeline):
                 raise ValueError(
                     f"Expected no `{name}`, as every pixel has one class, but got {given[name]!r}. Leave it out."
                 )
-        threshold = SHARE.check("threshold", given.get("threshold", 0.0), "Pass such a number.")
-        timeout = {"timeout": given["timeout"]} if "timeout" in given else {}
-        return timeout, {}, {"threshold": threshold} if "threshold" in given else {}
+        if "threshold" in given:
+            SHARE.check("threshold", given["threshold"], "Pass such a number.")
+        for_reading, for_results = ({name: given[name]} if name in given else {} for name in ("timeout", "threshold"))
+        return for_reading, {}, for_results
 
     def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As [`~transformers.ImageSegmentationPipeline`]; no images give no results."""

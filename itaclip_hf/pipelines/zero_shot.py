@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
@@ -41,23 +42,38 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-ARGUMENTS = (
-    "candidate_labels",
-    "background",
-    "definitions",
-    "method",
-    "preset",
-    "threshold",
-    "output",
-    "return_regions",
-    "runner_up",
-)
 KEPT_VOCABULARIES = 32
 SHARE = ValueRange(float, 0, 1)
 NO_CLASS = -1
 SPATIAL = ("pixel_values", "region_maps", "original_region_maps")
 
 Label = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    """Arguments beside images and settings; what is wrong whatever else is given is told here, words by their use."""
+
+    candidate_labels: Sequence[Label] | Vocabulary | None = None
+    background: Sequence[str] | None = None
+    definitions: Any = None
+    method: str | None = None
+    preset: str | None = None
+    threshold: float | None = None
+    output: Literal["masks", "map"] = "masks"
+    return_regions: bool = False
+    runner_up: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None:
+            SHARE.check("threshold", self.threshold, "Pass such a number.")
+        check_switch("return_regions", self.return_regions)
+        check_switch("runner_up", self.runner_up)
+        if self.output not in ("masks", "map"):
+            raise ValueError(f"Expected `output` to be 'masks' or 'map', but got {self.output!r}.")
+
+
+ARGUMENTS = tuple(field.name for field in fields(_Arguments))
 
 
 class _Plan(NamedTuple):
@@ -128,7 +144,8 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             )
         names = {*ARGUMENTS, *SETTING_NAMES}
         self._given = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
-        _check_arguments(**self._given)
+        asked, settings = _read_arguments(self._given)
+        collect_changes(asked.method, None, asked.preset, settings)  # a wrong one is told now, not with every call
         self._embedded: dict[Any, dict[str, torch.Tensor]] = {}
         check_weights(model, **vars(model).pop("flaws_of_weights", {}))
         if not isinstance(processor, ITACLIPProcessor):
@@ -184,7 +201,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         if candidate_labels is not None:
             kwargs["candidate_labels"] = candidate_labels
         running = {name: kwargs.pop(name) for name in ("batch_size", "num_workers") if name in kwargs}
-        plan = self._make_plan(**{**self._given, **kwargs})
+        plan = self._make_plan(*_read_arguments({**self._given, **kwargs}))
         # A tuple would be one input to Transformers.
         images = _find_images(list(images) if isinstance(images, tuple) else images)
         if region_maps is not None:
@@ -195,28 +212,17 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             return []
         return super().__call__(images, plan=plan, **running)
 
-    def _make_plan(
-        self,
-        candidate_labels: Sequence[Label] | Vocabulary | None = None,
-        background: Sequence[str] | None = None,
-        definitions: Any = None,
-        threshold: float | None = None,
-        method: str | None = None,
-        preset: str | None = None,
-        output: Literal["masks", "map"] = "masks",
-        return_regions: bool = False,
-        runner_up: bool = False,
-        **settings: Any,
-    ) -> _Plan:
-        _check_arguments(threshold, method, preset, output, return_regions, runner_up, **settings)
-        if runner_up and output != "map":
-            raise ValueError(f'Expected `runner_up` with `output="map"`, but got {output!r}. Leave one of them out.')
-        if return_regions and runner_up:
+    def _make_plan(self, asked: _Arguments, settings: dict[str, Any]) -> _Plan:
+        if asked.runner_up and asked.output != "map":
+            raise ValueError(
+                f'Expected `runner_up` with `output="map"`, but got {asked.output!r}. Leave one of them out.'
+            )
+        if asked.return_regions and asked.runner_up:
             raise ValueError("Expected `return_regions` or `runner_up`, but got both. Make two calls.")
-        vocabulary = _read_vocabulary(candidate_labels, background, definitions)
+        vocabulary = _read_vocabulary(asked.candidate_labels, asked.background, asked.definitions)
         # Copies: another call, with other arguments, begins with the pipeline's own settings again.
         config, processor = copy.copy(self.model.config), copy.copy(self.processor)
-        changes = collect_changes(method, None, preset, settings, config)
+        changes = collect_changes(asked.method, None, asked.preset, settings, config)
         changed = Settings.of(config, processor).replace(**changes)
         changed.apply(config, processor)
         if vocabulary is None:
@@ -225,9 +231,16 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         else:
             labels, queries = vocabulary.labels, self._embed(vocabulary, processor, changed.read_by("texts"))
         unsure_class = 0 if labels[0] == BACKGROUND_LABEL else NO_CLASS
-        image_processor = processor.image_processor
         return _Plan(
-            image_processor, config, queries, labels, threshold or 0.0, unsure_class, output, return_regions, runner_up
+            processor.image_processor,
+            config,
+            queries,
+            labels,
+            asked.threshold or 0.0,
+            unsure_class,
+            asked.output,
+            asked.return_regions,
+            asked.runner_up,
         )
 
     def _expect_baked_vocabulary(self) -> None:
@@ -370,27 +383,11 @@ def _find_processor(
     return load_processor(model, place, revision=revision or "main", local_files_only=local_files_only)
 
 
-def _check_arguments(
-    threshold: float | None = None,
-    method: str | None = None,
-    preset: str | None = None,
-    output: Literal["masks", "map"] = "masks",
-    return_regions: bool = False,
-    runner_up: bool = False,
-    candidate_labels: Any = None,
-    background: Any = None,
-    definitions: Any = None,
-    **settings: Any,
-) -> None:
-    """Refuse what is wrong whatever else is given; words are looked at when they are needed."""
+def _read_arguments(given: Mapping[str, Any]) -> tuple[_Arguments, dict[str, Any]]:
+    """What a call, or the pipeline itself, was given: arguments, and settings by name."""
+    settings = {name: value for name, value in given.items() if name not in ARGUMENTS}
     _expect_settings(settings)
-    if threshold is not None:
-        SHARE.check("threshold", threshold, "Pass such a number.")
-    check_switch("return_regions", return_regions)
-    check_switch("runner_up", runner_up)
-    if output not in ("masks", "map"):
-        raise ValueError(f"Expected `output` to be 'masks' or 'map', but got {output!r}.")
-    collect_changes(method, None, preset, settings)
+    return _Arguments(**{name: value for name, value in given.items() if name in ARGUMENTS}), settings
 
 
 def _expect_settings(given: Mapping[str, Any]) -> None:

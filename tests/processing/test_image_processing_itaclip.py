@@ -358,6 +358,8 @@ class TestFields:
         outputs = SimpleNamespace(logits=torch.zeros(1, 2, 4, 4).log_softmax(1))
         with pytest.raises(ValueError, match="Expected `threshold` to be a number from 0 to 1, but got"):
             small.post_process_panoptic_segmentation(outputs, threshold=threshold)
+        with pytest.raises(ValueError, match="Expected no `mask_threshold` and no `overlap_mask_area_threshold`"):
+            small.post_process_panoptic_segmentation(outputs, mask_threshold=0.7)
 
     @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
     def test_logits_are_floating_point_numbers(self, small, dtype):

@@ -233,8 +233,8 @@ class CaR(System):
         self, image: np.ndarray, search: Search, texts: ProposerTexts, judge_texts: torch.Tensor, has_background: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels and confidence (height, width) of one search."""
-        pixels = self._pixels, self._judge_pixels
-        stages = recur(self._model, self._judge, image, texts, judge_texts, search.rules, *pixels)
+        towers, normalizations = (self._model, self._judge), (self._pixels, self._judge_pixels)
+        stages = recur(*towers, image, texts, judge_texts, search.rules, *normalizations)
         maps, classes = choose_maps(deque(stages, maxlen=1).pop(), has_background, search.rules)
         best, position = self._refinement.apply(maps, torch.tensor(image)).max(0)
         # Class -1 is the background, where there is one.
@@ -290,8 +290,8 @@ def recur(
     texts: ProposerTexts,
     judge_texts: torch.Tensor,
     rules: CaRRules,
-    pixels: Normalization = CLIP_NORMALIZATION,
-    judge_pixels: Normalization = CLIP_NORMALIZATION,
+    normalization: Normalization = CLIP_NORMALIZATION,
+    judge_normalization: Normalization = CLIP_NORMALIZATION,
 ) -> Iterator[Stage]:
     """The stages of one image, (height, width, 3) uint8, the last of which keeps all its names.
 
@@ -301,7 +301,7 @@ def recur(
     resized = resize_to_patches(image, vision.config.patch_size)
     depth = len(vision.encoder.layers)
     with torch.no_grad():
-        pixel_values = make_pixel_values(proposer, [resized], pixels)
+        pixel_values = make_pixel_values(proposer, [resized], normalization)
         tokens = encode_image(vision, pixel_values, range(max(0, depth - AVERAGED_BLOCKS), depth), always_rounds=True)
         affinity = compute_affinity(tokens.attention)
     classes, names, before = torch.arange(judge_texts.shape[1]), texts.bare, 0
@@ -312,7 +312,7 @@ def recur(
         masks = resize_maps(maps, image.shape[:2], EPSILON)
         if used is None or masks.any():
             used = masks, classes
-        scores = judge_masks(judge, image, masks, judge_texts[:, classes], rules, judge_pixels)
+        scores = judge_masks(judge, image, masks, judge_texts[:, classes], rules, judge_normalization)
         kept = keep_names(scores.diagonal(), rules.confidence_threshold).cpu()
         yield Stage(classes, masks, scores, kept, *used)
         if len(kept) == before:
@@ -343,7 +343,7 @@ def judge_masks(
     masks: torch.Tensor,
     text_features: torch.Tensor,
     rules: CaRRules,
-    pixels: Normalization = CLIP_NORMALIZATION,
+    normalization: Normalization = CLIP_NORMALIZATION,
 ) -> torch.Tensor:
     """How much the region of each mask, (names, height, width), looks like each name: (names, names), masks in rows.
 
@@ -354,7 +354,7 @@ def judge_masks(
     features = []
     for some in masks.split(IMAGES_PER_BATCH):
         marked = [mark_mask(image, mask, rules, blurred) for mask in some.cpu()]
-        pixel_values = make_pixel_values(judge, _crop_for_judge(judge, marked), pixels)
+        pixel_values = make_pixel_values(judge, _crop_for_judge(judge, marked), normalization)
         features.append(embed_images(judge, pixel_values, blocks_left_out=1, always_rounds=True))
     cosine = torch.cat(features) @ text_features.transpose(1, 2)  # (templates, masks, names)
     scores: torch.Tensor = (judge.logit_scale.float().exp() * cosine).softmax(-1).sum(0).softmax(-1)

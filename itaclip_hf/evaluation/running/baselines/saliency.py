@@ -88,12 +88,12 @@ def _load_backbone(place: str) -> Any:
             place, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
         model, report = loaded
-        missing, mismatched = (
-            [key for key in keys if not str(key if isinstance(key, str) else key[0]).startswith("pooler.")]
-            for keys in (report["missing_keys"], report["mismatched_keys"])
-        )
+        flaws = {
+            what: [key for key in report[f"{what}_keys"] if "pooler." not in str(key)]  # a name, or one with shapes
+            for what in ("missing", "mismatched")
+        }
         model.pooler = None
-        check_weights(model, place, missing, mismatched, kind)
+        check_weights(model, place, **flaws, kind=kind)
     return model
 
 
